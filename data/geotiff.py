@@ -1,0 +1,344 @@
+"""Read, window and write GeoTIFFs with tifffile: pixels, georeference, nodata, palette.
+
+A georeference is the tuple (a, b, c, d, e, f): the corner of pixel (row, col) lies at x = a col + b row + c,
+y = d col + e row + f. Arrays are (H, W, K). Whatever is wrong with a file is a GeoTiffError that names it.
+"""
+
+import contextlib
+import itertools
+import logging
+import math
+import os
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import tifffile
+
+CACHE_BYTES = 64 * 2**20  # decoded strips and tiles that a Raster keeps, so that neighbouring windows share them
+READ_BYTES = 8 * 2**30  # larger rasters are read by window; a sparse file may claim any size
+# How far none, LZW, deflate (two codes) and PackBits can expand what is stored; a claim beyond that is damage.
+EXPANSION = {1: 1, 5: 2731, 8: 1040, 32946: 1040, 32773: 64}
+METRES = {9001: 1.0, 9002: 0.3048, 9003: 1200 / 3937}  # ProjLinearUnits: metre, foot, US survey foot
+
+logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # it also reports oddities that do no harm
+
+
+class GeoTiffError(Exception):
+    """A raster that cannot be read or written: its path and what is wrong."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a raster says of itself; None where it does not."""
+
+    path: Path
+    height: int
+    width: int
+    bands: int
+    dtype: np.dtype
+    nodata: float | None = None
+    transform: tuple[float, ...] | None = None  # (a, b, c, d, e, f), of pixel corners
+    epsg: int | None = None
+    palette: np.ndarray | None = None  # (N, 3) uint8
+    unit_m: float | None = 1.0  # metres per unit of the transform; None for degrees
+
+
+def gsd(header):
+    """Metres per pixel, the root of a pixel's area; None without a georeference or where its unit is degrees."""
+    if header.transform is None or header.unit_m is None:
+        return None
+    a, b, _, d, e, _ = header.transform
+    return math.sqrt(abs(a * e - b * d)) * header.unit_m
+
+
+def open_raster(path):
+    """Open a GeoTIFF to read windows of it; for use in a `with` statement."""
+    return Raster(path)
+
+
+def read(path):
+    """A whole file: pixels (H, W, K) and Header."""
+    with Raster(path) as raster:
+        return raster.read(), raster.header
+
+
+def require_inside(header, row, col, height, width):
+    """Refuse a window that is empty or leaves the raster."""
+    if not (0 <= row < row + height <= header.height and 0 <= col < col + width <= header.width):
+        raise GeoTiffError(
+            f"{header.path}: a window of {height} x {width} px at row {row}, column {col} does not lie inside "
+            f"{header.height} x {header.width} px"
+        )
+
+
+class Raster(contextlib.AbstractContextManager):
+    """The first full-resolution image of a TIFF: `header`, `read()`, `window(...)`, `close()`."""
+
+    def __init__(self, path):
+        self.path = Path(path)
+        with _naming(self.path), contextlib.ExitStack() as on_failure:
+            tiff = on_failure.enter_context(tifffile.TiffFile(self.path))
+            self._file = tiff.filehandle
+            # Overviews (1) and masks (4) are pages too, and a thumbnail may come first.
+            pages = (page for page in itertools.islice(tiff.pages, 100) if not page.subfiletype & 0b101)
+            self._page = next(pages, None) or next(iter(tiff.pages), None)
+            self._check_layout()
+            self.header = _header(self.path, self._page)
+            on_failure.pop_all()
+        self._map = None  # the pixels in the file, where they are stored as they are
+        self._segments = OrderedDict()  # index -> decoded strip or tile, the latest used last
+        self._kept_bytes = 0
+
+    def __exit__(self, *_):
+        self.close()
+
+    def close(self):
+        self._map = None
+        self._segments.clear()
+        self._file.close()
+
+    def read(self):
+        """All pixels, (H, W, K)."""
+        header = self.header
+        claimed = header.height * header.width * header.bands * header.dtype.itemsize
+        if claimed > READ_BYTES:
+            raise GeoTiffError(f"{self.path}: claims {claimed / 2**30:.1f} GiB of pixels; read it by window")
+        with _naming(self.path):
+            return self._pixels(0, 0, header.height, header.width, keep=False)
+
+    def window(self, row, col, height, width):
+        """Pixels (height, width, K) from (row, col) on; only the strips or tiles they lie in are decoded."""
+        require_inside(self.header, row, col, height, width)
+        with _naming(self.path):
+            return self._pixels(row, col, height, width, keep=True)
+
+    def _check_layout(self):
+        """Find where the strips or tiles lie; refuse what cannot be true before memory is asked for."""
+        page = self._page
+        if page is None or min(page.shaped) < 1 or page.imagedepth != 1 or page.tiledepth != 1:
+            raise GeoTiffError(f"{self.path}: holds no image")
+        if page.dtype is None:
+            raise GeoTiffError(f"{self.path}: {page.bitspersample}-bit pixels of this kind are not supported")
+        planes, _, height, width, _ = page.shaped
+        rows, cols = (page.tilelength, page.tilewidth) if page.is_tiled else (page.rowsperstrip, width)
+        self._rows, self._cols = max(int(rows), 1), max(int(cols), 1)
+        self._down, self._across = -(-height // self._rows), -(-width // self._cols)
+        count = planes * self._down * self._across
+        self._offsets, self._counts = page.dataoffsets[:count], page.databytecounts[:count]
+        listed = min(len(self._offsets), len(self._counts))
+        if listed < count:
+            raise GeoTiffError(f"{self.path}: corrupt: {listed} strips or tiles for {height} x {width} px, not {count}")
+        if count == 1 and self._offsets[0] and not self._counts[0]:  # old writers leave the count of one strip open
+            self._counts = (self._file.size - self._offsets[0],)
+        end = max(map(sum, zip(self._offsets, self._counts, strict=True)))
+        if end > self._file.size:
+            raise GeoTiffError(f"{self.path}: truncated: {self._file.size:,} bytes of at least {end:,}")
+        if all(self._counts):
+            self._refuse_absurd(planes * height * width, sum(self._counts))
+        self._raw = page.is_final and all(self._counts)
+
+    def _refuse_absurd(self, pixels, stored):
+        page = self._page
+        claimed = pixels * page.shaped[-1] * float(np.mean(page.bitspersample)) / 8
+        # The rest has no ceiling: ZSTD makes 128 KiB of 4 bytes, LERC a tile of any size of 100.
+        if claimed > stored * EXPANSION.get(page.compression, 40_000) + (page.compression not in EXPANSION) * 2**24:
+            raise GeoTiffError(f"{self.path}: corrupt: claims {claimed:,.0f} bytes of pixels in {stored:,} bytes")
+
+    def _pixels(self, row, col, height, width, keep):
+        if self._raw:
+            if self._map is None:
+                stored = self._page.parent.byteorder + self.header.dtype.char
+                self._map = np.asarray(self._file.memmap_array(stored, self._page.shaped, self._offsets[0])[:, 0])
+            part = self._map[:, row : row + height, col : col + width]  # (planes, H, W, samples); planes or samples: 1
+            part = part[0] if len(part) == 1 else np.moveaxis(part[..., 0], 0, -1)
+            return part.astype(self.header.dtype, order="C")
+        header, samples = self.header, self._page.shaped[-1]
+        out = np.empty((height, width, header.bands), header.dtype)
+        touched = itertools.product(
+            range(self._page.shaped[0]),
+            range(row // self._rows, (row + height - 1) // self._rows + 1),
+            range(col // self._cols, (col + width - 1) // self._cols + 1),
+        )
+        for plane, down, across in touched:
+            segment = self._segment((plane * self._down + down) * self._across + across, keep)
+            top, left = down * self._rows, across * self._cols
+            y0, y1 = max(row, top), min(row + height, top + self._rows)
+            x0, x1 = max(col, left), min(col + width, left + self._cols)
+            part = out[y0 - row : y1 - row, x0 - col : x1 - col, plane * samples : (plane + 1) * samples]
+            # Sparse files leave empty tiles out.
+            part[...] = (header.nodata or 0) if segment is None else segment[y0 - top : y1 - top, x0 - left : x1 - left]
+        return out
+
+    def _segment(self, index, keep):
+        """A decoded strip or tile, (rows, columns, samples); None where the file leaves it out."""
+        if index in self._segments:
+            self._segments.move_to_end(index)
+            return self._segments[index]
+        page, count = self._page, self._counts[index]
+        if not count:
+            return None
+        if page.compression != 1:  # the last raw tiles of a row may be cut short
+            rows = self._rows if page.is_tiled else min(self._rows, page.imagelength - index % self._down * self._rows)
+            self._refuse_absurd(rows * self._cols, count)
+        data = os.pread(self._file.fileno(), count, self._offsets[index])
+        try:
+            segment = page.decode(data, index, jpegtables=page.jpegtables, jpegheader=page.jpegheader)[0][0]
+        except Exception as error:
+            if "imagecodecs" not in str(error) and not isinstance(error, ImportError):
+                raise
+            kind = f"{page.bitspersample}-bit, {getattr(page.compression, 'name', page.compression)}"
+            raise GeoTiffError(
+                f'{self.path}: its pixels ({kind}) need a codec that is not installed: pip install "tifffile[codecs]"'
+            ) from error
+        if keep:
+            self._segments[index] = segment
+            self._kept_bytes += segment.nbytes
+            while self._kept_bytes > CACHE_BYTES and len(self._segments) > 1:
+                self._kept_bytes -= self._segments.popitem(last=False)[1].nbytes
+        return segment
+
+
+def write(path, array, *, transform=None, epsg=None, nodata=None, palette=None, compression="zlib", tile_px=512):
+    """Write (H, W) or (H, W, K) pixels as a GeoTIFF that GDAL reads too; an older file stays until the new is whole.
+
+    transform:   (a, b, c, d, e, f), of pixel corners; what follows is ignored, so an Affine will do
+    palette:     (N, 3) uint8 colours of one-band uint8 or uint16 codes
+    compression: "zlib", in tiles of tile_px (a multiple of 16); or "none", in one strip that is read in one go
+    """
+    path, pixels = Path(path), np.asarray(array)
+    pixels = pixels.astype(np.uint8) if pixels.dtype == bool else pixels
+    pixels = pixels[..., 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels
+    if pixels.ndim not in (2, 3) or not pixels.size:
+        raise GeoTiffError(f"{path}: cannot write pixels of shape {np.shape(array)}; (H, W) or (H, W, K) is needed")
+    if compression not in ("zlib", "none"):
+        raise GeoTiffError(f"{path}: unknown compression {compression!r}; it is 'zlib' or 'none'")
+    layout = page_layout(pixels.shape[2] if pixels.ndim == 3 else 1, pixels.dtype, palette)
+    if compression == "none":
+        layout["rowsperstrip"] = pixels.shape[0]
+    else:
+        layout["compression"] = "zlib"
+        layout["tile"] = tuple(min(tile_px, -(-side // 16) * 16) for side in pixels.shape[:2])
+    extratags = geo_tags(path, pixels.dtype, transform=transform, epsg=epsg, nodata=nodata)
+    made = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        tifffile.imwrite(made, pixels, extratags=extratags, maxworkers=1, **layout)
+        os.replace(made, path)
+    except Exception as error:
+        full = " (is the disk full?)" if isinstance(error, OSError) and error.errno is None else ""  # as numpy says it
+        raise GeoTiffError(f"{path}: cannot be written: {_reason(error)}{full}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            made.unlink(missing_ok=True)
+
+
+def page_layout(bands, dtype, palette=None):
+    """The options of tifffile's `write` for one image of so many bands."""
+    layout = {"photometric": "minisblack", "metadata": None, "software": False}
+    if palette is not None:
+        colormap = np.zeros((3, 2 ** (8 * np.dtype(dtype).itemsize)), np.uint16)
+        colormap[:, : len(palette)] = np.asarray(palette, np.uint16).T * 257
+        layout.update(photometric="palette", colormap=colormap)
+    elif bands > 1:
+        colour = 3 if bands in (3, 4) and dtype in (np.uint8, np.uint16) else 1
+        # Further bands are no alpha: near infrared is not transparency.
+        layout.update(planarconfig="contig", extrasamples=("unspecified",) * (bands - colour))
+        layout["photometric"] = "rgb" if colour == 3 else "minisblack"
+    return layout
+
+
+def geo_tags(path, dtype, *, transform=None, epsg=None, nodata=None):
+    """Georeference and nodata as `extratags` of tifffile's `write`."""
+    tags = []
+    if transform is not None:
+        a, b, c, d, e, f = (float(value) for value in tuple(transform)[:6])
+        if b == d == 0 and a > 0 > e:
+            tags += [(33550, "d", 3, (a, -e, 0.0)), (33922, "d", 6, (0.0, 0.0, 0.0, c, f, 0.0))]
+        else:
+            tags += [(34264, "d", 16, (a, b, 0.0, c, d, e, 0.0, f, *[0.0] * 7, 1.0))]
+    if epsg is not None:
+        model, key = (2, 2048) if _in_degrees(epsg) else (1, 3072)
+        keys = (1, 1, 0, 3, 1024, 0, 1, model, 1025, 0, 1, 1, key, 0, 1, int(epsg))  # 1025: pixel is area
+        tags += [(34735, "H", len(keys), keys)]
+    if nodata is not None:
+        text = str(nodata)
+        if _nodata(text, np.dtype(dtype)) is None:
+            raise GeoTiffError(f"{path}: nodata {nodata} is no value of {np.dtype(dtype)}")
+        tags += [(42113, "s", 0, text)]
+    return [(*tag, True) for tag in tags]
+
+
+def _header(path, page):
+    planes, _, height, width, samples = page.shaped
+    dtype = np.dtype(np.uint8) if page.dtype == bool else page.dtype.newbyteorder("=")
+    directory = [int(value) for value in page.tags.valueof(34735, default=())]
+    keys = {directory[i]: directory[i + 3] for i in range(4, len(directory) - 3, 4) if directory[i + 1] == 0}
+    code = keys.get(3072) or keys.get(2048) or 0  # ProjectedCSType over GeographicType
+    degrees = _in_degrees(code) or 3072 not in keys and (2048 in keys or keys.get(1024) == 2)
+    palette = None
+    if page.colormap is not None:
+        colours = np.asarray(page.colormap).T
+        palette = (colours // 257 if colours.max() > 255 else colours).astype(np.uint8)  # some writers stay at 8 bits
+    nodata = _nodata(page.tags.valueof(42113), dtype)
+    transform = _transform(page.tags, pixel_is_point=keys.get(1025) == 2)
+    epsg = code if 1024 <= code < 32767 else None  # 32767 is "user-defined"
+    unit_m = None if degrees else METRES.get(keys.get(3076, 9001))
+    return Header(path, height, width, planes * samples, dtype, nodata, transform, epsg, palette, unit_m)
+
+
+def _transform(tags, pixel_is_point):
+    values = (np.asarray(tags.valueof(code, default=()), float).ravel() for code in (33550, 33922, 34264))
+    scale, tie, matrix = (value.tolist() for value in values)
+    if len(scale) >= 2 and scale[0] and scale[1]:
+        if len(tie) < 6:
+            return None
+        a, b, d, e = scale[0], 0.0, 0.0, -abs(scale[1])  # as GDAL: north is up, whatever the sign
+        c, f = tie[3] - tie[0] * a, tie[4] - tie[1] * e
+    elif len(matrix) == 16:
+        a, b, _, c, d, e, _, f = matrix[:8]
+    else:
+        return None  # nothing, or ground control points only
+    if pixel_is_point:
+        c, f = c - (a + b) / 2, f - (d + e) / 2
+    return (a, b, c, d, e, f) if all(map(math.isfinite, (a, b, c, d, e, f))) and a * e != b * d else None
+
+
+def _nodata(text, dtype):
+    """The text of GDAL_NODATA as a number; None where it is absent or no pixel of this dtype can hold it."""
+    try:
+        text = text.strip().replace(",", ".")
+        value = math.nan if "#IND" in text or "#QNAN" in text else float(text)  # Windows' names for nan
+        if dtype.kind not in "iu":
+            with np.errstate(over="ignore"):
+                held = float(dtype.type(value).real)  # what a pixel of this value reads as
+            return held if math.isfinite(held) or not math.isfinite(value) else None
+        value = int(text) if text.lstrip("+-").isdecimal() else value  # 64-bit codes are no floats
+        fits = np.iinfo(dtype).min <= value <= np.iinfo(dtype).max and value == int(value)
+        return int(value) if fits else None
+    except (AttributeError, ValueError, OverflowError):
+        return None
+
+
+def _in_degrees(epsg):
+    """Whether a code is one of the common geographic systems; GDAL reads the others by either key."""
+    return 4120 <= epsg <= 4326 and epsg != 4217 or 4600 <= epsg <= 4646 or 4657 <= epsg <= 4765 or epsg == 4490
+
+
+@contextlib.contextmanager
+def _naming(path):
+    """Whatever goes wrong inside becomes one line that names the file."""
+    try:
+        yield
+    except GeoTiffError:
+        raise
+    except Exception as error:
+        if "not a TIFF" in str(error):
+            raise GeoTiffError(f"{path}: not a TIFF") from error
+        blame = "" if isinstance(error, (OSError, MemoryError)) else "corrupt or not supported: "
+        raise GeoTiffError(f"{path}: {blame}{_reason(error)}") from error
+
+
+def _reason(error):
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return " ".join(text.split())[:200]

@@ -1,0 +1,78 @@
+"""Images by their suffix: pictures become one band or three, faults name the file."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data.geotiff import GeoTiffError, write
+from data.images import open_image
+
+
+def saved(path, array, mode=None):
+    picture = Image.fromarray(array)
+    (picture if mode is None else picture.convert(mode)).save(path)
+    return path
+
+
+def pixels(*shape):
+    return np.random.default_rng(0).integers(0, 255, shape).astype(np.uint8)
+
+
+@pytest.mark.parametrize("mode, bands", [("L", 1), ("1", 1), ("LA", 1), ("RGB", 3), ("RGBA", 3), ("P", 3)])
+def test_grey_stays_one_band_and_the_rest_becomes_rgb(tmp_path, mode, bands):
+    with open_image(saved(tmp_path / "a.png", pixels(20, 30, 3), mode)) as image:
+        assert (image.header.height, image.header.width, image.header.bands) == (20, 30, bands)
+        assert image.read().shape == (20, 30, bands) and image.header.dtype == image.read().dtype == np.uint8
+        assert image.header.transform is None and image.header.epsg is None and image.header.nodata is None
+
+
+def test_colours_of_a_palette_picture_are_those_of_its_palette(tmp_path):
+    colors, codes = np.array([[226, 169, 41], [132, 41, 246]], np.uint8), pixels(20, 30) % 2
+    picture = Image.fromarray(codes).convert("P")
+    picture.putpalette(colors.ravel().tolist())
+    picture.save(tmp_path / "a.png")
+    with open_image(tmp_path / "a.png") as image:
+        np.testing.assert_array_equal(image.read(), colors[codes])
+
+
+def test_sixteen_bits_stay_sixteen(tmp_path):
+    array = pixels(20, 30).astype(np.uint16) * 200
+    with open_image(saved(tmp_path / "a.png", array)) as image:
+        np.testing.assert_array_equal(image.read()[..., 0], array)
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.JPEG"])
+def test_jpeg_is_read(tmp_path, name):
+    with open_image(saved(tmp_path / name, pixels(20, 30, 3))) as image:
+        assert image.read().shape == (20, 30, 3)
+
+
+def test_windows_are_parts_of_the_picture_and_stay_inside(tmp_path):
+    array = pixels(20, 30, 3)
+    with open_image(saved(tmp_path / "a.png", array)) as image:
+        np.testing.assert_array_equal(image.window(3, 5, 7, 11), array[3:10, 5:16])
+        with pytest.raises(GeoTiffError, match="a.png: a window of 7 x 11 px at row 14, column 5 .* 20 x 30 px"):
+            image.window(14, 5, 7, 11)
+
+
+@pytest.mark.parametrize("name", ["a.tif", "a.TIFF"])
+def test_tiffs_are_opened_as_rasters(tmp_path, name):
+    array = pixels(20, 30, 4)
+    write(tmp_path / name, array, epsg=32617)
+    with open_image(tmp_path / name) as image:
+        np.testing.assert_array_equal(image.window(3, 5, 7, 11), array[3:10, 5:16])
+        assert image.header.epsg == 32617
+
+
+def test_faults_name_the_file(tmp_path):
+    (tmp_path / "text.png").write_text("no picture")
+    half = saved(tmp_path / "half.png", pixels(200, 300, 3)).read_bytes()
+    (tmp_path / "half.png").write_bytes(half[: len(half) // 2])
+    for name, fault in {
+        "text.png": "cannot",
+        "half.png": "truncated",
+        "none.jpg": "No such file",
+        "a.gif": ".tif, .tiff, .png, .jpg, .jpeg",
+    }.items():
+        with pytest.raises(GeoTiffError, match=f"{name}: .*{fault}"):
+            open_image(tmp_path / name)

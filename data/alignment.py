@@ -1,0 +1,110 @@
+"""How a label raster lies on its image: same pixels, a coarser grid, or not at all."""
+
+import math
+import shlex
+
+from data.cells import compose, invert
+from data.sources import BuildError
+from data.tileset import PIXEL_GRID
+
+DEFAULT_SCALE = 30  # NLCD on 1 m imagery [paper, Sec. 4.3]
+TOLERANCE_PX = 0.05  # up to here two rasters share their pixels
+SCALE_TOLERANCE = 0.01  # up to here two scales are one: a tilted NLCD cell measures 29.8 by 30.1 m
+
+
+def check_label(header):
+    """BuildError unless a raster can be a label."""
+    if header.bands != 1 or header.dtype.kind not in "iu":
+        raise BuildError(f"{header.path}: has {header.bands} bands of {header.dtype}; a label has one, of integers")
+
+
+def check_high(image, high):
+    """BuildError unless the high label has the image's pixels. Both are Headers."""
+    _check_crs(image, high)
+    if (image.height, image.width) != (high.height, high.width):
+        raise BuildError(
+            f"{high.path}: is {_size(high)} px, its image {image.path} {_size(image)}"
+            + (f"; align it: {warp_line(image, high)}" if image.transform and high.transform else "")
+        )
+    if not _same_pixels(image, high):
+        raise BuildError(f"{high.path}: does not lie on the pixels of {image.path}; align it: {warp_line(image, high)}")
+
+
+def low_grid(image, low, scale):
+    """Where the low label's cells lie (DESIGN "A tile set on disk": the kinds of low label).
+
+    image, low: Headers
+    scale:      the n that was asked for, or None
+    returns:    (transform of the label's own grid in the image's coordinates, or None where it has the image's pixels;
+                n: image pixels along a cell)
+    """
+    _check_crs(image, low)
+    same_size = (image.height, image.width) == (low.height, low.width)
+    if image.transform and low.transform:
+        if same_size and _same_pixels(image, low):
+            return None, scale or DEFAULT_SCALE
+        a, b, _, d, e, _ = compose(invert(low.transform), image.transform)
+        share = abs(a * e - b * d)  # of a cell that a pixel covers
+        if not 0 < share < math.inf:
+            raise BuildError(f"{low.path}: its georeference {low.transform} does not go with that of {image.path}")
+        ratio = 1 / math.sqrt(share)
+        if ratio < 1 + SCALE_TOLERANCE:
+            raise BuildError(
+                f"{low.path}: has pixels as small as those of {image.path}, but does not lie on them; "
+                f"align it: {warp_line(image, low)}"
+            )
+        n = round(ratio) if same_scale(ratio, round(ratio)) else round(ratio, 3)
+        if scale and not same_scale(scale, ratio):
+            raise BuildError(
+                f"{low.path}: its pixels are {n:g} times those of {image.path}, --scale says {scale}; leave --scale out"
+            )
+        return low.transform, n
+    n = scale or DEFAULT_SCALE
+    if same_size:
+        return None, n
+    ceil, floor = (tuple(f(side / n) for side in (image.height, image.width)) for f in (math.ceil, math.floor))
+    if (low.height, low.width) not in (ceil, floor):
+        raise BuildError(
+            f"{low.path}: is {_size(low)} px without a common georeference; on {image.path} of "
+            f"{_size(image)} px at --scale {n} it should be {ceil[0]} x {ceil[1]}, or the image's size"
+        )
+    return compose(image.transform or PIXEL_GRID, (n, 0, 0, 0, n, 0)), n
+
+
+def same_scale(first, second):
+    return abs(first - second) <= SCALE_TOLERANCE * second
+
+
+def warp_line(image, label):
+    """The command that puts a label raster on the image's pixels; `near` keeps coarse cells in their shape."""
+    a, b, _, d, e, _ = image.transform
+    corners = _corners(image, image.transform)
+    xs, ys = [x for x, _ in corners], [y for _, y in corners]
+    crs = f"-t_srs EPSG:{image.epsg} " if image.epsg else ""
+    extent = " ".join(f"{value:.12g}" for value in (min(xs), min(ys), max(xs), max(ys)))
+    paths = shlex.join([str(label.path), str(label.path.with_name(f"{label.path.stem}_aligned.tif"))])
+    return f"gdalwarp {crs}-tr {math.hypot(a, d):.12g} {math.hypot(b, e):.12g} -r near -te {extent} {paths}"
+
+
+def _check_crs(image, label):
+    if image.epsg and label.epsg and image.epsg != label.epsg:
+        mend = f"; mend it: {warp_line(image, label)}" if image.transform else ""
+        raise BuildError(f"{label.path}: is in EPSG:{label.epsg}, its image {image.path} in EPSG:{image.epsg}{mend}")
+
+
+def _same_pixels(image, label):
+    """Whether two rasters of one size share their pixels; true where either has no georeference to say otherwise."""
+    if not (image.transform and label.transform):
+        return True
+    to_label = compose(invert(label.transform), image.transform)
+    moved = zip(_corners(image, (1, 0, 0, 0, 1, 0)), _corners(image, to_label), strict=True)
+    return all(max(abs(x - u), abs(y - v)) <= TOLERANCE_PX for (x, y), (u, v) in moved)
+
+
+def _corners(header, affine):
+    a, b, c, d, e, f = affine
+    return [(a * col + b * row + c, d * col + e * row + f) for row in (0, header.height) for col in (0, header.width)]
+
+
+def _size(header):
+    return f"{header.height} x {header.width}"

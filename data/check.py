@@ -1,0 +1,114 @@
+"""Is this tile set whole?
+
+    python -m data.check ROOT               the manifest, and every tile's header
+    python -m data.check ROOT --decode      every pixel too
+
+Names everything that is wrong, one line each, then a count. Ends with 0 if nothing is wrong, else with 2.
+"""
+
+import argparse
+import sys
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+
+from data import geotiff
+from data.alignment import check_high, check_label, low_grid, same_scale
+from data.manifest import TileSetError, read_description, read_tiles
+from data.pool import PoolError, default_workers, map_unordered
+from data.sources import BuildError
+from data.taxonomy import TaxonomyError, merge
+
+ROWS_PER_JOB = 64
+EXPECTED = (geotiff.GeoTiffError, TaxonomyError, TileSetError, BuildError)
+
+
+def check(root, decode=False, workers=1):
+    """(tiles in the manifest, one line for each thing that is wrong, in a fixed order)."""
+    root = Path(root)
+    description = read_description(root)
+    rows, problems = read_tiles(root)
+    users = {}
+    for row in rows:
+        for kind in ("image", "high", "low"):
+            first = users.setdefault(row[kind], row["tile"]) if row[kind] else row["tile"]
+            if first != row["tile"]:
+                problems.append(f"{root / row[kind]}: belongs to two tiles, {first} and {row['tile']}")
+    jobs = [rows[i : i + ROWS_PER_JOB] for i in range(0, len(rows), ROWS_PER_JOB)]
+    found = []
+    with closing(map_unordered(partial(_check_rows, root, description, decode), jobs, workers, "tiles")) as done:
+        for lines in done:
+            found += lines
+    return len(rows), problems + sorted(found)
+
+
+def _check_rows(root, description, decode, rows):
+    return [line for row in rows for line in _check_tile(root, description, decode, row)]
+
+
+def _check_tile(root, description, decode, row):
+    """Lines on what is wrong with one tile's files, each on its own and against each other."""
+    headers, problems = {}, []
+    for kind in ("image", "high", "low"):
+        if not row[kind]:
+            continue
+        try:
+            with geotiff.open_raster(root / row[kind]) as raster:
+                header = headers[kind] = raster.header
+                if kind == "image":
+                    problems += _check_image(header, description)
+                else:
+                    check_label(header)
+                if decode:
+                    pixels = raster.read()
+                    if kind != "image":
+                        merge(pixels[..., 0], getattr(description.taxonomy, kind), header.path)
+        except EXPECTED as error:
+            problems.append(str(error))
+    try:
+        if "image" in headers and "high" in headers:
+            check_high(headers["image"], headers["high"])
+        if "image" in headers and "low" in headers:
+            on_grid = headers["image"].transform and headers["low"].transform
+            grid, n = low_grid(headers["image"], headers["low"], None if on_grid else round(description.scale))
+            if grid and not same_scale(n, description.scale):
+                problems.append(f"{headers['low'].path}: is at scale {n}, the tile set at {description.scale}")
+    except BuildError as error:
+        problems.append(str(error))
+    return problems
+
+
+def _check_image(header, description):
+    px = description.tile_px
+    for what, here, wanted in (
+        ("size", (header.height, header.width), (px, px)),
+        ("bands", header.bands, description.bands),
+        ("type", str(header.dtype), description.dtype),
+    ):
+        if here != wanted:
+            yield f"{header.path}: {what} is {here}, dataset.yaml says {wanted}"
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(
+        prog="python -m data.check", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("root", type=Path, metavar="ROOT", help="folder of the tile set")
+    parser.add_argument("--decode", action="store_true", help="decode every tile, and look up every label code")
+    parser.add_argument(
+        "--workers", type=int, default=default_workers(), metavar="N", help="processes (default: one a processor)"
+    )
+    given = parser.parse_args(arguments)
+    try:
+        tiles, problems = check(given.root, given.decode, given.workers)
+    except (*EXPECTED, PoolError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    for line in problems:
+        print(line)
+    print(f"{given.root}: {tiles} tiles, {len(problems) or 'no'} problem{'' if len(problems) == 1 else 's'}")
+    return 2 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,148 @@
+"""What a reader of a tile set begins with: ROOT/dataset.yaml and ROOT/tiles.csv, checked before anything is opened."""
+
+import csv
+import math
+import os
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+
+from data.taxonomy import Taxonomy, TaxonomyError, read_yaml, taxonomy_from_dict
+
+SPLITS = ("train", "validation", "heldout", "test")
+COLUMNS = ("tile", "region", "split", "image", "high", "low")
+
+
+class TileSetError(Exception):
+    """A tile set that is not one; str() is one line naming the file."""
+
+
+@dataclass(frozen=True)
+class Description:
+    """dataset.yaml."""
+
+    name: str
+    image_gsd: float  # metres per pixel; 1.0 where the source does not say
+    label_gsd: float  # image_gsd * scale
+    scale: float  # the paper's n
+    tile_px: int
+    bands: int
+    dtype: str  # uint8 or uint16
+    band_mean: tuple  # raw pixel units, over the valid pixels of the training split
+    band_std: tuple
+    taxonomy: Taxonomy
+
+
+def read_manifest(root):
+    """The description and the rows of a tile set; TileSetError, one line, at the first thing that is wrong.
+
+    returns: Description, list of dicts with the keys COLUMNS; paths are relative to root and stay inside it by name
+             (root / row["image"]); "" where there is no high or low
+    """
+    description = read_description(root)
+    rows, problems = read_tiles(root)
+    if problems:
+        more = f" (and {len(problems) - 1} more; python -m data.check {root})" if len(problems) > 1 else ""
+        raise TileSetError(problems[0] + more)
+    return description, rows
+
+
+def read_description(root):
+    """dataset.yaml, every key checked."""
+    path = Path(root) / "dataset.yaml"
+    if not path.is_file():
+        raise TileSetError(f"{path}: not found; a tile set is made by python -m data.build or data.synthetic")
+    try:
+        values = read_yaml(path)
+        taxonomy = taxonomy_from_dict(values, path)
+    except TaxonomyError as error:
+        raise TileSetError(str(error)) from None
+
+    def number(value):
+        return type(value) in (int, float) and math.isfinite(value) and value > 0
+
+    bands = values.get("bands")
+    per_band = "one number per band"
+    wanted = {
+        "name": (lambda v: isinstance(v, str), "a name"),
+        "image_gsd": (number, "metres per pixel"),
+        "label_gsd": (number, "metres per pixel"),
+        "scale": (lambda v: number(v) and v >= 1, "a number from 1 up"),
+        "tile_px": (lambda v: type(v) is int and 0 < v <= 65536, "pixels"),
+        "bands": (lambda v: type(v) is int and 0 < v <= 1024, "a count"),
+        "dtype": (lambda v: v in ("uint8", "uint16"), "uint8 or uint16"),
+        "band_mean": (lambda v: _numbers(v, bands), per_band),
+        "band_std": (lambda v: _numbers(v, bands) and min(v) > 0, f"{per_band}, above 0"),
+    }
+    for key, (is_good, meaning) in wanted.items():
+        if not is_good(values.get(key)):
+            raise TileSetError(f"{path}: {key} is {values.get(key)!r}; it should be {meaning}")
+    fields = {key: tuple(values[key]) if key.startswith("band_") else values[key] for key in wanted}
+    return Description(**fields, taxonomy=taxonomy)
+
+
+def read_tiles(root):
+    """(rows, problems) of tiles.csv: the rows that hold, and one line for each that does not."""
+    path = Path(root) / "tiles.csv"
+    rows, problems, seen = [], [], set()
+    for line, row in read_csv(path, COLUMNS):
+        where = f"{path}, line {line}"
+        try:
+            if row["split"] not in SPLITS:
+                nearest = get_close_matches(row["split"], SPLITS, 1, 0)[0]
+                raise TileSetError(f"{where}: split {row['split']!r}; did you mean {nearest!r}?")
+            for key in ("tile", "region", "image"):
+                if not row[key]:
+                    raise TileSetError(f"{where}: {key} is empty")
+            if row["tile"] in seen:
+                raise TileSetError(f"{where}: tile {row['tile']} stands twice")
+            for key in ("image", "high", "low"):
+                row[key] = relative_path(row[key], where)
+            rows.append({key: row[key] for key in COLUMNS})
+        except TileSetError as error:
+            problems.append(str(error))
+        seen.add(row["tile"])
+    if not rows and not problems:
+        problems.append(f"{path}: no tile is listed")
+    return rows, problems
+
+
+def read_csv(path, required, optional=()):
+    """[(line number, row)] of a CSV with these columns; absent optional cells are ""; others are left out."""
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file)
+            columns = reader.fieldnames or ()
+            missing = [column for column in required if column not in columns]
+            if missing:
+                raise TileSetError(f"{path}: no column {missing[0]!r}; the header should hold {','.join(required)}")
+            rows = []
+            for row in reader:
+                short = [column for column in required if row[column] is None]
+                if short:
+                    raise TileSetError(f"{path}, line {reader.line_num}: no value for {short[0]!r}")
+                rows.append((reader.line_num, {key: (row.get(key) or "").strip() for key in (*required, *optional)}))
+            return rows
+    except OSError as error:
+        raise TileSetError(f"{path}: {error.strerror or error}") from None
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise TileSetError(f"{path}: not a CSV in UTF-8: {error}") from None
+
+
+def relative_path(path, where):
+    """The path in its shortest form; TileSetError if its name leads out of the folder that it is relative to.
+
+    Symbolic links are followed as the file system has them: `data.build --tiled` makes some.
+    """
+    shortest = os.path.normpath(path) if path else ""
+    if "\0" in path or os.path.isabs(path) or shortest == ".." or shortest.startswith(f"..{os.sep}"):
+        raise TileSetError(f"{where}: {path!r} leaves the folder; paths are relative and stay inside it")
+    return shortest
+
+
+def _numbers(values, count):
+    return (
+        isinstance(values, list)
+        and len(values) == count
+        and all(type(value) in (int, float) and math.isfinite(value) for value in values)
+    )

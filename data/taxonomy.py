@@ -1,0 +1,144 @@
+"""Source codes to merged classes (Sec. 3.1, "Merged Label Taxonomy").
+
+A taxonomy names the merged classes, in the order that is part of the model (Eq. 3), and says for each code of the two
+label sources which class it becomes. Tile sets keep native codes: `merge` is applied when loading.
+"""
+
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+import numpy as np
+import yaml
+
+IGNORE = 255  # merged value of pixels that neither supervise nor score
+_UNKNOWN = 254  # marks codes without a class inside the look-up table; no class index reaches it
+
+
+class TaxonomyError(Exception):
+    """A class merge that cannot be read, or a code that it does not know; str() is one line."""
+
+
+@dataclass(frozen=True)
+class Taxonomy:
+    names: tuple  # merged classes; the position is the class index
+    colors: tuple  # one (r, g, b) per class
+    high: dict  # code of the high-resolution source -> class index or IGNORE
+    low: dict  # code of the low-resolution source -> class index or IGNORE
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """Safe YAML in which a key given twice is an error, not a silent last word."""
+
+    def construct_mapping(self, node, deep=False):
+        seen = set()
+        keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for key in keys:
+            if key.value in seen:
+                raise yaml.MarkedYAMLError(problem=f"key {key.value} stands twice", problem_mark=key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def read_yaml(path):
+    """The mapping that a YAML file holds; TaxonomyError in one line if it holds none."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            value = yaml.load(file, _UniqueKeyLoader)  # noqa: S506 - a SafeLoader
+    except OSError as error:
+        raise TaxonomyError(f"{path}: {error.strerror or error}") from None
+    except yaml.MarkedYAMLError as error:
+        line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
+        raise TaxonomyError(f"{path}: {line}{error.problem or 'not YAML'}") from None
+    except RecursionError:
+        raise TaxonomyError(f"{path}: nested too deeply") from None
+    except (yaml.YAMLError, ValueError) as error:
+        raise TaxonomyError(f"{path}: not YAML: {str(error).splitlines()[0]}") from None
+    if not isinstance(value, dict):
+        raise TaxonomyError(f"{path}: should hold a mapping, holds {type(value).__name__}")
+    return value
+
+
+def load_taxonomy(path):
+    """Taxonomy of configs/taxonomies/*.yaml."""
+    description = read_yaml(path)
+    unknown = [key for key in description if key not in ("classes", "high", "low")]
+    if unknown:
+        nearest = get_close_matches(str(unknown[0]), ("classes", "high", "low"), 1, 0)
+        raise TaxonomyError(f"{path}: unknown key {unknown[0]!r}; did you mean {nearest[0]!r}?")
+    return taxonomy_from_dict(description, path)
+
+
+def taxonomy_from_dict(description, where):
+    """Taxonomy from {classes: [{name, color}], high: {code: name}, low: {code: name}}; `where` opens every error."""
+    classes = description.get("classes")
+    if not isinstance(classes, list) or not 2 <= len(classes) < _UNKNOWN:
+        raise TaxonomyError(f"{where}: classes should be a list of 2 to {_UNKNOWN - 1} entries {{name, color}}")
+    names, colors = [], []
+    for i, entry in enumerate(classes):
+        name, color = (entry.get("name"), entry.get("color")) if isinstance(entry, dict) else (None, None)
+        if not isinstance(name, str) or not name or name == "ignore" or name in names:
+            raise TaxonomyError(f"{where}: classes[{i}].name is {name!r}; it should be a new name other than ignore")
+        if not (isinstance(color, list) and len(color) == 3 and all(type(v) is int and 0 <= v < 256 for v in color)):
+            raise TaxonomyError(f"{where}: classes[{i}].color is {color!r}; it should be [r, g, b], each 0 to 255")
+        names.append(name)
+        colors.append(tuple(color))
+    tables = {}
+    for source in ("high", "low"):
+        table = description.get(source)
+        if not isinstance(table, dict):
+            raise TaxonomyError(f"{where}: {source} should map codes to class names, is {table!r}")
+        tables[source] = {}
+        for code, name in table.items():
+            if type(code) is not int:
+                raise TaxonomyError(f"{where}: {source} has the code {code!r}; codes are integers")
+            if name not in (*names, "ignore"):
+                nearest = get_close_matches(str(name), (*names, "ignore"), 1, 0) or names
+                raise TaxonomyError(f"{where}: {source}[{code}] is {name!r}; did you mean {nearest[0]!r}?")
+            tables[source][code] = IGNORE if name == "ignore" else names.index(name)
+    return Taxonomy(tuple(names), tuple(colors), **tables)
+
+
+def taxonomy_to_dict(taxonomy):
+    """The inverse of taxonomy_from_dict, of plain values only."""
+
+    def named(table):
+        return {code: "ignore" if i == IGNORE else taxonomy.names[i] for code, i in sorted(table.items())}
+
+    classes = [
+        {"name": name, "color": list(color)} for name, color in zip(taxonomy.names, taxonomy.colors, strict=True)
+    ]
+    return {"classes": classes, "high": named(taxonomy.high), "low": named(taxonomy.low)}
+
+
+def merge(codes, table, where):
+    """Merged classes of native codes by table look-up.
+
+    codes:   integer array of any shape
+    table:   {code: class index or IGNORE}
+    where:   names the codes' file in errors
+    returns: uint8 array of the same shape
+    raises:  TaxonomyError listing each code that the table does not know, and how often it stands there
+    """
+    if codes.dtype == np.uint8:
+        values, merged = np.arange(256), codes
+    elif np.issubdtype(codes.dtype, np.integer):
+        values, merged = np.unique(codes, return_inverse=True)
+        merged = merged.reshape(codes.shape)
+    else:
+        raise TaxonomyError(f"{where}: labels should be integers, are {codes.dtype}")
+    lookup = np.array([table.get(value, _UNKNOWN) for value in values.tolist()], np.uint8)
+    merged = lookup[merged]
+    unknown = merged == _UNKNOWN
+    if unknown.any():
+        found, counts = np.unique(codes[unknown], return_counts=True)
+        raise unknown_codes(dict(zip(found.tolist(), counts.tolist(), strict=True)), table, where)
+    return merged
+
+
+def unknown_codes(counts, table, where):
+    """The TaxonomyError for {code: how often it stands there} of codes that the table does not know."""
+    listed = ", ".join(f"{code} ({counts[code]} times)" for code in sorted(counts)[:20])
+    more = ", ..." if len(counts) > 20 else ""
+    return TaxonomyError(
+        f"{where}: codes without a class: {listed}{more}; the taxonomy knows {', '.join(map(str, sorted(table)))}"
+    )

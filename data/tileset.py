@@ -1,0 +1,237 @@
+"""The writer of tile sets: every builder (data/build.py, data/synthetic.py) ends here.
+
+`write_tile` writes one tile and returns its record; `write_tile_set` turns all records into a tile set. dataset.yaml is
+written last: a folder that has one is a whole tile set.
+"""
+
+import csv
+import hashlib
+import io
+import math
+import os
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from data import geotiff
+from data.cells import Cells, compose, invert, region_index
+from data.manifest import COLUMNS, SPLITS, TileSetError
+from data.taxonomy import IGNORE, merge, taxonomy_to_dict
+
+SPLIT_PERCENT = dict(zip(SPLITS, (75, 10, 10, 5), strict=True))  # [paper, Sec. 3.1]
+PIXEL_GRID = (1.0, 0.0, 0.0, 0.0, -1.0, 0.0)  # stands for the georeference where an image has none: one unit a pixel
+
+
+def write_tile(
+    root,
+    name,
+    image,
+    high=None,
+    low=None,
+    *,
+    taxonomy,
+    region,
+    split="",
+    transform=None,
+    low_transform=None,
+    epsg=None,
+    nodata=None,
+    compression="zlib",
+    counts=None,
+):
+    """Write images/NAME.tif, high/NAME.tif and low/NAME.tif below root, each atomically, and return their record.
+
+    image:         (H, W, K) uint8 or uint16
+    high:          (H, W) native codes, or None
+    low:           (h, w) native codes, or None; at the image's size, or on its own grid, which low_transform gives
+    split:         a fixed split, or "" to have one drawn
+    transform:     (a, b, c, d, e, f) of the image's pixel corners, or None
+    low_transform: the same of low, in the coordinates of `transform`; in those of PIXEL_GRID where that is None
+    nodata:        value of image pixels that hold nothing, or None
+    counts:        what count_labels returned, where it was asked already
+    returns:       plain values, all that write_tile_set asks for: the manifest's row, exact integer sums for the band
+                   statistics, and the pixels of each class
+    """
+    root = Path(root)
+    if low_transform is not None and transform is None:
+        transform = PIXEL_GRID
+    for folder, array, affine, value in (
+        ("images", image, transform, nodata),
+        ("high", high, transform, None),
+        ("low", low, low_transform or transform, None),
+    ):
+        if array is not None:
+            (root / folder).mkdir(parents=True, exist_ok=True)
+            geotiff.write(
+                root / folder / f"{name}.tif", array, transform=affine, epsg=epsg, nodata=value, compression=compression
+            )
+    paths = {
+        "image": f"images/{name}.tif",
+        "high": "" if high is None else f"high/{name}.tif",
+        "low": "" if low is None else f"low/{name}.tif",
+    }
+    return {
+        "tile": name,
+        "region": region,
+        "split": split,
+        **paths,
+        "dtype": str(image.dtype),
+        **sum_bands(image, nodata),
+        **(counts or count_labels(high, low, taxonomy, image.shape[:2], transform, low_transform, root / name)),
+    }
+
+
+def sum_bands(image, nodata):
+    """Exact sums over the pixels that hold something, for band statistics: {pixels, sums, squares}."""
+    values = image.reshape(-1, image.shape[-1]).astype(np.uint64)  # 2^32 pixels of uint16 would fit
+    if nodata is not None:
+        values = values[(values != nodata).any(axis=1)]
+    return {"pixels": len(values), "sums": values.sum(axis=0).tolist(), "squares": (values**2).sum(axis=0).tolist()}
+
+
+def count_labels(high, low, taxonomy, size, transform, low_transform, where):
+    """Image pixels under each merged class: {high_pixels, low_pixels}, None for a label that is not there.
+
+    size: (H, W) of the image; the rest as in write_tile; `where` opens the error that lists unknown codes
+    """
+
+    def count(merged):
+        return np.bincount(merged.ravel(), minlength=256)[: len(taxonomy.names)].tolist()
+
+    merged = None if low is None else merge(low, taxonomy.low, where)
+    if low is not None and low_transform is not None:
+        to_cell = compose(invert(low_transform), transform or PIXEL_GRID)
+        cell = region_index(Cells(merged, to_cell, merged.shape), *size)
+        merged = np.where(cell < 0, IGNORE, merged.ravel()[cell])
+    return {
+        "high_pixels": None if high is None else count(merge(high, taxonomy.high, where)),
+        "low_pixels": None if low is None else count(merged),
+    }
+
+
+def draw_splits(tiles, region, seed):
+    """{tile: split} of one region's tiles by largest remainder; a function of seed, region and the names alone.
+
+    Tiles are ordered by a hash, which no version of a random generator can change.
+    """
+    tiles = sorted(tiles, key=lambda tile: hashlib.sha256(f"{seed}/{region}/{tile}".encode()).digest())
+    sizes = {split: len(tiles) * percent // 100 for split, percent in SPLIT_PERCENT.items()}
+    by_remainder = sorted(SPLITS, key=lambda split: -(len(tiles) * SPLIT_PERCENT[split] % 100))
+    for split in by_remainder[: len(tiles) - sum(sizes.values())]:  # the sort is stable: ties go to the first
+        sizes[split] += 1
+    drawn = [split for split, size in sizes.items() for _ in range(size)]
+    return dict(zip(tiles, drawn, strict=True))
+
+
+def write_tile_set(root, *, name, taxonomy, records, image_gsd, scale, tile_px, seed, dropped=None):
+    """Turn tiles that are written into a tile set: draw splits, count statistics, write tiles.csv, then dataset.yaml.
+
+    records: what write_tile returned, in any order
+    dropped: {rule: tiles} for the summary
+    returns: {"tiles": {split: n}, "dropped", "shares": {split: {"high": shares or None, "low": ...}}}, also printed
+    """
+    root, records = Path(root), sorted(records, key=lambda record: record["tile"])
+    if not records:
+        reasons = ", ".join(f"{rule} {count}" for rule, count in (dropped or {}).items())
+        raise TileSetError(f"{root}: no tile was kept (dropped: {reasons or 'none'})")
+    for before, record in zip(records, records[1:], strict=False):
+        if record["tile"] == before["tile"]:
+            raise TileSetError(f"{root}: two tiles are named {record['tile']}")
+    for record in records:
+        for what, first, here in (
+            ("bands", len(records[0]["sums"]), len(record["sums"])),
+            ("type", records[0]["dtype"], record["dtype"]),
+        ):
+            if first != here:
+                raise TileSetError(f"{root / record['image']}: {what} {here}, but {first} in {records[0]['image']}")
+    undrawn = {}
+    for record in records:
+        if not record["split"]:
+            undrawn.setdefault(record["region"], []).append(record["tile"])
+    drawn = {}
+    for region, tiles in undrawn.items():
+        drawn.update(draw_splits(tiles, region, seed))
+    records = [{**record, "split": record["split"] or drawn[record["tile"]]} for record in records]
+
+    train = [record for record in records if record["split"] == "train"]
+    if not train:
+        print(f"note: {root} has no training tile; its band statistics are counted over all tiles")
+    mean, std = _band_statistics(root, train or records)
+    description = {
+        "name": name,
+        "image_gsd": image_gsd,
+        "label_gsd": round(image_gsd * scale, 6),
+        "scale": scale,
+        "tile_px": tile_px,
+        "bands": len(mean),
+        "dtype": records[0]["dtype"],
+        "band_mean": mean,
+        "band_std": std,
+        **taxonomy_to_dict(taxonomy),
+    }
+    table = io.StringIO()
+    writer = csv.DictWriter(table, COLUMNS, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(records)
+    write_text(root / "tiles.csv", table.getvalue())
+    write_text(root / "dataset.yaml", yaml.safe_dump(description, sort_keys=False, default_flow_style=None, width=110))
+
+    summary = {
+        "tiles": {split: sum(record["split"] == split for record in records) for split in SPLITS},
+        "dropped": dropped or {},
+        "shares": {},
+    }
+    for split in SPLITS:
+        own = [record for record in records if record["split"] == split]
+        summary["shares"][split] = {
+            kind: _shares([record[f"{kind}_pixels"] for record in own]) for kind in ("high", "low")
+        }
+    _print_summary(root, summary, taxonomy)
+    return summary
+
+
+def write_text(path, text):
+    """Write a file under a temporary name, flush it to disk, rename it; leave one alone that holds the same already."""
+    if path.is_file() and path.read_bytes() == text.encode():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(text.encode())
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _band_statistics(root, records):
+    """Mean and standard deviation of each band from exact integer sums, so that no order of adding changes a digit."""
+    count = sum(record["pixels"] for record in records)
+    if not count:
+        raise TileSetError(f"{root}: no image pixel holds anything but nodata")
+    sums = [sum(band) for band in zip(*(record["sums"] for record in records), strict=True)]
+    squares = [sum(band) for band in zip(*(record["squares"] for record in records), strict=True)]
+    mean = [s / count for s in sums]
+    std = [math.sqrt(count * q - s * s) / count for s, q in zip(sums, squares, strict=True)]
+    return mean, [value or 1.0 for value in std]  # images are divided by it: a constant band stays finite
+
+
+def _shares(pixels):
+    """Share of each class among the labelled pixels of several tiles; None where no tile has a label."""
+    totals = [sum(counts) for counts in zip(*(p for p in pixels if p is not None), strict=True)]
+    return [total / sum(totals) for total in totals] if any(totals) else None
+
+
+def _print_summary(root, summary, taxonomy):
+    dropped = ", ".join(f"{rule} {count}" for rule, count in summary["dropped"].items())
+    print(f"{root}: {sum(summary['tiles'].values())} tiles" + (f"; dropped: {dropped}" if dropped else ""))
+    print(f"{'split':<12}{'tiles':>7}  {'label':<6}" + "".join(f"{name:>12}" for name in taxonomy.names))
+    for split, count in summary["tiles"].items():
+        for kind, shares in summary["shares"][split].items():
+            if shares:
+                print(f"{split:<12}{count:>7}  {kind:<6}" + "".join(f"{100 * share:>10.2f} %" for share in shares))
+        if count and not any(summary["shares"][split].values()):
+            print(f"{split:<12}{count:>7}  no label")

@@ -1,0 +1,80 @@
+"""How a label raster lies on its image, by headers alone."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data.alignment import check_high, low_grid, warp_line
+from data.geotiff import Header
+from data.sources import BuildError
+
+UTM = (1.0, 0.0, 500_000.0, 0.0, -1.0, 4_300_000.0)
+
+
+def header(name, height=600, width=900, transform=UTM, epsg=26917):
+    return Header(Path(name), height, width, 1, np.dtype(np.uint8), transform=transform, epsg=epsg)
+
+
+def test_cells_of_30_m_have_their_own_grid_and_scale_30():
+    grid = (30.0, 0.0, 499_990.0, 0.0, -30.0, 4_300_020.0)
+    assert low_grid(header("i.tif"), header("l.tif", 22, 32, grid), None) == (grid, 30)
+
+
+def test_a_tilted_cell_of_29_8_by_30_1_m_is_of_scale_30():
+    turn = np.radians(12.7)
+    grid = (30.1 * np.cos(turn), 29.8 * np.sin(turn), 5e5, 30.1 * np.sin(turn), -29.8 * np.cos(turn), 4.3e6)
+    assert low_grid(header("i.tif"), header("l.tif", 22, 32, grid), None) == (grid, 30)
+    assert low_grid(header("i.tif"), header("l.tif", 22, 32, grid), 30) == (grid, 30)
+
+
+def test_a_scale_that_is_no_whole_number_is_kept_as_it_is():
+    image = header("i.tif", transform=(0.6, 0.0, 5e5, 0.0, -0.6, 4.3e6))
+    assert low_grid(image, header("l.tif", 9, 9, (10.0, 0.0, 5e5, 0.0, -10.0, 4.3e6)), None)[1] == 16.667
+
+
+@pytest.mark.parametrize("scale, n", [(None, 30), (32, 32)])
+def test_a_low_label_at_the_images_pixels_has_no_grid_of_its_own(scale, n):
+    assert low_grid(header("i.tif"), header("l.tif"), scale) == (None, n)
+    assert low_grid(header("i.tif", transform=None), header("l.tif", transform=None), scale) == (None, n)
+
+
+@pytest.mark.parametrize("size", [(21, 31), (20, 30)])
+def test_without_georeference_a_grid_begins_at_the_corner(size):
+    low = header("l.tif", *size, None)
+    assert low_grid(header("i.tif", 610, 910, None), low, None) == ((30, 0, 0, 0, -30, 0), 30)
+    assert low_grid(header("i.tif", 610, 910), low, None)[0] == (30, 0, 500_000, 0, -30, 4_300_000)
+
+
+def test_half_a_centimetre_of_difference_is_none():
+    moved = (1.0, 0.0, 500_000.005, 0.0, -1.0, 4_300_000.0)
+    check_high(header("i.tif"), header("h.tif", transform=moved))
+    assert low_grid(header("i.tif"), header("l.tif", transform=moved), None)[0] is None
+
+
+def test_a_pixel_size_that_drifts_over_the_raster_is_seen():
+    with pytest.raises(BuildError, match="h.tif: does not lie on the pixels of i.tif"):
+        check_high(header("i.tif"), header("h.tif", transform=(1.001, 0.0, 500_000.0, 0.0, -1.0, 4_300_000.0)))
+
+
+def test_an_unknown_coordinate_system_is_taken_for_the_images():
+    check_high(header("i.tif"), header("h.tif", epsg=None))
+    check_high(header("i.tif", epsg=None), header("h.tif"))
+
+
+def test_a_label_finer_than_the_image_is_refused():
+    finer = header("l.tif", 1200, 1800, (0.5, 0.0, 5e5, 0.0, -0.5, 4.3e6))
+    with pytest.raises(
+        BuildError, match="has pixels as small as those of i.tif, but does not lie on them; align it: gdal"
+    ):
+        low_grid(header("i.tif"), finer, None)
+
+
+def test_georeferences_that_cannot_be_compared_are_refused():
+    with pytest.raises(BuildError, match=r"l.tif: its georeference .* does not go with that of i.tif"):
+        low_grid(header("i.tif"), header("l.tif", 9, 9, (1e200, 0.0, 0.0, 0.0, -1e200, 0.0)), None)
+
+
+def test_the_warp_line_covers_a_tilted_image_and_quotes_paths():
+    line = warp_line(header("i.tif", 10, 10, (0.6, 0.8, 0.0, 0.8, -0.6, 0.0)), header("my label.tif"))
+    assert line == ("gdalwarp -t_srs EPSG:26917 -tr 1 1 -r near -te 0 -6 14 8 'my label.tif' 'my label_aligned.tif'")

@@ -1,0 +1,142 @@
+"""data.check: a whole set passes, and of a damaged one everything is named in one pass."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data import geotiff
+from data.build import main as build
+from data.check import check, main
+from data.taxonomy import load_taxonomy
+from data.tileset import write_tile, write_tile_set
+
+LOW2HIGH = Path(__file__).parents[2] / "configs" / "taxonomies" / "low2high.yaml"
+REAL = os.environ.get("LOW2HIGH_REAL")
+real = pytest.mark.skipif(not REAL, reason="LOW2HIGH_REAL is unset")
+PX = 32
+GRID = (8.0, 0.0, 0.0, 0.0, -8.0, 0.0)
+
+
+@pytest.fixture
+def root(tmp_path):
+    """A whole tile set of six tiles with labels of both sources."""
+    taxonomy, rng = load_taxonomy(LOW2HIGH), np.random.default_rng(0)
+    records = [
+        write_tile(
+            tmp_path,
+            f"t{i}",
+            rng.integers(0, 256, (PX, PX, 3), np.uint8),
+            rng.choice([1, 2, 3, 5], (PX, PX)).astype(np.uint8),
+            rng.choice([11, 41, 81], (4, 4)).astype(np.uint8),
+            taxonomy=taxonomy,
+            region="de",
+            low_transform=GRID,
+        )
+        for i in range(6)
+    ]
+    settings = {"name": "made", "image_gsd": 1.0, "scale": 8, "tile_px": PX, "seed": 0}
+    write_tile_set(tmp_path, taxonomy=taxonomy, records=records, **settings)
+    return tmp_path
+
+
+def damage(path):
+    """Flip bytes in the middle of a file's pixels; its header stays."""
+    content = bytearray(path.read_bytes())
+    middle = len(content) * 2 // 3
+    content[middle : middle + 40] = bytes(255 - value for value in content[middle : middle + 40])
+    path.write_bytes(content)
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def relabel(path, code):
+    pixels, header = geotiff.read(path)
+    pixels[0, :2] = code
+    geotiff.write(path, pixels, transform=header.transform, epsg=header.epsg)
+
+
+@pytest.mark.parametrize("decode", [False, True])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_whole_set_passes(root, decode, workers):
+    assert check(root, decode, workers) == (6, [])
+
+
+@real
+def test_real_tiles_pass_and_a_damaged_one_is_found(tmp_path, capsys):
+    options = ("--taxonomy", str(LOW2HIGH), "--tile-px", "256", "--no-filter", "--workers", "1")
+    assert build([str(tmp_path), "--scenes", f"{REAL}/chesapeake/scenes.csv", *options]) == 0
+    assert main([str(tmp_path), "--decode", "--workers", "1"]) == 0
+    assert capsys.readouterr().out.endswith(f"{tmp_path}: 8 tiles, no problems\n")
+    truncate(tmp_path / "images" / "m_3708020_sw_17_1_4_000_000.tif")
+    assert main([str(tmp_path), "--workers", "1"]) == 2
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2 and "m_3708020_sw_17_1_4_000_000.tif: truncated" in lines[0]
+    assert lines[1] == f"{tmp_path}: 8 tiles, 1 problem"
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_decoding_names_every_damaged_tile_in_one_pass(root, workers, monkeypatch):
+    monkeypatch.setattr("data.check.ROWS_PER_JOB", 2)
+    for name in ("images/t0", "images/t3", "high/t5"):
+        damage(root / f"{name}.tif")
+    relabel(root / "low" / "t1.tif", 77)
+    truncate(root / "images" / "t2.tif")
+    (root / "high" / "t4.tif").unlink()
+    tiles, problems = check(root, decode=True, workers=workers)
+    assert tiles == 6 and [line.split(".tif")[0] for line in problems] == [
+        f"{root}/{name}" for name in ("high/t4", "high/t5", "images/t0", "images/t2", "images/t3", "low/t1")
+    ]
+    assert "codes without a class: 77 (2 times)" in problems[-1] and not any("\n" in line for line in problems)
+
+
+def test_without_decoding_only_headers_are_read(root, monkeypatch):
+    damage(root / "images" / "t0.tif")
+    relabel(root / "low" / "t1.tif", 77)
+    monkeypatch.setattr(geotiff.Raster, "read", None)
+    assert check(root) == (6, [])
+
+
+@pytest.mark.parametrize(
+    "name, array, transform, said",
+    [
+        ("images/t1", np.zeros((PX, PX, 4), np.uint8), (1, 0, 0, 0, -1, 0), "bands is 4, dataset.yaml says 3"),
+        ("images/t1", np.zeros((PX, PX, 3), np.uint16), (1, 0, 0, 0, -1, 0), "type is uint16, dataset.yaml says uint8"),
+        ("high/t1", np.ones((PX, 16), np.uint8), (1, 0, 0, 0, -1, 0), "is 32 x 16 px, its image"),
+        ("high/t1", np.ones((PX, PX), np.uint8), (1, 0, 5, 0, -1, 0), "does not lie on the pixels of"),
+        ("high/t1", np.ones((PX, PX, 2), np.uint8), None, "has 2 bands of uint8; a label has one"),
+        ("low/t1", np.ones((PX, PX), np.float32), None, "has 1 bands of float32; a label has one"),
+        ("low/t1", np.full((2, 2), 11, np.uint8), (16, 0, 0, 0, -16, 0), "is at scale 16, the tile set at 8"),
+        ("low/t1", np.full((5, 4), 11, np.uint8), None, "is 5 x 4 px without a common georeference"),
+    ],
+)
+def test_files_that_do_not_fit_the_set_are_named(root, name, array, transform, said):
+    geotiff.write(root / f"{name}.tif", array, transform=transform)
+    _, problems = check(root)
+    assert len(problems) == 1 and problems[0].startswith(f"{root / name}.tif: ") and said in problems[0]
+
+
+def test_a_tile_of_another_size_is_named(root):
+    geotiff.write(root / "images" / "t1.tif", np.zeros((48, 48, 3), np.uint8), transform=(1, 0, 0, 0, -1, 0))
+    _, problems = check(root)
+    assert any("images/t1.tif: size is (48, 48), dataset.yaml says (32, 32)" in line for line in problems)
+
+
+def test_every_bad_row_of_the_manifest_is_named_and_the_others_are_checked(root):
+    path = root / "tiles.csv"
+    text = path.read_text().replace("images/t0", "../images/t0").replace("high/t1", "/high/t1")
+    text = text.replace("images/t2", "images/t3").replace("t4,de,", "t4,de,trian")
+    path.write_text(text)
+    truncate(root / "low" / "t5.tif")
+    _, problems = check(root)
+    said = ("line 2: '../images/t0.tif' leaves", "line 3: '/high/t1.tif' leaves", "line 6: split 'trian",
+            "images/t3.tif: belongs to two tiles, t2 and t3", "low/t5.tif: truncated")  # fmt: skip
+    assert len(problems) == len(said) and all(part in line for part, line in zip(said, problems, strict=True))
+
+
+def test_what_is_no_tile_set_is_one_line_and_exit_status_2(tmp_path, capsys):
+    assert main([str(tmp_path)]) == 2
+    assert capsys.readouterr().err.startswith(f"{tmp_path}/dataset.yaml: not found")

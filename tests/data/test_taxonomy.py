@@ -1,0 +1,105 @@
+"""Class merges: the shipped ones, the look-up, and what is wrong with a bad one."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data.sources import DUBAI_CODES
+from data.taxonomy import IGNORE, TaxonomyError, load_taxonomy, merge, taxonomy_from_dict, taxonomy_to_dict
+
+SHIPPED = sorted((Path(__file__).parents[2] / "configs" / "taxonomies").glob("*.yaml"))
+GOOD = """
+classes: [{name: water, color: [0, 0, 255]}, {name: land, color: [0, 255, 0]}]
+high: {1: water, 2: land, 0: ignore}
+low: {11: water, 21: land}
+"""
+
+
+def written(tmp_path, text):
+    path = tmp_path / "taxonomy.yaml"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_shipped_taxonomies_have_the_papers_classes_in_its_order(path):
+    taxonomy = load_taxonomy(path)
+    assert taxonomy.names == ("water", "forest", "field", "impervious")
+    assert set(taxonomy.high.values()) | {IGNORE} == set(taxonomy.low.values()) | {IGNORE} == {0, 1, 2, 3, IGNORE}
+    assert taxonomy_from_dict(taxonomy_to_dict(taxonomy), path) == taxonomy
+
+
+def test_there_is_a_taxonomy_for_each_public_set():
+    assert [path.stem for path in SHIPPED] == ["dubai", "enviroatlas", "low2high"]
+
+
+def test_low2high_follows_the_published_precedents():
+    taxonomy = load_taxonomy(SHIPPED[2])
+    assert {code: taxonomy.high[code] for code in (1, 2, 3, 4, 5, 6, 0, 15)} == {
+        1: 0, 2: 1, 3: 2, 4: 3, 5: 3, 6: 3, 0: IGNORE, 15: IGNORE,
+    }  # fmt: skip
+    groups = {0: {11}, 1: {41, 42, 43, 51, 52, 90, 95}, 2: {21, 71, 72, 73, 74, 81, 82}, 3: {22, 23, 24, 31}}
+    for index, codes in groups.items():
+        assert {code for code, i in taxonomy.low.items() if i == index} == codes
+
+
+def test_dubai_knows_every_code_that_its_colours_get():
+    taxonomy = load_taxonomy(SHIPPED[0])
+    assert set(taxonomy.high) == set(taxonomy.low) == set(DUBAI_CODES.values())
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.int16, np.uint16, np.int32])
+def test_merge_equals_a_slow_loop(dtype):
+    table = {1: 0, 3: 2, 100: 1, 0: IGNORE}
+    codes = np.random.default_rng(0).choice([0, 1, 3, 100], (7, 5)).astype(dtype)
+    merged = merge(codes, table, "here")
+    assert merged.dtype == np.uint8 and merged.shape == codes.shape
+    assert all(merged[at] == table[int(codes[at])] for at in np.ndindex(*codes.shape))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16])
+def test_unknown_codes_are_listed_with_their_counts_and_the_file(dtype):
+    codes = np.array([[1, 7, 7], [9, 1, 7]], dtype)
+    with pytest.raises(TaxonomyError, match=r"^a\.tif: codes without a class: 7 \(3 times\), 9 \(1 times\); .* 1, 2$"):
+        merge(codes, {1: 0, 2: 1}, "a.tif")
+
+
+def test_merge_refuses_labels_that_are_not_integers():
+    with pytest.raises(TaxonomyError, match=r"a\.tif: labels should be integers, are float32"):
+        merge(np.zeros((2, 2), np.float32), {0: 0}, "a.tif")
+
+
+@pytest.mark.parametrize(
+    "old, new, said",
+    [
+        ("2: land", "2: lnad", "high[2] is 'lnad'; did you mean 'land'?"),
+        ("2: land", "two: land", "high has the code 'two'"),
+        ("2: land", "1: land", "line 3: key 1 stands twice"),
+        ("name: land", "name: water", "classes[1].name is 'water'"),
+        ("name: land", "name: ignore", "classes[1].name is 'ignore'"),
+        ("[0, 255, 0]", "[0, 256, 0]", "classes[1].color is [0, 256, 0]"),
+        ("[0, 255, 0]", "green", "classes[1].color is 'green'"),
+        ("low:", "lwo:", "unknown key 'lwo'; did you mean 'low'?"),
+        ("low: {11: water, 21: land}", "", "low should map codes to class names"),
+        ("low: {11: water, 21: land}", "low: 3", "low should map codes to class names"),
+        ("high:", "high: {", "line 4: "),
+        (GOOD, "[]", "should hold a mapping, holds list"),
+        (GOOD, "a: !!python/object/apply:os.system [ls]", "line 1: could not determine a constructor"),
+        (GOOD, "[" * 5000, "nested too deeply"),
+        (GOOD, "a: 2020-99-99", "not YAML"),
+        ("2: land", "[2]: land", "line 3: found unhashable key"),
+        ("water, color", "land, color", "classes[1].name is 'land'"),
+    ],
+)
+def test_a_bad_taxonomy_is_one_line_that_names_file_and_key(tmp_path, old, new, said):
+    path = written(tmp_path, GOOD.replace(old, new))
+    with pytest.raises(TaxonomyError) as caught:
+        load_taxonomy(path)
+    assert str(caught.value).startswith(f"{path}: ") and said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_taxonomy_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(TaxonomyError, match="none.yaml: No such file"):
+        load_taxonomy(tmp_path / "none.yaml")

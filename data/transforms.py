@@ -1,0 +1,39 @@
+"""One random draw for image, labels and regions; and the step from stored pixels to the network's input."""
+
+import numpy as np
+import torch
+
+
+def draw(seed, step, position):
+    """The generator of one training sample: a function of the seed, the step and the place in the global batch."""
+    return np.random.default_rng([seed, step, position])
+
+
+def dihedral(array, view):
+    """One of the eight dihedral views of (H, W) or (H, W, K): turned by `view % 4` quarters, mirrored for view >= 4."""
+    turned = np.rot90(array, view % 4)
+    return turned[:, ::-1] if view >= 4 else turned
+
+
+def dihedral_corner(top, left, bottom, right, view):
+    """Margins around a block grid after `dihedral` -> the new (top, left)."""
+    for _ in range(view % 4):  # a quarter turn to the left brings the right margin to the top
+        top, left, bottom, right = right, top, left, bottom
+    return (top, right) if view >= 4 else (top, left)
+
+
+def color_draw(rng, gain, offset):
+    """-> (gain, offset) of one sample: brightness times U(1 - gain, 1 + gain), plus U(-offset, offset) deviations."""
+    return 1 + gain * rng.uniform(-1, 1), offset * rng.uniform(-1, 1)
+
+
+def normalize(images, mean, std, color=None):
+    """Stored pixels to zero mean and unit deviation per band, on the device that holds them.
+
+    images: (B, K, H, W) any number type; mean, std: (K,), in stored pixel units; color: (B, 2) gain and offset, or None
+    returns: (B, K, H, W) in torch's default type
+    """
+    x = (images.to(torch.get_default_dtype()) - mean.view(1, -1, 1, 1)) / std.view(1, -1, 1, 1)
+    if color is None:
+        return x
+    return x * color[:, 0].view(-1, 1, 1, 1) + color[:, 1].view(-1, 1, 1, 1)

@@ -1,0 +1,70 @@
+"""Region aggregation (Sec. 4.3, Fig. 4): fine logits -> one prediction per low-resolution pixel.
+
+`data/cells.py` makes M, the region index. Sums are float32: 900 logits of 80 overflow float16.
+"""
+
+import torch
+import torch.nn.functional as F
+
+
+def aggregate(logits, regions, how="sum_logits"):
+    """Fine logits to region logits, ready for the cross entropy of Eq. 1.
+
+    logits:  (B, C, H, W), before softmax
+    regions: {"region_index": (B, H, W), "num_regions": R}, or for whole blocks
+             {"block_px": n, "corners": [(top, left)] * B, "grid": (h, w)}
+    how:     sum_logits [paper, Sec. 4.3]; mean_logits, mean_probs (log of the mean probability) [ours]
+    returns: (B, C, R) float32 (float64 for float64 logits)
+    """
+    values = logits.softmax(dim=1) if how == "mean_probs" else logits
+    if "block_px" in regions:
+        sums = pool_logits(values, regions["block_px"], regions["corners"], regions["grid"])
+        pixels = regions["block_px"] ** 2
+    else:
+        index, num_regions = regions["region_index"].long(), regions["num_regions"]
+        sums = aggregate_logits(values, index, num_regions)
+        if how != "sum_logits":
+            ones = torch.ones_like(index, dtype=sums.dtype)
+            pixels = aggregate_logits(ones[:, None], index, num_regions).clamp(min=1)
+    if how == "sum_logits":
+        return sums
+    means = sums / pixels
+    return means if how == "mean_logits" else means.clamp(min=1e-12).log()
+
+
+def aggregate_logits(logits, region_index, num_regions):
+    """Sum the logits of each region (Sec. 4.3, Fig. 4).
+
+    logits:       (B, C, H, W), before softmax
+    region_index: (B, H, W) int64 in [0, num_regions), -1 where no low-resolution pixel lies
+    returns:      (B, C, num_regions) float32 (float64 for float64 logits); zeros for a region without pixels
+    raises:       ValueError if the two differ in height or width
+    """
+    if logits.shape[-2:] != region_index.shape[-2:]:
+        raise ValueError(f"logits are {tuple(logits.shape[-2:])} px, the region index {tuple(region_index.shape[-2:])}")
+    values = _at_least_float32(logits).flatten(2)
+    index = region_index.flatten(1)
+    index = torch.where(index < 0, num_regions, index)  # pixels of no region go to one more, dropped below
+    sums = values.new_zeros(values.shape[0], values.shape[1], num_regions + 1)
+    return sums.scatter_add(2, index[:, None].expand_as(values), values)[..., :num_regions]
+
+
+def pool_logits(logits, block_px, corners, grid):
+    """The same sums where regions are whole n x n blocks, by pooling.
+
+    corners: (top, left) pixel of the first block, one for each of the B images; grid: (h, w) blocks
+    returns: (B, C, h * w), regions in row order
+    """
+    height, width = grid[0] * block_px, grid[1] * block_px
+    values = _at_least_float32(logits)
+    if len(set(corners)) == 1:
+        (top, left) = corners[0]
+        values = values[..., top : top + height, left : left + width]
+    else:
+        crops = [image[:, t : t + height, x : x + width] for image, (t, x) in zip(values, corners, strict=True)]
+        values = torch.stack(crops)
+    return (F.avg_pool2d(values, block_px) * block_px**2).flatten(2)
+
+
+def _at_least_float32(logits):
+    return logits if logits.dtype == torch.float64 else logits.float()

@@ -1,0 +1,70 @@
+import pytest
+import torch
+import torch.nn.functional as F
+import torchvision
+
+from models import adapt_bands, load_resnet18
+from models.resnet import ResNet18
+from models.unet import UNet
+
+
+def test_resnet_gives_torchvisions_outputs_for_the_same_weights():
+    torch.manual_seed(0)
+    theirs = torchvision.models.resnet18().eval()
+    ours = ResNet18().eval()
+    report = load_resnet18(ours, theirs.state_dict(), "torchvision")
+    assert "0 missing" in report and "0 unexpected" in report and "0 adapted" in report
+    x = torch.randn(2, 3, 70, 96)
+    stem = theirs.relu(theirs.bn1(theirs.conv1(x)))
+    layer1 = theirs.layer1(theirs.maxpool(stem))
+    expected = [stem, layer1]
+    for layer in (theirs.layer2, theirs.layer3, theirs.layer4):
+        expected.append(layer(expected[-1]))
+    for mine, other in zip(ours(x), expected, strict=True):
+        assert torch.equal(mine, other)
+
+
+def test_resnet_weights_move_back_to_torchvision():
+    theirs = torchvision.models.resnet18()
+    missing, unexpected = theirs.load_state_dict(ResNet18().state_dict(), strict=False)
+    assert missing == ["fc.weight", "fc.bias"] and unexpected == []
+
+
+@pytest.mark.parametrize("size", [(32, 32), (64, 96), (33, 47), (128, 100)])
+def test_logits_have_the_images_size(size):
+    net = UNet(bands=4, classes=5, width=8)
+    assert net(torch.randn(2, 4, *size)).shape == (2, 5, *size)
+
+
+def test_smaller_images_are_refused_with_their_size():
+    with pytest.raises(ValueError, match="31 x 40"):
+        UNet(width=8)(torch.zeros(1, 3, 31, 40))
+
+
+def test_the_final_convolution_commutes_with_the_upsampling():
+    net = UNet(width=8)
+    x = torch.randn(2, 4, 10, 12)
+    after = net.head(F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False))
+    before = F.interpolate(net.head(x), scale_factor=2, mode="bilinear", align_corners=False)
+    assert torch.allclose(after, before, atol=1e-5)
+
+
+def test_decoder_channels_are_those_of_the_paper_at_full_width():
+    net = UNet(width=64)
+    blocks = (net.up3, net.up2, net.up1, net.up0)
+    assert [block.conv2.out_channels for block in blocks] == [256, 128, 64, 32]
+    assert net.encoder.channels == (64, 64, 128, 256, 512)
+
+
+def test_every_weight_gets_a_gradient():
+    net = UNet(width=8)
+    net(torch.randn(2, 3, 64, 64)).square().mean().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in net.parameters())
+
+
+def test_bands_in_common_are_kept_and_the_size_of_the_sum_stays():
+    weight = torch.randn(8, 3, 7, 7)
+    four = adapt_bands(weight, 4)
+    assert torch.allclose(four[:, :3], weight * 0.75)
+    assert torch.allclose(four.sum(dim=1), weight.sum(dim=1), atol=1e-5)
+    assert adapt_bands(weight, 1).shape == (8, 1, 7, 7)

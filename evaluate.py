@@ -1,0 +1,174 @@
+"""Score checkpoints and the Oracle on the high-resolution labels of a split (Sec. 5).
+
+    python evaluate.py runs/low runs/agg runs/high --oracle --data tiles --out scores.json --figure scores.png
+
+A run's folder stands for its best.pt. The last.pt beside it is scored too and goes into the JSON only.
+"""
+
+import argparse
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from config import ConfigError, SegmenterConfig, config_from_flat
+from data.cells import filled, upsampled
+from data.tiles import EXPECTED_ERRORS, ScoringTiles, TileSet, scoring_batches, to_device
+from data.transforms import normalize
+from figures import color_image, color_labels, contact_sheet
+from metrics import confusion_matrix, scores
+from models import InitError, build_segmenter
+from runtime import checkpoint, command, distributed
+
+
+class ScoringError(Exception):
+    """A checkpoint and a tile set that do not go together; one line."""
+
+
+def main(arguments):
+    ranks = distributed.start(arguments.device)
+    needs = ("high", "low") if arguments.oracle else ("high",)
+    tiles = TileSet(arguments.data, arguments.split, arguments.regions, needs=needs)
+    classes = class_list(tiles.description)
+    rows = [oracle_row(tiles, classes)] if arguments.oracle else []
+    methods = {}
+    for path in arguments.checkpoints:
+        best = Path(path) / "best.pt" if Path(path).is_dir() else Path(path)
+        name, segmenter = load_segmenter(best, tiles.description, ranks.device)
+        row = {"name": name, **score(segmenter, tiles, classes, ranks, name), "checkpoint": str(best)}
+        last = best.with_name("last.pt")
+        if best.name == "best.pt" and last.exists():
+            _, final = load_segmenter(last, tiles.description, ranks.device)
+            row["last"] = score(final, tiles, classes, ranks, f"{name}, last")
+        rows.append(row)
+        methods[name] = segmenter
+    print(table(rows, classes))
+    result = {"data": str(arguments.data), "split": arguments.split, "rows": rows}
+    if arguments.out:
+        arguments.out.parent.mkdir(parents=True, exist_ok=True)
+        arguments.out.write_text(json.dumps(result, indent=1))
+    if arguments.figure:
+        figure6(arguments.figure, methods, tiles, classes, ranks.device, arguments.figure_tiles)
+    return result
+
+
+def load_segmenter(path, description, device):
+    """-> (row name, network that takes stored pixels). Band statistics and classes are the checkpoint's own.
+
+    raises: ScoringError if its bands or classes are not those of the tile set
+    """
+    state = checkpoint.load(path)
+    try:
+        config, facts = config_from_flat(SegmenterConfig, state["config"]), state["data"]
+        names, weights = [c["name"] for c in facts["classes"]], state["segmenter"]
+        if config.train.average and "averaged" in state:  # of last.pt; best.pt holds the average alone
+            start = "module."
+            weights = {key[len(start) :]: w for key, w in state["averaged"].items() if key.startswith(start)}
+    except (KeyError, TypeError):
+        raise checkpoint.CheckpointError(f"{path}: is not a checkpoint of train_seg.py") from None
+    if facts["bands"] != description.bands:
+        raise ScoringError(f"{path}: was trained on {facts['bands']} bands, the tile set has {description.bands}")
+    if names != list(description.taxonomy.names):
+        raise ScoringError(f"{path}: knows the classes {names}, the tile set {list(description.taxonomy.names)}")
+    segmenter, _ = build_segmenter(replace(config.model, init="none"), facts["bands"], len(names))
+    try:
+        segmenter.load_state_dict(weights)
+    except RuntimeError as error:
+        raise checkpoint.CheckpointError(f"{path}: {str(error).splitlines()[-1].strip()}") from None
+    segmenter = segmenter.to(device).eval()
+    mean, std = (torch.tensor(facts[key], device=device) for key in ("band_mean", "band_std"))
+    return config.run.name or path.parent.name, lambda images: segmenter(normalize(images, mean, std))
+
+
+@torch.no_grad()
+def score(segmenter, tiles, classes, ranks, name):
+    """Scores of one network: a single confusion matrix over every pixel with a high label, summed over ranks."""
+    confusion = torch.zeros(len(classes), len(classes), dtype=torch.int64, device=ranks.device)
+    batches = scoring_batches(ScoringTiles(tiles, "high", 1.0), 4, ranks.rank, ranks.world, workers=0)
+    for batch in tqdm(batches, total=-(-len(tiles) // (4 * ranks.world)), desc=name, disable=None, leave=False):
+        batch = to_device(batch, ranks.device)
+        predicted = segmenter(batch["image"]).argmax(dim=1)
+        confusion += confusion_matrix(predicted, batch["labels"], len(classes))
+    return report(ranks.sum(confusion), classes)
+
+
+def oracle_row(tiles, classes):
+    """The upsampled low-resolution ground truth as the prediction (Sec. 5, Baseline Methods)."""
+    confusion = torch.zeros(len(classes), len(classes), dtype=torch.int64)
+    for i in tqdm(range(len(tiles)), desc="Oracle", disable=None, leave=False):
+        tile = tiles.load(i)
+        predicted = upsampled(filled(tile.cells), *tile.high.shape)
+        confusion += confusion_matrix(torch.from_numpy(predicted), torch.from_numpy(tile.high), len(classes))
+    return {"name": "Oracle", **report(confusion, classes)}
+
+
+def report(confusion, classes):
+    result = scores(confusion)
+    named = {c["name"]: s for c, s in zip(classes, result["per_class"], strict=True)}
+    return {**result, "per_class": named, "confusion": confusion.tolist()}
+
+
+def class_list(description):
+    taxonomy = description.taxonomy
+    return [{"name": n, "color": list(c)} for n, c in zip(taxonomy.names, taxonomy.colors, strict=True)]
+
+
+def table(rows, classes):
+    """Scores in percent: accuracy, macro F1, mIoU, then F1 and IoU of each class."""
+    width = max([6, *(len(row["name"]) for row in rows)])
+    names = "".join(f"{c['name'][:11] + ' F1/IoU':>20}" for c in classes)
+    lines = [f"{'':<{width}}{'Acc':>8}{'F1':>8}{'mIoU':>8}{names}"]
+    for row in rows:
+        line = f"{row['name']:<{width}}" + "".join(f"{100 * row[k]:8.2f}" for k in ("accuracy", "macro_f1", "miou"))
+        for entry in row["per_class"].values():
+            both = "absent" if entry["f1"] is None else f"{100 * entry['f1']:.2f} /{100 * entry['iou']:6.2f}"
+            line += f"{both:>20}"
+        lines.append(line)
+    return "\n".join(lines)
+
+
+@torch.no_grad()
+def figure6(path, methods, tiles, classes, device, count):
+    """Image, high-resolution label, each method's prediction, low-resolution label (Fig. 6)."""
+    rows = []
+    for i in np.linspace(0, len(tiles) - 1, min(count, len(tiles))).astype(int):
+        tile = tiles.load(int(i))
+        image = torch.from_numpy(tile.image.astype(np.int32)).permute(2, 0, 1)[None].to(device)
+        row = [color_image(tile.image), color_labels(tile.high, classes)]
+        row += [color_labels(s(image).argmax(dim=1)[0].cpu().numpy(), classes) for s in methods.values()]
+        if tile.cells is not None:
+            row.append(color_labels(upsampled(tile.cells, *tile.high.shape), classes))
+        rows.append(row)
+    titles = ["image", "high label", *methods, *(["low label"] if len(rows[0]) > len(methods) + 2 else [])]
+    contact_sheet(path, titles, rows, classes)
+
+
+def parse(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoints", nargs="*", metavar="CHECKPOINT", help="best.pt, last.pt or a run's folder")
+    parser.add_argument("--data", metavar="ROOT", help="tile set; default: the first checkpoint's own")
+    parser.add_argument("--split", default="test", help="train, validation, heldout or test (default: test)")
+    parser.add_argument("--regions", type=lambda s: tuple(s.split(",")), default=(), metavar="A,B")
+    parser.add_argument("--oracle", action="store_true", help="score the upsampled low-resolution label too")
+    parser.add_argument("--out", type=Path, metavar="JSON", help="write the scores here")
+    parser.add_argument("--figure", type=Path, metavar="PNG", help="write a contact sheet like Fig. 6 here")
+    parser.add_argument("--figure-tiles", type=int, default=6, metavar="N", help="its rows (default: 6)")
+    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"), help="(default: auto)")
+    arguments = parser.parse_args(argv)
+    if not arguments.checkpoints and not arguments.oracle:
+        parser.error("nothing to score: name a CHECKPOINT or --oracle")
+    if arguments.data is None:
+        if not arguments.checkpoints:
+            parser.error("--oracle alone needs --data ROOT")
+        first = Path(arguments.checkpoints[0])
+        saved = checkpoint.load(first / "best.pt" if first.is_dir() else first)
+        arguments.data = saved.get("config", {}).get("data.root") or parser.error("--data ROOT is needed")
+    return arguments
+
+
+if __name__ == "__main__":
+    errors = (ConfigError, ScoringError, InitError, checkpoint.CheckpointError, distributed.DeviceError)
+    command.run(lambda: main(parse()), (*errors, *EXPECTED_ERRORS))

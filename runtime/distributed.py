@@ -1,0 +1,61 @@
+"""Processes: which rank this is, on which device, and sums over all of them. One process needs no process group."""
+
+import os
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+
+
+class DeviceError(Exception):
+    """A device that this machine does not have; one line."""
+
+
+@dataclass(frozen=True)
+class Ranks:
+    rank: int
+    world: int
+    device: torch.device
+
+    @property
+    def first(self):
+        return self.rank == 0
+
+    def sum(self, tensor):
+        """The tensor summed over all ranks, in place, on this rank's device."""
+        if self.world > 1:
+            dist.all_reduce(tensor)
+        return tensor
+
+    def average_buffers(self, module):
+        """Make the module's floating-point buffers (batch norm's statistics) the mean over all ranks."""
+        for buffer in module.buffers():
+            if buffer.is_floating_point():
+                self.sum(buffer).div_(self.world)
+
+    def barrier(self):
+        if self.world > 1:
+            dist.barrier()
+
+
+def start(device="auto"):
+    """Join the process group that torchrun announces, if any -> Ranks. device: auto, cpu, cuda or mps."""
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if device == "auto":
+        device = "cuda" if available["cuda"] else "mps" if available["mps"] else "cpu"
+    if not available[device]:
+        raise DeviceError(f"run.device={device}: there is no such device here; run.device=cpu always works")
+    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    local_rank = int(os.environ.get("LOCAL_RANK", 0))
+    if device == "cuda":
+        torch.cuda.set_device(local_rank)
+    device = torch.device(device, local_rank if device == "cuda" else None)
+    if world > 1 and not dist.is_initialized():
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(minutes=30))
+    return Ranks(rank, world, device)
+
+
+def stop():
+    if dist.is_initialized():
+        dist.destroy_process_group()

@@ -1,0 +1,76 @@
+"""Records to log.jsonl and the terminal: one JSON object a line, numbers only where numbers were measured."""
+
+import json
+import os
+import time
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+
+class Logbook:
+    """Append records to RUN/log.jsonl. On resume the file is cut back to the records up to `step`.
+
+    enabled: False on all ranks but the first, which alone writes and prints
+    """
+
+    def __init__(self, run_dir, step=0, enabled=True):
+        self.enabled = enabled
+        self.path = Path(run_dir) / "log.jsonl"
+        if not enabled:
+            return
+        kept = []
+        if self.path.exists() and step > 0:
+            kept = [line for line in self.path.read_text().splitlines() if _step_of(line) <= step]
+        temporary = self.path.with_name(".log.jsonl.tmp")
+        temporary.write_text("".join(line + "\n" for line in kept))
+        os.replace(temporary, self.path)
+
+    def write(self, record):
+        """record: {"step": int, "kind": str, name: value, ...} -> one line of log.jsonl."""
+        if self.enabled:
+            with open(self.path, "a") as file:
+                file.write(json.dumps(record) + "\n")
+
+    def say(self, text):
+        """One line on the terminal, above a progress bar where there is one."""
+        if self.enabled:
+            tqdm.write(text)
+
+
+class Recent:
+    """Means over the steps since the last record, kept on the device: `read` is the loop's only wait for it."""
+
+    def __init__(self, ranks):
+        self.ranks, self.sums = ranks, {}
+        self.restart_clock()
+        self.steps = 0
+
+    def add(self, **shares):
+        """Add one micro-batch's share of the step's values, which are sums over micro-batches and ranks."""
+        for name, share in shares.items():
+            self.sums[name] = self.sums.get(name, 0) + share.detach()
+
+    def end_step(self):
+        self.steps += 1
+
+    def restart_clock(self):
+        """Leave what was done since the last record, as a validation, out of the rate."""
+        self.started = time.perf_counter()
+
+    def read(self, batch_size):
+        """-> {name: mean over the steps since the last call, ..., "tiles_per_second"}, the same on every rank."""
+        totals = self.ranks.sum(torch.stack(list(self.sums.values()))).tolist()
+        record = {name: total / self.steps for name, total in zip(self.sums, totals, strict=True)}
+        record["tiles_per_second"] = round(self.steps * batch_size / (time.perf_counter() - self.started), 2)
+        self.sums, self.steps = {}, 0
+        self.restart_clock()
+        return record
+
+
+def _step_of(line):
+    try:
+        return json.loads(line)["step"]
+    except (ValueError, KeyError, TypeError):
+        return float("inf")  # a line that a kill cut short

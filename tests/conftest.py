@@ -1,0 +1,24 @@
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from commands import run_script
+
+torch.set_num_threads(2)
+
+
+@pytest.fixture(scope="session")
+def real():
+    """The folder of real data, where there is one."""
+    if "LOW2HIGH_REAL" not in os.environ:
+        pytest.skip("LOW2HIGH_REAL is not set")
+    return Path(os.environ["LOW2HIGH_REAL"])
+
+
+@pytest.fixture(scope="session")
+def tile_set(tmp_path_factory):
+    """A small tile set of made-up landscapes: 80 tiles of 64 px, n = 16."""
+    root = tmp_path_factory.mktemp("tiles") / "set"
+    run_script("-m", "data.synthetic", root, "--tiles", 80, "--tile-px", 64, "--scale", 16)
+    return root

@@ -1,0 +1,107 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from config import (
+    ConfigError,
+    SegmenterConfig,
+    check_resumable,
+    config_from_flat,
+    describe,
+    flatten,
+    load_config,
+    to_yaml,
+)
+
+ROOT = Path(__file__).parent.parent
+
+
+def written(tmp_path, text):
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("configs/*/*.yaml")), ids=lambda p: f"{p.parent.name}/{p.name}")
+def test_every_config_loads(path):
+    if path.parent.name in ("taxonomies", "tables"):
+        pytest.skip("no config of a run")
+    config = load_config(SegmenterConfig, path)
+    assert config.run.dir and config.data.root
+
+
+def test_overrides_come_after_the_file_and_defaults_before(tmp_path):
+    path = written(tmp_path, "train: {epochs: 7, learning_rate: 1e-3}\n")
+    config = load_config(SegmenterConfig, path, ["train.epochs=9", "data.regions=[va, md]", "data.dihedral=false"])
+    assert config.train.epochs == 9
+    assert config.train.learning_rate == 1e-3  # PyYAML reads 1e-3 as a word
+    assert config.train.batch_size == 24
+    assert config.data.regions == ("va", "md") and config.data.dihedral is False
+
+
+@pytest.mark.parametrize(
+    "text, names",
+    [
+        ("train: {epoch: 3}", ["train.epoch", "train.epochs"]),
+        ("trian: {epochs: 3}", ["trian.epochs", "train.epochs"]),
+        ("train: 3", ["train must be a section"]),
+        ("train: {epochs: many}", ["train.epochs=many", "whole number"]),
+        ("train: {epochs: 2.5}", ["train.epochs=2.5", "whole number"]),
+        ("train: {epochs: 0}", ["train.epochs=0", "1 or more"]),
+        ("train: {epochs: .inf}", ["train.epochs=inf", "whole number"]),
+        ("train: {learning_rate: -1}", ["train.learning_rate=-1", "1e-4"]),
+        ("train: {precision: fp8}", ["train.precision=fp8", "did you mean fp16"]),
+        ("supervision: {labels: low}", ["supervision.labels=low", "low_regions"]),
+        ("supervision: {min_coverage: 0}", ["min_coverage=0.0", "(0, 1]"]),
+        ("model: {width: 15}", ["model.width=15", "even"]),
+        ("model: {width: 32, init: imagenet}", ["imagenet", "model.width=64"]),
+        ("data: {dihedral: 3}", ["data.dihedral=3", "true or false"]),
+        ("data: {gain: .nan}", ["data.gain=nan", "a number"]),
+        ("[1, 2]", ["sections"]),
+        ("train: {epochs: 3", ["not valid YAML"]),
+        ("a: !!python/object/apply:os.system [ls]", ["not valid YAML"]),
+    ],
+)
+def test_a_wrong_setting_is_one_line_that_names_it(tmp_path, text, names):
+    with pytest.raises(ConfigError) as caught:
+        load_config(SegmenterConfig, written(tmp_path, text))
+    message = str(caught.value)
+    assert "\n" not in message and all(name in message for name in names), message
+
+
+def test_yaml_reads_a_bare_off_as_false_and_we_do_not(tmp_path):
+    assert load_config(SegmenterConfig, written(tmp_path, "train: {precision: off}")).train.precision == "off"
+
+
+def test_help_prints_every_setting_with_its_source():
+    text = describe(SegmenterConfig)
+    for key in flatten(SegmenterConfig()):
+        assert f"{key}=" in text
+    assert "[paper, Sec. 4.6]" in text and "[paper silent; ours]" in text
+
+
+def test_yaml_and_flat_forms_give_the_config_back(tmp_path):
+    config = load_config(SegmenterConfig, written(tmp_path, "data: {root: x, regions: [a]}\nrun: {dir: y}"))
+    assert load_config(SegmenterConfig, written(tmp_path, to_yaml(config))) == config
+    again = config_from_flat(SegmenterConfig, flatten(config))
+    assert flatten(again) == flatten(config)
+    assert yaml.safe_load(to_yaml(config))["data"]["regions"] == ["a"]
+
+
+def test_a_run_goes_on_with_more_epochs_or_moved_data_and_refuses_another_experiment(tmp_path):
+    path = written(tmp_path, "train: {epochs: 5}")
+    saved = flatten(load_config(SegmenterConfig, path))
+    same = ["data.root=elsewhere", "data.workers=0", "run.device=cpu", "run.log_every=1", "train.epochs=6"]
+    check_resumable(saved, load_config(SegmenterConfig, path, same), "runs/x")
+    for other in ("train.epochs=4", "train.learning_rate=1", "run.seed=1", "model.width=32"):
+        with pytest.raises(ConfigError, match=f"runs/x.*{other.split('=')[0]}"):
+            check_resumable(saved, load_config(SegmenterConfig, path, [other]), "runs/x")
+
+
+def test_the_command_line_exits_with_2_and_one_line(tmp_path):
+    command = [sys.executable, "train_seg.py", str(written(tmp_path, "train: {epoch: 3}"))]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "train.epochs" in done.stderr

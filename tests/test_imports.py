@@ -1,0 +1,46 @@
+"""Who imports whom (STYLE): scripts on top, models, data and runtime apart, and nothing imports a script."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SCRIPTS = {"train_seg", "train_mae", "evaluate", "predict", "reproduce", "bench"}
+LIBRARIES = {"torch", "torchvision", "numpy", "PIL", "tifffile", "tqdm", "yaml"}
+FILES = [p for folder in (".", "models", "data", "runtime") for p in sorted((ROOT / folder).glob("*.py"))]
+
+
+def imported(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_go_one_way(path):
+    place = path.parent.name if path.parent != ROOT else path.stem
+    for name in imported(path):
+        top = name.split(".")[0]
+        assert top not in SCRIPTS, f"{path.name} imports the script {top}"
+        if place in ("models", "data", "runtime"):
+            apart = {"models", "data", "runtime", "figures", "metrics", "losses"} - {place}
+            assert top not in apart, f"{place}/{path.name} imports {name}"
+            assert top != "config" or path.name == "__init__.py" and place == "models"
+        if place in ("losses", "metrics", "figures", "config"):
+            assert top not in {"models", "data", "runtime"}, f"{path.name} imports {name}"
+        if place == "data" and path.stem not in ("tiles", "transforms"):
+            assert top != "torch", f"{path.name} is to work without torch"
+
+
+def test_only_the_run_time_packages_are_imported():
+    import sys
+
+    own = {p.stem for p in ROOT.glob("*.py")} | {"models", "data", "runtime"}
+    for path in FILES:
+        for name in imported(path):
+            top = name.split(".")[0]
+            optional = top == "matplotlib" and path.stem == "figures"
+            assert top in LIBRARIES | own | set(sys.stdlib_module_names) or optional, f"{path.name} imports {name}"

@@ -1,0 +1,191 @@
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from commands import ROOT, error_of, run_script
+
+SMALL = ["model.width=8", "train.batch_size=16", "train.learning_rate=1e-3", "train.precision=off", "run.log_every=2"]
+
+
+def settings(tile_set, run_dir, *more):
+    return ["configs/demo/agg.yaml", f"data.root={tile_set}", f"run.dir={run_dir}", *SMALL, *more]
+
+
+def assert_same_tensors(a, b, tolerance=0.0):
+    for part in ("segmenter", "optimizer"):
+        assert_same(a[part], b[part], part, tolerance)
+
+
+def assert_same(a, b, where, tolerance):
+    if isinstance(a, dict):
+        assert a.keys() == b.keys(), where
+        for key in a:
+            assert_same(a[key], b[key], f"{where}.{key}", tolerance)
+    elif isinstance(a, torch.Tensor):
+        if tolerance:
+            assert (a.double() - b.double()).abs().max() <= tolerance, where
+        else:
+            assert torch.equal(a, b), where
+
+
+def losses(run_dir):
+    records = map(json.loads, (run_dir / "log.jsonl").read_text().splitlines())
+    return [record["loss"] for record in records if record["kind"] == "train"]
+
+
+@pytest.fixture(scope="module")
+def agg_run(tile_set, tmp_path_factory):
+    """Two epochs of Agg, never stopped, with loader workers."""
+    run_dir = tmp_path_factory.mktemp("agg") / "run"
+    run_script("train_seg.py", *settings(tile_set, run_dir, "train.epochs=2", "data.workers=2"))
+    return run_dir
+
+
+def test_a_run_leaves_what_design_says(agg_run):
+    names = {path.name for path in agg_run.iterdir()}
+    assert {"config.yaml", "log.jsonl", "last.pt", "best.pt", "metrics.json"} <= names
+    records = [json.loads(line) for line in (agg_run / "log.jsonl").read_text().splitlines()]
+    steps = [r["step"] for r in records]
+    assert steps == sorted(steps) and {r["kind"] for r in records} == {"train", "validation"}
+    state = torch.load(agg_run / "best.pt", weights_only=True)
+    assert [c["name"] for c in state["data"]["classes"]] == ["water", "forest", "field", "impervious"]
+
+
+def test_stop_and_resume_equals_straight_through_bit_for_bit(tile_set, agg_run, tmp_path):
+    run_dir = tmp_path / "run"
+    command = settings(tile_set, run_dir, "data.workers=2")
+    # Stopped hard, in the middle of the second epoch: after the first save, before the second.
+    process = subprocess.Popen([sys.executable, "train_seg.py", *command, "train.epochs=2"], cwd=ROOT,
+                               env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL)
+    while not (run_dir / "last.pt").exists():
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert torch.load(run_dir / "last.pt", weights_only=True)["step"] == 4
+    run_script("train_seg.py", *command, "train.epochs=2", "data.workers=0")
+    ours, straight = (torch.load(d / "last.pt", weights_only=True) for d in (run_dir, agg_run))
+    assert ours["step"] == straight["step"] == 8
+    assert_same_tensors(ours, straight)
+    assert losses(run_dir) == losses(agg_run)
+
+
+def test_epochs_may_grow(tile_set, tmp_path):
+    run_dir = tmp_path / "run"
+    constant = "train.schedule=constant"
+    run_script("train_seg.py", *settings(tile_set, run_dir, "train.epochs=1", constant))
+    run_script("train_seg.py", *settings(tile_set, run_dir, "train.epochs=2", constant))
+    whole = tmp_path / "whole"
+    run_script("train_seg.py", *settings(tile_set, whole, "train.epochs=2", constant))
+    assert_same_tensors(*(torch.load(d / "last.pt", weights_only=True) for d in (run_dir, whole)))
+
+
+@pytest.mark.parametrize("labels", ["low_regions", "low_upsampled", "high"])
+def test_two_processes_equal_one(tile_set, tmp_path, labels):
+    more = ["train.epochs=1", f"supervision.labels={labels}", "train.batch_size=20", "data.workers=0"]
+    states = []
+    for processes, micro_batch in ((1, 0), (2, 5)):
+        run_dir = tmp_path / str(processes)
+        command = settings(tile_set, run_dir, *more, f"train.micro_batch={micro_batch}")
+        launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+        run_script(*launcher, "tests/two_processes.py", *command, PYTHONPATH=str(ROOT))
+        states.append(torch.load(run_dir / "last.pt", weights_only=True))
+    assert states[0]["step"] == 3
+    assert states[0]["segmenter"]["head.weight"].dtype == torch.float64
+    assert_same(states[0]["segmenter"], states[1]["segmenter"], "segmenter", 1e-8)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision_trains(tile_set, tmp_path, precision):
+    if precision == "fp16" and not torch.cuda.is_available():
+        pytest.skip("fp16 is for CUDA")
+    run_dir = tmp_path / "run"
+    run_script("train_seg.py", *settings(tile_set, run_dir, "train.epochs=1", f"train.precision={precision}"))
+    assert torch.load(run_dir / "last.pt", weights_only=True)["segmenter"]["head.weight"].dtype == torch.float32
+
+
+def test_another_experiment_in_the_run_directory_is_refused(tile_set, agg_run):
+    line = error_of("train_seg.py", *settings(tile_set, agg_run, "train.epochs=2", "train.learning_rate=0.5"))
+    assert "train.learning_rate=0.001" in line and str(agg_run) in line
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(tile_set, tmp_path):
+    run_dir = tmp_path / "run"
+    line = error_of("train_seg.py", *settings(tile_set, run_dir, "train.learning_rate=1e30", "train.epochs=2"))
+    assert "not finite" in line and "learning_rate" in line
+    assert not (run_dir / "last.pt").exists()
+
+
+@pytest.mark.parametrize(
+    "change, names",
+    [
+        (["train.batch_size=16", "train.micro_batch=3"], ["train.micro_batch=3", "2"]),
+        (["data.regions=[atlantis]"], ["atlantis", "hills"]),
+        (["model.init=nowhere.pt"], ["model.init=nowhere.pt", "imagenet"]),
+        (["data.root=nowhere"], ["nowhere"]),
+        (["run.device=cuda"], ["run.device=cuda"]),
+    ],
+)
+def test_bad_settings_are_one_line(tile_set, tmp_path, change, names):
+    if change == ["run.device=cuda"] and torch.cuda.is_available():
+        pytest.skip("there is one here")
+    line = error_of("train_seg.py", *settings(tile_set, tmp_path / "run", *change))
+    assert all(name in line for name in names), line
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("damage", ["missing", "truncated", "code"])
+def test_a_bad_tile_is_named_in_one_line(tile_set, tmp_path, damage, workers):
+    from data import geotiff
+
+    root = tmp_path / "set"
+    shutil.copytree(tile_set, root)
+    victim = sorted((root / "low").iterdir())[0] if damage == "code" else sorted((root / "images").iterdir())[0]
+    for row in (root / "tiles.csv").read_text().splitlines():
+        if ",train," in row:
+            victim = victim.with_name(row.split(",")[0] + ".tif")
+    if damage == "missing":
+        victim.unlink()
+    elif damage == "truncated":
+        victim.write_bytes(victim.read_bytes()[:3000])
+    else:
+        codes, header = geotiff.read(victim)
+        codes[0, 0] = 77
+        geotiff.write(victim, codes, transform=header.transform, epsg=header.epsg)
+    line = error_of("train_seg.py", *settings(root, tmp_path / "run", f"data.workers={workers}"))
+    assert victim.name in line and (damage != "code" or "77" in line)
+
+
+def test_a_set_without_the_split_asked_for_is_one_line(tile_set, tmp_path):
+    root = tmp_path / "set"
+    shutil.copytree(tile_set, root)
+    rows = (root / "tiles.csv").read_text().replace(",validation,", ",train,")
+    (root / "tiles.csv").write_text(rows)
+    line = error_of("train_seg.py", *settings(root, tmp_path / "run"))
+    assert "validation" in line
+
+
+def test_evaluate_scores_checkpoints_and_the_oracle(tile_set, agg_run, tmp_path):
+    out, figure = tmp_path / "scores.json", tmp_path / "sheet.png"
+    printed = run_script("evaluate.py", agg_run, "--oracle", "--data", tile_set, "--out", out, "--figure", figure)
+    result = json.loads(out.read_text())
+    assert result["split"] == "test" and [row["name"] for row in result["rows"]] == ["Oracle", "Agg"]
+    oracle, agg = result["rows"]
+    assert sum(map(sum, oracle["confusion"])) == sum(map(sum, agg["confusion"])) == 64 * 64 * 4
+    assert set(agg) >= {"accuracy", "macro_f1", "miou", "per_class", "confusion", "last"}
+    assert f"{100 * oracle['miou']:.2f}" in printed and figure.stat().st_size > 1000
+
+
+def test_evaluate_refuses_what_does_not_fit(tile_set, agg_run, tmp_path):
+    other = tmp_path / "four_bands"
+    run_script("-m", "data.synthetic", other, "--tiles", 80, "--tile-px", 64, "--bands", 4)
+    assert "3 bands" in error_of("evaluate.py", agg_run, "--data", other)
+    assert "nowhere" in error_of("evaluate.py", tmp_path / "nowhere.pt", "--data", tile_set)
+    (tmp_path / "broken.pt").write_bytes(b"no checkpoint")
+    assert "broken.pt" in error_of("evaluate.py", tmp_path / "broken.pt", "--data", tile_set)

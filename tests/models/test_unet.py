@@ -43,6 +43,7 @@ def test_smaller_images_are_refused_with_their_size():
 
 def test_the_final_convolution_commutes_with_the_upsampling():
     net = UNet(width=8)
+    torch.nn.init.normal_(net.head.weight)
     x = torch.randn(2, 4, 10, 12)
     after = net.head(F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False))
     before = F.interpolate(net.head(x), scale_factor=2, mode="bilinear", align_corners=False)
@@ -56,8 +57,14 @@ def test_decoder_channels_are_those_of_the_paper_at_full_width():
     assert net.encoder.channels == (64, 64, 128, 256, 512)
 
 
+def test_logits_start_at_zero():
+    assert (UNet(width=8)(torch.randn(1, 3, 64, 64)) == 0).all()
+
+
 def test_every_weight_gets_a_gradient():
+    torch.manual_seed(0)
     net = UNet(width=8)
+    torch.nn.init.normal_(net.head.weight)  # it starts at zero, and the first step moves only itself
     net(torch.randn(2, 3, 64, 64)).square().mean().backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in net.parameters())
 

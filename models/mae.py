@@ -1,0 +1,158 @@
+"""Masked autoencoder (Sec. 4.5, ref. 10): a ViT whose patch embedding is a ResNet-18.
+
+Three quarters of the tokens are left out; a light decoder restores their pixels from the rest. Only the ResNet-18
+(`MaskedAutoencoder.resnet`) is used afterwards: it starts the segmenter.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from models.resnet import ResNet18
+from models.vit import Transformer, sincos_positions
+
+PATCH_PX = 16  # a token stands for 16 x 16 px: ResNet-18's stride of 32 after the 2x upsampling
+
+# Width, depth and heads. base: ViT-Base and the decoder of ref. 10 [paper silent; ours]; tiny: for two CPU cores.
+SIZES = {
+    "tiny": {"encoder": (128, 4, 4), "decoder": (64, 2, 2)},
+    "base": {"encoder": (768, 12, 12), "decoder": (512, 8, 16)},
+}
+
+
+class MaskedAutoencoder(nn.Module):
+    """image (B, K, H, W), normalised, H and W multiples of 32, and noise (B, N) -> loss, predicted, mask.
+
+    mask_where: what is hidden from the encoder. "tokens" [paper, Sec. 4.5]: the masked tokens; but the ResNet-18 sees
+                the whole image, so visible tokens know of masked pixels. "pixels" [differs: nothing leaks]: the masked
+                pixels too, as they are set to zero (the band mean) before the ResNet-18. Batch norm then learns the
+                statistics of blanked images.
+    """
+
+    def __init__(self, bands=3, resnet_width=64, size="base", mask_ratio=0.75, mask_where="tokens"):
+        super().__init__()
+        if size not in SIZES:
+            raise ValueError(f"size is {size!r}; it must be one of {', '.join(SIZES)}")
+        if mask_where not in ("tokens", "pixels"):
+            raise ValueError(f"mask_where is {mask_where!r}; it must be tokens or pixels")
+        self.mask_ratio = mask_ratio
+        self.mask_where = mask_where
+        width, decoder_width = SIZES[size]["encoder"][0], SIZES[size]["decoder"][0]
+        self.resnet = ResNet18(bands, resnet_width)
+        self.embed = nn.Conv2d(self.resnet.channels[-1], width, 1)
+        self.encoder = Transformer(*SIZES[size]["encoder"])
+        self.narrow = nn.Linear(width, decoder_width)
+        self.mask_token = nn.Parameter(0.02 * torch.randn(decoder_width))
+        self.decoder = Transformer(*SIZES[size]["decoder"])
+        self.head = nn.Linear(decoder_width, bands * PATCH_PX**2)
+        for layer in (self.embed, self.narrow, self.head):
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, image, noise):
+        """noise: (B, N), uniform, N = H / 16 * W / 16: the draw of the mask is the caller's.
+
+        returns: loss, predicted (B, N, K * 256) in units of each patch's standard deviation, mask (B, N)
+        """
+        rows, columns = token_grid(*image.shape[-2:])
+        if noise.shape != (len(image), rows * columns):
+            raise ValueError(f"the noise is {tuple(noise.shape)}; the images need it {(len(image), rows * columns)}")
+        visible_index, mask, restore_index = self.random_mask(noise, self.mask_ratio)
+        encoded = self.encode(image, visible_index, mask)
+        predicted = self.decode(encoded, restore_index, rows, columns)
+        return self.loss(image, predicted, mask), predicted, mask
+
+    @staticmethod
+    def random_mask(noise, ratio):
+        """Mask round(ratio * N) tokens of each image, those of the largest noise.
+
+        noise:   (B, N)
+        returns: visible_index (B, V) int64, the tokens kept, in order of their noise;
+                 mask (B, N) bool, True where masked;
+                 restore_index (B, N) int64: where each token stands among visible, then masked tokens
+        raises:  ValueError if no token is left visible, or none masked
+        """
+        tokens = noise.shape[1]
+        masked = round(ratio * tokens)
+        if not 0 < masked < tokens:
+            raise ValueError(f"mask_ratio {ratio} masks {masked} of {tokens} tokens; it must mask 1 to {tokens - 1}")
+        # Stable, so that every device draws the same mask: in float32, equal values are no rarity.
+        order = noise.argsort(dim=1, stable=True)
+        restore_index = order.argsort(dim=1)
+        visible = tokens - masked
+        return order[:, :visible], restore_index >= visible, restore_index
+
+    def encode(self, image, visible_index, mask):
+        """Embed the image, add positions and encode the visible tokens: (B, V, D), in the order of visible_index."""
+        if self.mask_where == "pixels":
+            image = blank(image, mask)
+        features = self.resnet(image)[-1]  # (B, 8 resnet_width, H / 32, W / 32)
+        # Bilinear, and a 1x1 convolution to the encoder's width [paper silent; ours].
+        features = self.embed(F.interpolate(features, scale_factor=2, mode="bilinear", align_corners=False))
+        rows, columns = features.shape[-2:]
+        tokens = features.flatten(2).transpose(1, 2)  # (B, N, D)
+        tokens = tokens + sincos_positions(rows, columns, tokens.shape[2], tokens.device)
+        return self.encoder(tokens.gather(1, visible_index[..., None].expand(-1, -1, tokens.shape[2])))
+
+    def decode(self, encoded, restore_index, rows, columns):
+        """Fill masked places with the mask token, restore the order, predict every patch: (B, N, K * 256)."""
+        encoded = self.narrow(encoded)
+        batch, visible, width = encoded.shape
+        hidden = self.mask_token.expand(batch, rows * columns - visible, width)
+        tokens = torch.cat([encoded, hidden], dim=1)
+        tokens = tokens.gather(1, restore_index[..., None].expand(-1, -1, width))
+        tokens = tokens + sincos_positions(rows, columns, width, tokens.device)
+        return self.head(self.decoder(tokens))
+
+    def loss(self, image, predicted, mask):
+        """Mean squared error over masked patches, each patch normalised to mean 0 and standard deviation 1.
+
+        Normalised targets as in ref. 10 [paper silent; ours].
+        Every image has as many masked patches, so the mean over equal micro-batches is the mean over the batch.
+        """
+        patches = patchify(image)
+        mean, std = patch_statistics(patches)
+        error = (predicted - (patches - mean) / std).square().mean(dim=2)  # (B, N)
+        return (error * mask).sum() / mask.sum()
+
+
+def token_grid(height, width):
+    """Rows and columns of tokens of an image of height x width px."""
+    if height % 32 or width % 32 or min(height, width) < 32:
+        raise ValueError(f"the image is {height} x {width} px; the masked autoencoder needs multiples of 32")
+    return height // PATCH_PX, width // PATCH_PX
+
+
+def patchify(image):
+    """(B, K, H, W) -> (B, N, K * 256): patches row by row; within a patch: band, row, column."""
+    return F.pixel_unshuffle(image, PATCH_PX).flatten(2).transpose(1, 2)
+
+
+def unpatchify(patches, height, width):
+    """The inverse of patchify: (B, N, K * 256) -> (B, K, H, W)."""
+    rows, columns = token_grid(height, width)
+    return F.pixel_shuffle(patches.transpose(1, 2).unflatten(2, (rows, columns)), PATCH_PX)
+
+
+def patch_statistics(patches):
+    """Mean and standard deviation of each patch over its pixels and bands: twice (B, N, 1)."""
+    variance, mean = torch.var_mean(patches, dim=2, keepdim=True)
+    return mean, (variance + 1e-6).sqrt()  # a flat patch has a target of zeros
+
+
+def blank(image, mask):
+    """The image with its masked patches set to zero, the band mean. mask: (B, N) bool."""
+    pixels = mask.unflatten(1, (1, *token_grid(*image.shape[-2:])))
+    pixels = pixels.repeat_interleave(PATCH_PX, dim=2).repeat_interleave(PATCH_PX, dim=3)
+    return image.masked_fill(pixels, 0.0)
+
+
+def reconstruct(image, predicted, mask):
+    """A picture: visible patches as they are, masked ones as predicted, on the scale of the true patch.
+
+    The mean and standard deviation of a masked patch are taken from the image: the network does not predict them.
+    """
+    patches = patchify(image)
+    mean, std = patch_statistics(patches)
+    patches = torch.where(mask[..., None], predicted * std + mean, patches)
+    return unpatchify(patches, *image.shape[-2:])

@@ -1,0 +1,72 @@
+import math
+
+import pytest
+import torch
+
+from models.vit import Attention, Block, Transformer, sincos_positions
+
+
+def test_positions_equal_a_slow_loop_on_a_non_square_grid():
+    rows, columns, width = 3, 5, 16
+    expected = torch.zeros(rows * columns, width, dtype=torch.float64)
+    quarter = width // 4
+    for row in range(rows):
+        for column in range(columns):
+            for i in range(quarter):
+                frequency = 10000 ** (-i / quarter)
+                token = expected[row * columns + column]
+                token[i] = math.sin(row * frequency)
+                token[quarter + i] = math.cos(row * frequency)
+                token[2 * quarter + i] = math.sin(column * frequency)
+                token[3 * quarter + i] = math.cos(column * frequency)
+    positions = sincos_positions(rows, columns, width)
+    assert positions.shape == (rows * columns, width) and positions.dtype == torch.float32
+    torch.testing.assert_close(positions.double(), expected, atol=1e-6, rtol=0)
+
+
+def test_every_place_of_a_large_grid_has_its_own_position():
+    positions = sincos_positions(32, 48, 64)
+    distance = torch.cdist(positions, positions) + 10 * torch.eye(32 * 48)
+    assert distance.min() > 0.1
+
+
+def test_a_place_has_the_same_position_whatever_the_grid():
+    small, large = sincos_positions(2, 3, 32).view(2, 3, 32), sincos_positions(7, 4, 32).view(7, 4, 32)
+    torch.testing.assert_close(small, large[:2, :3])
+
+
+def test_a_width_that_is_no_multiple_of_four_is_named():
+    with pytest.raises(ValueError, match="30"):
+        sincos_positions(2, 2, 30)
+
+
+def test_attention_equals_a_written_out_softmax():
+    torch.manual_seed(0)
+    batch, tokens, width, heads = 2, 7, 12, 3
+    attention, x = Attention(width, heads), torch.randn(batch, tokens, width)
+    size = width // heads
+    expected = torch.zeros(batch, tokens, width)
+    for b in range(batch):
+        query, key, value = (x[b] @ attention.qkv.weight.T + attention.qkv.bias).split(width, dim=1)
+        for h in range(heads):
+            part = slice(h * size, (h + 1) * size)
+            for n in range(tokens):
+                weight = torch.stack([query[n, part] @ key[m, part] / math.sqrt(size) for m in range(tokens)]).exp()
+                mixed = sum(weight[m] * value[m, part] for m in range(tokens)) / weight.sum()
+                expected[b, n, part] = mixed
+    expected = expected @ attention.project.weight.T + attention.project.bias
+    torch.testing.assert_close(attention(x), expected)
+
+
+def test_a_block_normalises_before_each_part_and_adds_its_input():
+    torch.manual_seed(0)
+    block, x = Block(16, 2), torch.randn(2, 5, 16)
+    between = x + block.attention(block.norm1(x))
+    torch.testing.assert_close(block(x), between + block.mlp(block.norm2(between)))
+    assert block.mlp[0].out_features == 64
+
+
+def test_a_transformer_without_positions_does_not_know_the_order_of_its_tokens():
+    torch.manual_seed(0)
+    transformer, x, order = Transformer(16, 2, 4), torch.randn(2, 9, 16), torch.randperm(9)
+    torch.testing.assert_close(transformer(x)[:, order], transformer(x[:, order]))

@@ -1,33 +1,13 @@
 """Every setting of a run, declared once: type, default, unit, meaning, source.
 
 A YAML file fills it, `section.key=value` on the command line overrides it, `--help` prints it, and the run directory
-keeps it.
-Tags: [paper, Sec. n], [paper silent; ours], [differs: why].
+keeps it. Tags: [paper, Sec. n], [paper silent; ours], [differs: why].
 """
 
-import argparse
-import dataclasses
-import difflib
-import types
 import typing
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 
-import yaml
-
-
-class ConfigError(Exception):
-    """A setting that cannot be; one line that names it and the nearest valid value."""
-
-
-def opt(default, text, choices=None):
-    """One setting: its default, its meaning with unit and source, and the words it may take."""
-    return field(default=default, metadata={"text": text, "choices": choices})
-
-
-def require(holds, message):
-    if not holds:
-        raise ConfigError(message)
+from runtime.settings import opt, require
 
 
 @dataclass(frozen=True)
@@ -81,20 +61,37 @@ class SupervisionConfig:
 
 
 @dataclass(frozen=True)
-class TrainConfig:
-    epochs: int = opt(100, "epochs of max(1, ceil(tiles / batch)) steps [paper, Sec. 4.6]")
+class AdversarialConfig:
+    weight: float = opt(0.0, "weight of the segmenter's hinge loss; 0: no adversary [paper, Sec. 4.4; value ours]")
+    warmup_steps: int = opt(0, "steps over which the weight rises from 0 [paper silent; ours]")
+    temperature: float = opt(1e3, "tau of sargmax [paper, Sec. 4.4]")
+    blur_sigma: float = opt(0.6, "of the 3x3 Gaussian on both kinds of maps, pixels [paper, Sec. 4.6]")
+    exemplars: int = opt(0, "high-resolution label maps to show, K of Fig. 5; 0: all of the split heldout")
+    exemplar_root: str = opt("", "tile set that the label maps come from; empty: data.root [paper, Sec. 4.4]")
+    width: int = opt(32, "channels of the discriminator's first layer [paper silent; ours]")
+    layers: int = opt(3, "its layers of stride 2; a score sees 46 px with 3, 22 with 2 [paper silent; ours]")
+    learning_rate: float = opt(0.0, "of the discriminator's Adam; 0: the segmenter's [paper silent; ours]")
+    steps: int = opt(1, "discriminator steps for each segmenter step [paper silent; ours]")
+
+    def __post_init__(self):
+        require(self.weight >= 0, f"adversarial.weight={self.weight}: must be 0 or more, as 0.1")
+        require(self.warmup_steps >= 0, f"adversarial.warmup_steps={self.warmup_steps}: must be 0 or more")
+        require(self.temperature > 0, f"adversarial.temperature={self.temperature}: must be above 0, as 1000")
+        require(self.blur_sigma > 0, f"adversarial.blur_sigma={self.blur_sigma}: must be above 0, as 0.6")
+        require(self.exemplars >= 0, f"adversarial.exemplars={self.exemplars}: must be 0 or more")
+        require(self.width >= 1, f"adversarial.width={self.width}: must be 1 or more, as 32")
+        require(1 <= self.layers <= 6, f"adversarial.layers={self.layers}: must be 1 to 6, as 3")
+        require(self.learning_rate >= 0, f"adversarial.learning_rate={self.learning_rate}: must be 0 or more")
+        require(self.steps >= 1, f"adversarial.steps={self.steps}: must be 1 or more")
+
+
+@dataclass(frozen=True)
+class LoopConfig:
+    """What both training scripts ask of their loop."""
+
+    epochs: int = opt(100, "epochs of max(1, ceil(tiles / batch)) steps [paper, Sec. 4.6, 5.4]")
     batch_size: int = opt(24, "tiles of one step, over all processes [paper silent; ours]")
     micro_batch: int = opt(0, "tiles of one forward pass of one process; 0: its whole share of the batch")
-    learning_rate: float = opt(1e-4, "of Adam [paper, Sec. 4.6]")
-    schedule: str = opt(
-        "constant", "constant [paper, Sec. 4.6] or cosine, down to 0 at the last step [ours]", ("constant", "cosine")
-    )
-    warmup_steps: int = opt(0, "steps over which the learning rate rises from 0 [paper silent; ours]")
-    average: float = opt(
-        0.0,
-        "validate and keep an exponential moving average of the weights with this decay per step, as 0.99; "
-        "0: the weights themselves [paper silent; ours]",
-    )
     eval_every: int = opt(0, "steps between validations and saves; 0: once an epoch [paper silent; ours]")
     precision: str = opt(
         "auto",
@@ -107,10 +104,40 @@ class TrainConfig:
         require(self.epochs >= 1, f"train.epochs={self.epochs}: must be 1 or more")
         require(self.batch_size >= 1, f"train.batch_size={self.batch_size}: must be 1 or more")
         require(self.micro_batch >= 0, f"train.micro_batch={self.micro_batch}: must be 0 or more")
+        require(self.eval_every >= 0, f"train.eval_every={self.eval_every}: must be 0 or more")
         require(self.learning_rate > 0, f"train.learning_rate={self.learning_rate}: must be above 0, as 1e-4")
         require(self.warmup_steps >= 0, f"train.warmup_steps={self.warmup_steps}: must be 0 or more")
+
+    def split(self, world):
+        """The global batch over `world` processes -> (tiles of a step on one, tiles of one forward pass)."""
+        per_rank, rest = divmod(self.batch_size, world)
+        nearest = max(1, round(self.batch_size / world)) * world
+        require(not rest, f"train.batch_size={self.batch_size} does not divide among {world} processes; {nearest} does")
+        micro_batch = self.micro_batch or per_rank
+        nearest = max(m for m in range(1, min(per_rank, micro_batch) + 1) if per_rank % m == 0)
+        require(
+            micro_batch == nearest,
+            f"train.micro_batch={micro_batch} does not divide the {per_rank} tiles of a process; {nearest} does",
+        )
+        return per_rank, micro_batch
+
+
+@dataclass(frozen=True)
+class TrainConfig(LoopConfig):
+    learning_rate: float = opt(1e-4, "of Adam [paper, Sec. 4.6]")
+    schedule: str = opt(
+        "constant", "constant [paper, Sec. 4.6] or cosine, towards 0 at the last step [ours]", ("constant", "cosine")
+    )
+    warmup_steps: int = opt(0, "steps over which the learning rate rises from 0 [paper silent; ours]")
+    average: float = opt(
+        0.0,
+        "validate and keep an exponential moving average of the weights with this decay per step, as 0.99; "
+        "0: the weights themselves [paper silent; ours]",
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
         require(0 <= self.average < 1, f"train.average={self.average}: must lie in [0, 1), as 0.99")
-        require(self.eval_every >= 0, f"train.eval_every={self.eval_every}: must be 0 or more")
 
 
 @dataclass(frozen=True)
@@ -130,167 +157,80 @@ class RunConfig:
 class SegmenterConfig:
     """The settings of train_seg.py."""
 
+    # What may differ when a run is taken up again: where data lies, workers, device and logging; train.epochs may grow.
+    FREE_ON_RESUME: typing.ClassVar = {
+        "data.root", "adversarial.exemplar_root", "data.workers", "run.dir", "run.name", "run.device", "run.log_every"
+    }
+
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     supervision: SupervisionConfig = SupervisionConfig()
+    adversarial: AdversarialConfig = AdversarialConfig()
     train: TrainConfig = TrainConfig()
     run: RunConfig = RunConfig()
 
 
-# What may differ when a run is taken up again: where data lies, workers, device and logging; train.epochs may grow.
-FREE_ON_RESUME = {"data.root", "data.workers", "run.dir", "run.name", "run.device", "run.log_every"}
+@dataclass(frozen=True)
+class PretrainDataConfig:
+    root: str = opt("", "a tile set, or a bare folder of .tif, .png and .jpg images; required")
+    images: str = opt("**/*", "of a bare folder: the images that this glob admits, as **/images/*; keeps masks out")
+    validation_share: float = opt(0.05, "of a bare folder: images kept for the validation loss [paper silent; ours]")
+    regions: tuple[str, ...] = opt((), "of a tile set: use the tiles of these regions only, as [a, b]; empty: of all")
+    exclude_regions: tuple[str, ...] = opt((), "of a tile set: leave the tiles of these regions out")
+    workers: int = opt(2, "processes that read and crop images; 0: the training process itself")
+    crop_px: int = opt(512, "side of the square crop, a multiple of 32 [paper silent; ours: the tile size]")
+    min_area: float = opt(0.2, "least share of the image that a random crop takes [paper silent; ours: ref. 10]")
+
+    def __post_init__(self):
+        require(self.workers >= 0, f"data.workers={self.workers}: must be 0 or more")
+        nearest = max(1, round(self.crop_px / 32)) * 32
+        require(self.crop_px == nearest, f"data.crop_px={self.crop_px}: must be a multiple of 32, as {nearest}")
+        require(0 < self.min_area <= 1, f"data.min_area={self.min_area}: must lie in (0, 1], as 0.2")
+        require(0 < self.validation_share < 1, f"data.validation_share={self.validation_share}: must lie in (0, 1)")
 
 
-def from_command_line(cls, description, argv=None):
-    """`CONFIG.yaml [section.key=value ...]` -> config; --help prints every setting."""
-    parser = argparse.ArgumentParser(
-        description=description, epilog=describe(cls), formatter_class=argparse.RawDescriptionHelpFormatter
+@dataclass(frozen=True)
+class EncoderConfig:
+    width: int = opt(64, "channels of the ResNet-18's stem; the segmenter's model.width [paper, Sec. 4.2]")
+
+    def __post_init__(self):
+        require(self.width >= 2 and self.width % 2 == 0, f"model.width={self.width}: must be an even number from 2 up")
+
+
+@dataclass(frozen=True)
+class MaskedAutoencoderConfig:
+    size: str = opt("base", "of encoder and decoder: base (ViT-B) or tiny [paper silent; ours]", ("base", "tiny"))
+    mask_ratio: float = opt(0.75, "share of the tokens that are masked [paper, Sec. 4.5]")
+    mask_where: str = opt(
+        "tokens",
+        "what is hidden: tokens (the embedding sees the whole image) [paper, Sec. 4.5], pixels (nothing leaks) [ours]",
+        ("tokens", "pixels"),
     )
-    parser.add_argument("config", metavar="CONFIG.yaml", help="a file of configs/, or your own")
-    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="settings that differ from the file")
-    arguments = parser.parse_args(argv)
-    config = load_config(cls, arguments.config, arguments.overrides)
-    for key in ("data.root", "run.dir"):
-        require(flatten(config)[key], f"{key} is not set: give it in {arguments.config} or as {key}=FOLDER")
-    return config
+
+    def __post_init__(self):
+        require(0 < self.mask_ratio < 1, f"mae.mask_ratio={self.mask_ratio}: must lie in (0, 1), as 0.75")
 
 
-def load_config(cls, path, overrides=()):
-    """Defaults, then the YAML file, then `section.key=value` -> one frozen config of type `cls`.
+@dataclass(frozen=True)
+class PretrainLoopConfig(LoopConfig):
+    learning_rate: float = opt(1.5e-4, "of AdamW, times batch_size / 256 [paper silent; ours: ref. 10]")
+    schedule: str = opt("cosine", "cosine, towards 0 [ours: ref. 10], or constant", ("constant", "cosine"))
+    warmup_steps: int = opt(0, "steps over which the learning rate rises from 0 [paper silent; ours: ref. 10]")
+    weight_decay: float = opt(0.05, "of AdamW, on weights and not on biases and norms [ours: ref. 10]")
 
-    raises: ConfigError for an unknown key (with the nearest known one) or a value that its type cannot take
-    """
-    values = {}
-    for key, value in _read_yaml(path).items():
-        if not isinstance(value, dict):
-            raise ConfigError(f"{path}: {key} must be a section of settings; the sections are {_sections(cls)}")
-        values.update({f"{key}.{name}": setting for name, setting in value.items()})
-    values = _checked(cls, values, str(path))
-    given = {}
-    for override in overrides:
-        key, equals, value = override.partition("=")
-        if not equals:
-            raise ConfigError(f"{override!r}: an override has the form section.key=value, as train.epochs=10")
-        try:
-            given[key] = yaml.safe_load(value) if value else ""
-        except yaml.YAMLError:
-            given[key] = value
-    return config_from_flat(cls, {**values, **_checked(cls, given, "command line")})
+    def __post_init__(self):
+        super().__post_init__()
+        require(self.weight_decay >= 0, f"train.weight_decay={self.weight_decay}: must be 0 or more")
 
 
-def config_from_flat(cls, values):
-    """{"section.key": value} -> config; the inverse of flatten."""
-    sections = {}
-    for section in dataclasses.fields(cls):
-        names = [f.name for f in dataclasses.fields(section.type)]
-        chosen = {name: values[f"{section.name}.{name}"] for name in names if f"{section.name}.{name}" in values}
-        sections[section.name] = section.type(**chosen)
-    return cls(**sections)
+@dataclass(frozen=True)
+class PretrainConfig:
+    """The settings of train_mae.py."""
 
+    FREE_ON_RESUME: typing.ClassVar = SegmenterConfig.FREE_ON_RESUME
 
-def flatten(config):
-    """config -> {"section.key": value}, plain values only."""
-    return {
-        f"{section}.{key}": list(value) if isinstance(value, tuple) else value
-        for section, settings in dataclasses.asdict(config).items()
-        for key, value in settings.items()
-    }
-
-
-def to_yaml(config):
-    nested = {}
-    for key, value in flatten(config).items():
-        section, name = key.split(".")
-        nested.setdefault(section, {})[name] = value
-    return yaml.safe_dump(nested, sort_keys=False)
-
-
-def check_resumable(saved, config, where):
-    """A run directory holds one experiment: refuse a setting that differs from it, naming the setting.
-
-    saved: {"section.key": value} of the run's checkpoint
-    """
-    for key, value in flatten(config).items():
-        before = saved.get(key)
-        if key in FREE_ON_RESUME or before == value:
-            continue
-        if key == "train.epochs" and value > before:
-            continue
-        raise ConfigError(f"{where} holds a run with {key}={before}, not {value}; choose another run.dir")
-
-
-def describe(cls):
-    """The text that --help prints: every setting with default, meaning, unit and source."""
-    lines = []
-    for section in dataclasses.fields(cls):
-        lines.append(f"\n{section.name}:")
-        for setting in dataclasses.fields(section.type):
-            default = "[]" if setting.default == () else setting.default
-            lines.append(f"  {section.name}.{setting.name}={default}\n      {setting.metadata['text']}")
-    return "\n".join(lines)
-
-
-def _read_yaml(path):
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
-    try:
-        content = yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError) as error:
-        line = getattr(getattr(error, "problem_mark", None), "line", None)
-        where = "" if line is None else f" in line {line + 1}"
-        raise ConfigError(f"{path}: is not valid YAML{where}") from None
-    if content is None:
-        return {}
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path}: must hold sections of settings; the sections are written as `train:`")
-    return content
-
-
-def _sections(cls):
-    return ", ".join(f.name for f in dataclasses.fields(cls))
-
-
-def _checked(cls, values, where):
-    known = {
-        f"{section.name}.{setting.name}": setting
-        for section in dataclasses.fields(cls)
-        for setting in dataclasses.fields(section.type)
-    }
-    for key in values:
-        if key not in known:
-            nearest = difflib.get_close_matches(str(key), known, n=1, cutoff=0.0)[0]
-            raise ConfigError(f"{where}: there is no setting {key}; did you mean {nearest}?")
-    return {key: _convert(key, value, known[key], where) for key, value in values.items()}
-
-
-def _convert(key, value, setting, where):
-    kind = setting.type
-    if isinstance(kind, types.GenericAlias) or typing.get_origin(kind) is tuple:
-        items = value if isinstance(value, (list, tuple)) else [] if value in (None, "") else str(value).split(",")
-        return tuple(str(item).strip() for item in items)
-    choices = setting.metadata["choices"]
-    if choices:
-        word = ("on" if value else "off") if isinstance(value, bool) else value  # YAML reads a bare off as False
-        if word not in choices:
-            nearest = difflib.get_close_matches(str(word), choices, n=1, cutoff=0.0)
-            hint = f"; did you mean {nearest[0]}?" if nearest else ""
-            raise ConfigError(f"{where}: {key}={value} is not one of {', '.join(choices)}{hint}")
-        return word
-    try:
-        if kind is bool:
-            if isinstance(value, bool):
-                return value
-            raise ValueError
-        if isinstance(value, bool) or value is None or isinstance(value, (list, dict)):
-            raise ValueError
-        if kind is int and float(value) != int(float(value)):
-            raise ValueError
-        number = kind(float(value)) if kind in (int, float) else str(value)
-        if kind is float and number != number:
-            raise ValueError
-        return number
-    except (ValueError, OverflowError):
-        words = {bool: "true or false", int: "a whole number", float: "a number", str: "a word"}[kind]
-        raise ConfigError(f"{where}: {key}={value} must be {words}, as {key}={setting.default}") from None
+    data: PretrainDataConfig = PretrainDataConfig()
+    model: EncoderConfig = EncoderConfig()
+    mae: MaskedAutoencoderConfig = MaskedAutoencoderConfig()
+    train: PretrainLoopConfig = PretrainLoopConfig()
+    run: RunConfig = RunConfig()

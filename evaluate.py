@@ -14,14 +14,16 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from config import ConfigError, SegmenterConfig, config_from_flat
+from config import SegmenterConfig
 from data.cells import filled, upsampled
-from data.tiles import EXPECTED_ERRORS, ScoringTiles, TileSet, scoring_batches, to_device
+from data.loading import EXPECTED_ERRORS, scoring_batches, to_device
+from data.tiles import ScoringTiles, TileSet
 from data.transforms import normalize
 from figures import color_image, color_labels, contact_sheet
 from metrics import confusion_matrix, scores
 from models import InitError, build_segmenter
 from runtime import checkpoint, command, distributed
+from runtime.settings import ConfigError, config_from_flat
 
 
 class ScoringError(Exception):
@@ -32,7 +34,7 @@ def main(arguments):
     ranks = distributed.start(arguments.device)
     needs = ("high", "low") if arguments.oracle else ("high",)
     tiles = TileSet(arguments.data, arguments.split, arguments.regions, needs=needs)
-    classes = class_list(tiles.description)
+    classes = tiles.description.classes()
     rows = [oracle_row(tiles, classes)] if arguments.oracle else []
     methods = {}
     for path in arguments.checkpoints:
@@ -109,11 +111,6 @@ def report(confusion, classes):
     result = scores(confusion)
     named = {c["name"]: s for c, s in zip(classes, result["per_class"], strict=True)}
     return {**result, "per_class": named, "confusion": confusion.tolist()}
-
-
-def class_list(description):
-    taxonomy = description.taxonomy
-    return [{"name": n, "color": list(c)} for n, c in zip(taxonomy.names, taxonomy.colors, strict=True)]
 
 
 def table(rows, classes):

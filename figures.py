@@ -7,11 +7,14 @@ IGNORED_COLOR = (255, 255, 255)
 MARGIN_PX, TITLE_PX = 6, 22
 
 
-def color_image(image):
+def color_image(image, like=None):
     """(H, W, K) stored pixels -> (H, W, 3) uint8: the first three bands (one: grey), stretched from the 1st to the 99th
-    percentile of all three together, so that colours keep their relation."""
+    percentile of all three together, so that colours keep their relation.
+
+    like: stretch as this image of the same bands would be, so that two pictures can be compared
+    """
     shown = image[..., :3] if image.shape[2] >= 3 else np.repeat(image[..., :1], 3, axis=2)
-    low, high = np.percentile(shown, (1, 99))
+    low, high = np.percentile((shown if like is None else like)[..., :3], (1, 99))
     return np.clip((shown - low) * (255.0 / max(high - low, 1e-6)), 0, 255).astype(np.uint8)
 
 
@@ -25,15 +28,15 @@ def color_labels(labels, classes):
     return palette[labels]
 
 
-def contact_sheet(path, titles, rows, classes, zoom=1):
-    """Write a PNG: a row of pictures for each tile under the columns' titles, then the legend.
+def contact_sheet(path, titles, rows, classes=(), zoom=1):
+    """Write a PNG: a row of pictures for each tile under the columns' titles, then the legend where there are classes.
 
     rows: [[(H, W, 3) uint8, ...], ...], all of one size
     """
     height, width = (side * zoom for side in rows[0][0].shape[:2])
     font = ImageFont.load_default(size=14)
     sheet_width = MARGIN_PX + len(titles) * (width + MARGIN_PX)
-    sheet_height = TITLE_PX + len(rows) * (height + MARGIN_PX) + TITLE_PX + MARGIN_PX
+    sheet_height = TITLE_PX + len(rows) * (height + MARGIN_PX) + (TITLE_PX + MARGIN_PX if classes else 0)
     sheet = Image.new("RGB", (sheet_width, sheet_height), "white")
     draw = ImageDraw.Draw(sheet)
     for column, title in enumerate(titles):
@@ -49,3 +52,36 @@ def contact_sheet(path, titles, rows, classes, zoom=1):
         x += 40 + int(draw.textlength(entry["name"], font))
     path.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(path)
+
+
+class PlotError(Exception):
+    """A curve that cannot be drawn; one line."""
+
+
+def save_curve(path, x, values, line, labels):
+    """Write a PNG of a curve like Fig. 5: mean over seeds, each seed as a dot, and a level to compare with.
+
+    x: numbers; values: for each a list, one a seed; line: (name, level); labels: of the two axes
+    raises: PlotError where matplotlib is not installed
+    """
+    try:
+        import matplotlib
+    except ImportError:
+        raise PlotError(f"{path}: curves need matplotlib (pip install matplotlib); the numbers are written") from None
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(5, 3.5), layout="constrained")
+    axes.plot(x, [np.mean(v) for v in values], "o-")
+    for at, of_seeds in zip(x, values, strict=True):
+        axes.plot([at] * len(of_seeds), of_seeds, ".", color="grey", markersize=4)
+    axes.axhline(line[1], linestyle="--", color="black")
+    axes.annotate(line[0], (x[-1], line[1]), textcoords="offset points", xytext=(0, 4), ha="right")
+    axes.set_xscale("log")
+    axes.set_xticks(x, [str(at) for at in x])
+    axes.minorticks_off()
+    axes.set_xlabel(labels[0])
+    axes.set_ylabel(labels[1])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)
+    pyplot.close(figure)

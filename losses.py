@@ -1,5 +1,6 @@
 """One function per equation of Sec. 4."""
 
+import torch
 import torch.nn.functional as F
 
 IGNORE = 255  # the label that no loss counts
@@ -14,3 +15,26 @@ def cross_entropy_sum(logits, labels):
     returns: scalar; 0 where every label is ignored
     """
     return F.cross_entropy(logits, labels.long(), ignore_index=IGNORE, reduction="sum")
+
+
+def sargmax(logits, temperature=1e3):
+    """Soft argmax (Eq. 3): sum over c of c * softmax(tau x)_c, classes counted from 0 as labels are [differs: from 1].
+
+    logits:  (B, C, H, W)
+    returns: (B, 1, H, W) in units of class index, float32 (float64 for float64 logits), also under autocast
+    """
+    with torch.autocast(logits.device.type, enabled=False):
+        x = logits if logits.dtype == torch.float64 else logits.float()
+        probs = (temperature * x).softmax(dim=1)
+        index = torch.arange(x.shape[1], device=x.device, dtype=x.dtype).view(1, -1, 1, 1)
+        return (index * probs).sum(dim=1, keepdim=True)
+
+
+def discriminator_hinge(real_scores, made_scores):
+    """L_adv for D (Eq. 2, ref. 17): E[max(0, 1 - D(real))] + E[max(0, 1 + D(made))]."""
+    return F.relu(1 - real_scores).mean() + F.relu(1 + made_scores).mean()
+
+
+def segmenter_hinge(made_scores):
+    """L_adv for G (Eq. 2, ref. 17): -E[D(made)]."""
+    return -made_scores.mean()

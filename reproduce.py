@@ -1,6 +1,7 @@
 """The paper's tables and figures, row by row.
 
-    python reproduce.py demo                     # made-up landscapes, two CPU cores, minutes
+    python reproduce.py demo                                   # made-up landscapes, two CPU cores, minutes
+    python reproduce.py figure5 --data tiles --configs configs/low2high --exemplars 10,100,1000 --out runs/figure5
 
 Each step is one of the project's own commands and is printed before it runs. What is complete is not done again, and
 what was stopped goes on.
@@ -9,12 +10,15 @@ what was stopped goes on.
 import argparse
 import json
 import shlex
+import statistics
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-HERE = Path(__file__).parent
+from figures import PlotError, save_curve
+
+HERE = Path(__file__).resolve().parent
 
 # Accuracy, macro F1 and mIoU of the paper's Tables 1 and 2, in percent.
 PAPER = {
@@ -26,7 +30,8 @@ PAPER = {
     "Ours": (88.61, 82.60, 71.69),
     "High": (93.16, 90.87, 83.59),
 }
-CONFIGS = {"Low": "low.yaml", "Agg": "agg.yaml", "High": "high.yaml"}
+CONFIGS = {"Low": "low.yaml", "Agg": "agg.yaml", "Agg+App": "agg_app.yaml", "High": "high.yaml"}
+SCORES = {"accuracy": "Acc", "macro_f1": "F1", "miou": "mIoU"}
 
 
 class StepError(Exception):
@@ -34,36 +39,84 @@ class StepError(Exception):
 
 
 def demo(arguments):
-    """Low, Agg, High and Oracle on made-up landscapes, or on the tile set that --data names."""
+    """Low, Agg, Agg+App, High and Oracle on made-up landscapes, or on the tile set that --data names."""
     out = arguments.out or Path("runs/demo")
     root = arguments.data or out / "tiles"
     if not (root / "dataset.yaml").exists():
         run("-m", "data.synthetic", root)
-    runs, minutes = [], {}
-    for name, config in CONFIGS.items():
-        started = time.perf_counter()
-        runs.append(train(arguments, config, root, out / name.lower()))
-        minutes[name] = (time.perf_counter() - started) / 60
-    run("evaluate.py", *runs, "--oracle", "--data", root, "--out", out / "scores.json", "--figure", out / "figure6.png")
+    results, minutes = [], {}
+    for seed in range(arguments.seeds):
+        runs = []
+        for name, config in CONFIGS.items():
+            started = time.perf_counter()
+            runs.append(train(arguments, config, root, out / f"{Path(config).stem}-{seed}", seed))
+            minutes.setdefault(name, (time.perf_counter() - started) / 60)
+        results.append(score(runs, root, out, seed, "--oracle"))
     print(f"\nOurs on {root}, test split; the paper's on Low2High. Percent.")
-    print(table(json.loads((out / "scores.json").read_text())["rows"]))
-    print("minutes: " + ", ".join(f"{name} {spent:.1f}" for name, spent in minutes.items()))
-    print(f"contact sheet (Fig. 6): {out / 'figure6.png'}; scores of each class: {out / 'scores.json'}")
+    print(table(results))
+    print("minutes of training: " + ", ".join(f"{name} {spent:.1f}" for name, spent in minutes.items()))
+    print(f"contact sheet (Fig. 6): {out / 'figure6-0.png'}; scores of each class: {out / 'scores-0.json'}")
 
 
-def train(arguments, config, root, run_dir):
-    run("train_seg.py", arguments.configs / config, f"data.root={root}", f"run.dir={run_dir}", *arguments.overrides)
+def figure5(arguments):
+    """Test macro F1 of Agg+App against the number of exemplars, without pretraining; Low is the line to beat."""
+    if not arguments.data:
+        raise StepError("figure5 needs --data ROOT, a tile set with a heldout split")
+    out, root = arguments.out or Path("runs/figure5"), arguments.data
+    curve, low = {}, []
+    for seed in range(arguments.seeds):
+        runs = [train(arguments, "low.yaml", root, out / f"low-{seed}", seed, "run.name=Low")]
+        for k in arguments.exemplars:
+            more = f"adversarial.exemplars={k}", f"run.name=K={k}"
+            runs.append(train(arguments, "agg_app.yaml", root, out / f"agg_app-K{k}-{seed}", seed, *more))
+        low_row, *rows = score(runs, root, out, seed)
+        low.append(low_row["macro_f1"])
+        for k, row in zip(arguments.exemplars, rows, strict=True):
+            curve.setdefault(k, []).append(row["macro_f1"])
+    numbers = {"data": str(root), "seeds": arguments.seeds, "low_macro_f1": low, "macro_f1": curve}
+    (out / "figure5.json").write_text(json.dumps(numbers, indent=1))
+    print(f"\nTest macro F1 in percent on {root}; Low {mean_and_spread(low)}")
+    for k, values in curve.items():
+        print(f"K = {k:<6} {mean_and_spread(values)}")
+    save_curve(
+        out / "figure5.png",
+        list(curve),
+        [[100 * value for value in values] for values in curve.values()],
+        ("Low", 100 * statistics.mean(low)),
+        ("exemplar label maps, K", "test macro F1 (%)"),
+    )
+    print(f"numbers: {out / 'figure5.json'}; curve: {out / 'figure5.png'}")
+
+
+def train(arguments, config, root, run_dir, seed, *more):
+    words = arguments.configs / config, f"data.root={root}", f"run.dir={run_dir}", f"run.seed={seed}", *more
+    run("train_seg.py", *words, *arguments.overrides)
     return run_dir
 
 
-def table(rows):
-    """Rows of evaluate.py -> ours first, then the paper's."""
-    lines = [f"{'':<20}{'ours: Acc':>10}{'F1':>8}{'mIoU':>8}{'paper: Acc':>14}{'F1':>8}{'mIoU':>8}"]
-    for row in rows:
-        ours = "".join(f"{100 * row[key]:{w}.2f}" for key, w in (("accuracy", 10), ("macro_f1", 8), ("miou", 8)))
-        paper = "".join(f"{value:{w}.2f}" for value, w in zip(PAPER.get(row["name"], ()), (14, 8, 8), strict=False))
-        lines.append(f"{row['name']:<20}{ours}{paper}")
+def score(runs, root, out, seed, *more):
+    """-> the rows of evaluate.py, which also writes the contact sheet."""
+    scores = out / f"scores-{seed}.json"
+    run("evaluate.py", *runs, *more, "--data", root, "--out", scores, "--figure", out / f"figure6-{seed}.png")
+    return json.loads((HERE / scores).read_text())["rows"]
+
+
+def table(results):
+    """Rows of evaluate.py, one list a seed -> ours (mean, and spread over seeds), then the paper's."""
+    width = 8 if len(results) == 1 else 15
+    lines = [f"{'':<18}" + "".join(f"{t:>{width}}" for t in SCORES.values()) + "    paper: Acc      F1    mIoU"]
+    for rows in zip(*results, strict=True):
+        name = rows[0]["name"]
+        ours = "".join(f"{mean_and_spread([row[key] for row in rows]):>{width}}" for key in SCORES)
+        paper = "".join(f"{value:{w}.2f}" for value, w in zip(PAPER.get(name, ()), (14, 8, 8), strict=False))
+        lines.append(f"{name:<18}{ours}{paper}")
     return "\n".join(lines)
+
+
+def mean_and_spread(values):
+    """Percent: the mean, and over several seeds the sample standard deviation."""
+    text = f"{100 * statistics.mean(values):.2f}"
+    return text if len(values) == 1 else f"{text} +- {100 * statistics.stdev(values):.2f}"
 
 
 def run(*words):
@@ -74,20 +127,35 @@ def run(*words):
         raise StepError(f"stopped: python {shlex.join(words)} failed; mend it and run the same line again")
 
 
+def numbers(text):
+    """10,100 -> [10, 100], in order and without repeats; what --exemplars takes."""
+    values = sorted({int(value) for value in text.split(",")})
+    if values[0] < 1:
+        raise ValueError
+    return values
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("demo",))
-    parser.add_argument("--data", type=Path, metavar="ROOT", help="tile set; default: made-up landscapes")
-    parser.add_argument("--configs", type=Path, default=Path("configs/demo"), metavar="DIR")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="default: runs/demo")
+    parser.add_argument("what", choices=("demo", "figure5"))
+    parser.add_argument("--data", type=Path, metavar="ROOT", help="tile set; default of demo: made-up landscapes")
+    parser.add_argument("--configs", type=Path, default=Path("configs/demo"), metavar="DIR", help="one file a row")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="default: runs/demo, runs/figure5")
+    parser.add_argument("--seeds", type=int, default=1, metavar="N", help="seeds 0 to N - 1 (default: 1)")
+    parser.add_argument(
+        "--exemplars", type=numbers, default=[4, 10, 20, 40], metavar="K,...", help="of figure5; default: 4,10,20,40"
+    )
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="for every training run")
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
+    if arguments.seeds < 1:
+        parser.error("--seeds: must be 1 or more")
     for key in ("data", "configs", "out"):  # the commands run in the project's folder
-        if value := getattr(arguments, key):
-            setattr(arguments, key, value if value.is_absolute() or Path.cwd() == HERE else value.absolute())
+        if (value := getattr(arguments, key)) and Path.cwd() != HERE:
+            default = value == parser.get_default(key)
+            setattr(arguments, key, HERE / value if default else value.absolute())
     try:
-        demo(arguments)
-    except StepError as error:
+        {"demo": demo, "figure5": figure5}[arguments.what](arguments)
+    except (StepError, PlotError) as error:
         parser.exit(2, f"{error}\n")
 
 

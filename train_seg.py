@@ -6,43 +6,35 @@
 The same command goes on with a run that was stopped.
 """
 
-import contextlib
 import json
 import math
 from pathlib import Path
 
 import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torchvision.transforms.functional import gaussian_blur
 from tqdm import tqdm
 
-from config import ConfigError, SegmenterConfig, check_resumable, flatten, from_command_line, to_yaml
-from data.tiles import (
-    EXPECTED_ERRORS,
-    ScoringTiles,
-    TileSet,
-    TrainingTiles,
-    scoring_batches,
-    to_device,
-    training_batches,
-)
+from config import SegmenterConfig
+from data.loading import EXPECTED_ERRORS, scoring_batches, to_device, training_batches
+from data.tiles import Exemplars, ScoringTiles, TileSet, TrainingTiles
 from data.transforms import normalize
-from losses import cross_entropy_sum
+from losses import IGNORE, cross_entropy_sum, discriminator_hinge, sargmax, segmenter_hinge
 from metrics import confusion_matrix, scores
-from models import InitError, build_segmenter
+from models import InitError, build_discriminator, build_segmenter
 from models.regions import aggregate
 from runtime import checkpoint, command, distributed
+from runtime.checkpoint import TrainingError
 from runtime.logbook import Logbook, Recent
-
-
-class TrainingError(Exception):
-    """A run that cannot go on; one line."""
+from runtime.schedule import learning_rate
+from runtime.settings import ConfigError, check_resumable, flatten, from_command_line, to_yaml
 
 
 def main(config):
     # Processes, device. Weights come from the seed; every draw from (seed, step, position in the global batch).
     ranks = distributed.start(config.run.device)
     device, run_dir = ranks.device, Path(config.run.dir)
-    per_rank, micro_batch = split_batch(config.train, ranks.world)
+    per_rank, micro_batch = config.train.split(ranks.world)
     torch.manual_seed(config.run.seed)
 
     # Data. Training batches are endless; validation shares do not overlap.
@@ -50,7 +42,17 @@ def main(config):
     chosen = config.data.regions, config.data.exclude_regions, ("high" if kind == "high" else "low",)
     train_tiles = TileSet(config.data.root, "train", *chosen)
     validation_tiles = TileSet(config.data.root, "validation", *chosen)
-    description = train_tiles.description
+    description = train_tiles.described()
+    adversarial, exemplars = config.adversarial, None
+    if adversarial.weight:
+        own = not adversarial.exemplar_root  # regions are names of this tile set
+        exemplars = Exemplars(
+            adversarial.exemplar_root or config.data.root,
+            description,
+            adversarial.exemplars,
+            config.run.seed,
+            *(chosen[:2] if own else ()),
+        )
     train_samples = TrainingTiles(
         train_tiles,
         kind,
@@ -60,6 +62,8 @@ def main(config):
         dihedral=config.data.dihedral,
         gain=config.data.gain,
         offset=config.data.offset,
+        exemplars=exemplars,
+        exemplar_steps=adversarial.steps,
     )
     validation_samples = ScoringTiles(validation_tiles, kind, min_coverage)
     epoch_steps = max(1, math.ceil(len(train_tiles) / config.train.batch_size))
@@ -68,7 +72,7 @@ def main(config):
     mean = torch.tensor(description.band_mean, device=device)
     std = torch.tensor(description.band_std, device=device)
 
-    # Network, optimiser, precision.
+    # Networks, optimisers, precision.
     memory_format = torch.channels_last if config.train.channels_last else torch.contiguous_format
     classes = len(description.taxonomy.names)
     segmenter, start_line = build_segmenter(config.model, description.bands, classes)
@@ -78,24 +82,26 @@ def main(config):
         averaged = AveragedModel(segmenter, multi_avg_fn=get_ema_multi_avg_fn(config.train.average), use_buffers=True)
         scored = averaged.module
     optimizer = torch.optim.Adam(segmenter.parameters(), config.train.learning_rate, fused=device.type != "mps")
-    precision = config.train.precision
-    if precision == "auto":
-        precision = "bf16" if device.type == "cuda" else "off"
-    half = torch.float16 if precision == "fp16" else torch.bfloat16
-    autocast = torch.autocast(device.type, half, enabled=precision != "off")
-    scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
+    if adversarial.weight:
+        discriminator = build_discriminator(adversarial).to(device, memory_format=memory_format)
+        discriminator_rate = adversarial.learning_rate or config.train.learning_rate
+        discriminator_optimizer = torch.optim.Adam(discriminator.parameters(), fused=device.type != "mps")
+    precision, autocast, scaler = distributed.mixed_precision(config.train.precision, device)
 
-    # Resume: network, optimiser, scaler, step, best score.
+    # Resume: networks, optimisers, scaler, step, best score.
     first_step, best = 0, {"step": 0, "score": -1.0}
     if (run_dir / "last.pt").exists():
         state = checkpoint.load(run_dir / "last.pt")
-        check_resumable(state["config"], config, run_dir)
+        check_resumable(state.get("config"), config, run_dir)
         segmenter.load_state_dict(state["segmenter"])
         optimizer.load_state_dict(state["optimizer"])
         scaler.load_state_dict(state["scaler"])
         first_step, best = state["step"], state["best"]
         if config.train.average:
             averaged.load_state_dict(state["averaged"])
+        if adversarial.weight:
+            discriminator.load_state_dict(state["discriminator"])
+            discriminator_optimizer.load_state_dict(state["discriminator_optimizer"])
     ranks.barrier()
     if ranks.first:
         run_dir.mkdir(parents=True, exist_ok=True)
@@ -109,10 +115,9 @@ def main(config):
         + (f"; going on from step {first_step}" if first_step else "")
     )
 
-    module = segmenter
-    if ranks.world > 1:
-        # Batch norm's running statistics stay each rank's own and are averaged before they are used or saved.
-        module = torch.nn.parallel.DistributedDataParallel(segmenter, broadcast_buffers=False)
+    segmenter_ddp = ranks.wrap(segmenter)
+    if adversarial.weight:
+        discriminator_ddp = ranks.wrap(discriminator)
     pin = device.type == "cuda"
     batches = training_batches(
         train_samples, first_step, steps, per_rank, micro_batch, ranks.rank, config.data.workers, pin
@@ -121,28 +126,64 @@ def main(config):
     progress = tqdm(total=steps, initial=first_step, unit="step", disable=None if ranks.first else True)
 
     for step in range(first_step, steps):
-        # Learning rate for this step.
+        # Learning rates and the adversary's weight for this step.
+        rate = learning_rate(step, steps, config.train)
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, steps, config.train)
+            group["lr"] = rate
+        weight = adversarial.weight * min(1.0, (step + 1) / (adversarial.warmup_steps + 1))
+        log_now = (step + 1) % config.run.log_every == 0
+        micro_batches = [to_device(next(batches), device) for _ in range(per_rank // micro_batch)]
+        share = micro_batch / config.train.batch_size  # of a micro-batch in a mean over the global batch
 
         # Segmenter: accumulate micro-batches. Eq. 1's N is the count of labels in the global batch, known before the
         # first backward: where regions lack labels, a mean of micro-batch means is not the batch mean.
-        micro_batches = [to_device(next(batches), device) for _ in range(per_rank // micro_batch)]
         labels = ranks.sum(torch.tensor(float(sum(b["count"] for b in micro_batches)), device=device)).clamp(min=1)
         segmenter.train()
+        made_maps = []
         for i, batch in enumerate(micro_batches):
-            last = i == len(micro_batches) - 1
-            with contextlib.nullcontext() if last or ranks.world == 1 else module.no_sync():
+            with ranks.synchronise(segmenter_ddp, i == len(micro_batches) - 1):
                 images = normalize(batch["image"], mean, std, batch["color"]).contiguous(memory_format=memory_format)
                 with autocast:
-                    logits = module(images)
-                loss = segmenter_loss(logits.to(images.dtype), batch, config.supervision.aggregate) / labels
-                scaler.scale(loss * ranks.world).backward()  # DDP averages over ranks; the loss is already a share
-            recent.add(loss=loss.detach())
-        recent.end_step()
+                    logits = segmenter_ddp(images)
+                logits = logits.to(images.dtype)
+                terms = {"loss": segmenter_loss(logits, batch, config.supervision.aggregate) / labels}
+                if adversarial.weight:  # the discriminator is frozen, in eval mode, called unwrapped
+                    discriminator.requires_grad_(False).eval()
+                    made = sargmax(logits, adversarial.temperature)
+                    with autocast:
+                        made_scores = discriminator(appearance(made, batch["exemplars"][:, :1], classes, adversarial))
+                    terms["segmenter_hinge"] = share * segmenter_hinge(made_scores.to(images.dtype))
+                    made_maps.append(made.detach())
+                    if log_now:
+                        probes = probe_game(logits, terms, weight, adversarial.temperature)
+                total = terms["loss"] + weight * terms.get("segmenter_hinge", 0.0)
+                scaler.scale(total * ranks.world).backward()  # DDP averages over ranks; each term is already a share
+            recent.add(**terms)
         scaler.step(optimizer)
-        scaler.update()
         optimizer.zero_grad(set_to_none=True)
+
+        # Discriminator: made maps are detached; real and made share one forward.
+        if adversarial.weight:
+            discriminator.requires_grad_(True)
+            for group in discriminator_optimizer.param_groups:
+                group["lr"] = rate * discriminator_rate / config.train.learning_rate
+            for k in range(adversarial.steps):
+                for i, (made, batch) in enumerate(zip(made_maps, micro_batches, strict=True)):
+                    real = batch["exemplars"][:, k : k + 1]
+                    maps = torch.cat([appearance(m, real, classes, adversarial) for m in (real.to(made.dtype), made)])
+                    discriminator.train(i == 0)  # spectral norm moves its vectors once a step, not once a micro-batch
+                    with ranks.synchronise(discriminator_ddp, i == len(micro_batches) - 1):
+                        with autocast:
+                            real_scores, made_scores = discriminator_ddp(maps).to(maps.dtype).chunk(2)
+                        loss = share * discriminator_hinge(real_scores, made_scores)
+                        scaler.scale(loss * ranks.world).backward()
+                    part = share / adversarial.steps
+                    recent.add(discriminator_hinge=loss / adversarial.steps)
+                    recent.add(real_score=part * real_scores.mean(), made_score=part * made_scores.mean())
+                scaler.step(discriminator_optimizer)
+                discriminator_optimizer.zero_grad(set_to_none=True)
+        scaler.update()
+        recent.end_step()
         if config.train.average:
             averaged.update_parameters(segmenter)
         progress.update()
@@ -150,15 +191,12 @@ def main(config):
         # Every log_every steps and before every save: read the losses from the device once; stop if one is not finite.
         done = step + 1
         evaluate_now = done % eval_every == 0 or done == steps
-        if done % config.run.log_every == 0 or evaluate_now:
+        if log_now or evaluate_now:
             record = recent.read(config.train.batch_size)
-            if not math.isfinite(record["loss"]) or (evaluate_now and not all_finite(segmenter)):
-                raise TrainingError(
-                    f"{run_dir}: the loss is not finite at step {done} ({record['loss']}); the last good checkpoint "
-                    f"{'stays as last.pt' if (run_dir / 'last.pt').exists() else 'does not exist yet'}; a lower "
-                    f"train.learning_rate, as {config.train.learning_rate / 10:g}, is the first thing to try"
-                )
-            log.write({"step": done, "kind": "train", "learning_rate": optimizer.param_groups[0]["lr"], **record})
+            checkpoint.require_finite(record["loss"], segmenter if evaluate_now else None, run_dir, done)
+            if adversarial.weight and log_now:
+                record.update(probes)
+            log.write({"step": done, "kind": "train", "learning_rate": rate, **record})
 
         # Every eval_every steps: all ranks validate; rank 0 saves best.pt if it is one, then last.pt.
         if evaluate_now:
@@ -180,13 +218,16 @@ def main(config):
                 f"{'  best' if improved else ''}  {record['tiles_per_second']:.1f} tiles/s"
             )
             if ranks.first:
-                facts = {"step": done, "best": best, "config": flatten(config), "data": description_facts(description)}
+                facts = {"step": done, "best": best, "config": flatten(config), "data": description.facts()}
                 if improved:
                     checkpoint.save(run_dir / "best.pt", {**facts, "segmenter": scored.state_dict()})
                 state = {"segmenter": segmenter.state_dict(), "optimizer": optimizer.state_dict()}
                 state["scaler"] = scaler.state_dict()
                 if config.train.average:
                     state["averaged"] = averaged.state_dict()
+                if adversarial.weight:
+                    state["discriminator"] = discriminator.state_dict()
+                    state["discriminator_optimizer"] = discriminator_optimizer.state_dict()
                 checkpoint.save(run_dir / "last.pt", {**facts, **state})
             ranks.barrier()
             recent.restart_clock()
@@ -205,6 +246,30 @@ def segmenter_loss(logits, batch, how):
     return cross_entropy_sum(logits, batch["labels"])
 
 
+def appearance(index_map, exemplar, classes, adversarial):
+    """What the discriminator sees of a label map (Sec. 4.4, 4.6): scaled to [0, 1], masked, blurred.
+
+    index_map: (B, 1, H, W) in units of class index
+    exemplar:  (B, 1, H, W), whose ignored pixels are class 0 in real and made maps alike, so that holes teach nothing
+    """
+    scaled = torch.where(exemplar == IGNORE, 0.0, index_map / (classes - 1))
+    return gaussian_blur(scaled, [3, 3], [adversarial.blur_sigma, adversarial.blur_sigma])
+
+
+def probe_game(logits, terms, weight, temperature):
+    """Is the game alive? Gradient norms of the two terms at the logits, and the share of pixels that pass any."""
+    (region,) = torch.autograd.grad(terms["loss"], logits, retain_graph=True)
+    (adversary,) = torch.autograd.grad(terms["segmenter_hinge"], logits, retain_graph=True)
+    probs = (temperature * logits.detach()).softmax(dim=1)
+    index = torch.arange(logits.shape[1], device=logits.device).view(1, -1, 1, 1)
+    slope = temperature * probs * (index - (index * probs).sum(dim=1, keepdim=True))  # of Eq. 3 by each logit
+    return {
+        "gradient_region": region.norm().item(),
+        "gradient_adversary": weight * adversary.norm().item(),
+        "pixels_passing_gradient": (slope.abs().amax(dim=1) > 1e-6).float().mean().item(),
+    }
+
+
 @torch.no_grad()
 def validate(segmenter, batches, classes, mean, std, autocast, how, ranks):
     """Scores on labels of the kind that supervises: of pixels, or of region predictions on region labels."""
@@ -221,44 +286,6 @@ def validate(segmenter, batches, classes, mean, std, autocast, how, ranks):
         confusion += confusion_matrix(logits.argmax(dim=1), batch["labels"], classes)
     result = scores(ranks.sum(confusion))
     return {key: result[key] for key in ("accuracy", "macro_f1", "miou")}
-
-
-def split_batch(train, world):
-    """The global batch -> (tiles of a step on one rank, tiles of one forward pass)."""
-    per_rank, rest = divmod(train.batch_size, world)
-    if rest:
-        nearest = max(1, round(train.batch_size / world)) * world
-        raise ConfigError(f"train.batch_size={train.batch_size} does not divide among {world} ranks; {nearest} does")
-    micro_batch = train.micro_batch or per_rank
-    if per_rank % micro_batch:
-        nearest = max(m for m in range(1, min(per_rank, micro_batch) + 1) if per_rank % m == 0)
-        raise ConfigError(f"train.micro_batch={micro_batch} does not divide {per_rank} tiles a process; {nearest} does")
-    return per_rank, micro_batch
-
-
-def learning_rate(step, steps, train):
-    """Rate of one step: a linear rise over warmup_steps, then constant, or half a cosine down to 0 at the last step."""
-    rate = train.learning_rate
-    if train.schedule == "cosine":
-        rate *= 0.5 * (1 + math.cos(math.pi * step / steps))
-    return rate * min(1.0, (step + 1) / (train.warmup_steps + 1))
-
-
-def all_finite(module):
-    return bool(torch.stack([p.detach().isfinite().all() for p in module.parameters()]).all())
-
-
-def description_facts(description):
-    """What a checkpoint says of its data, in plain values, so that scoring and mapping ask for nothing twice."""
-    taxonomy = description.taxonomy
-    return {
-        "name": description.name,
-        "bands": description.bands,
-        "band_mean": list(description.band_mean),
-        "band_std": list(description.band_std),
-        "image_gsd": description.image_gsd,
-        "classes": [{"name": n, "color": list(c)} for n, c in zip(taxonomy.names, taxonomy.colors, strict=True)],
-    }
 
 
 if __name__ == "__main__":

@@ -32,6 +32,16 @@ class Description:
     band_std: tuple
     taxonomy: Taxonomy
 
+    def classes(self):
+        """[{"name", "color"}] in class order, as figures and checkpoints want it."""
+        names_and_colors = zip(self.taxonomy.names, self.taxonomy.colors, strict=True)
+        return [{"name": name, "color": list(color)} for name, color in names_and_colors]
+
+    def facts(self):
+        """What a checkpoint says of its data, in plain values, so that scoring and mapping ask for nothing twice."""
+        return {"name": self.name, "bands": self.bands, "band_mean": list(self.band_mean),
+                "band_std": list(self.band_std), "image_gsd": self.image_gsd, "classes": self.classes()}
+
 
 def read_manifest(root):
     """The description and the rows of a tile set; TileSetError, one line, at the first thing that is wrong.
@@ -45,6 +55,24 @@ def read_manifest(root):
         more = f" (and {len(problems) - 1} more; python -m data.check {root})" if len(problems) > 1 else ""
         raise TileSetError(problems[0] + more)
     return description, rows
+
+
+def chosen_rows(root, rows, split, regions=(), exclude_regions=()):
+    """The rows of one split, of some regions or all but some.
+
+    raises: TileSetError for a split or a region that the set does not have
+    """
+    known = sorted({row["region"] for row in rows})
+    for region in (*regions, *exclude_regions):
+        if region not in known:
+            raise TileSetError(f"{root}: has no region {region}; it has {', '.join(known)}")
+    chosen = [row for row in rows if row["split"] == split and (not regions or row["region"] in regions)
+              and row["region"] not in exclude_regions]
+    if not chosen:
+        splits = ", ".join(sorted({row["split"] for row in rows}))
+        where = " in these regions" if regions or exclude_regions else ""
+        raise TileSetError(f"{root}: has no tiles of the split {split}{where}; it has tiles of {splits}")
+    return chosen
 
 
 def read_description(root):

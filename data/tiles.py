@@ -1,16 +1,11 @@
-"""A tile set on disk -> tensors.
+"""A tile set on disk -> samples and batches of tensors."""
 
-Every random choice is a function of the run's seed, the step and the sample's position in the global batch. So workers
-may prefetch, a run may stop and go on, and one process sees the same batches as many.
-"""
-
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from data import geotiff
 from data.cells import (
@@ -25,11 +20,11 @@ from data.cells import (
     region_labels,
     upsampled,
 )
-from data.taxonomy import IGNORE, TaxonomyError, merge
-from data.manifest import TileSetError, read_manifest
+from data.loading import sample_index, to_tensor
+from data.manifest import TileSetError, chosen_rows, read_manifest
+from data.statistics import band_statistics
+from data.taxonomy import IGNORE, merge
 from data.transforms import color_draw, dihedral, dihedral_corner, draw
-
-EXPECTED_ERRORS = (geotiff.GeoTiffError, TaxonomyError, TileSetError)
 
 
 @dataclass(frozen=True)
@@ -51,22 +46,8 @@ class TileSet:
     def __init__(self, root, split, regions=(), exclude_regions=(), needs=()):
         self.root = Path(root)
         self.description, rows = read_manifest(root)
-        known = sorted({row["region"] for row in rows})
-        for region in (*regions, *exclude_regions):
-            if region not in known:
-                raise TileSetError(f"{root}: has no region {region}; it has {', '.join(known)}")
-        self.rows = [
-            row
-            for row in rows
-            if row["split"] == split
-            and (not regions or row["region"] in regions)
-            and row["region"] not in exclude_regions
-        ]
-        if not self.rows:
-            splits = ", ".join(sorted({row["split"] for row in rows}))
-            where = f" in regions {', '.join(regions)}" if regions else ""
-            raise TileSetError(f"{root}: has no tiles of the split {split}{where}; it has tiles of {splits}")
-
+        self.rows = chosen_rows(root, rows, split, regions, exclude_regions)
+        self.limited = bool(regions or exclude_regions)
         for row in self.rows:
             missing = [kind for kind in needs if not row[kind] and not (kind == "low" and row["high"])]
             if missing:
@@ -74,6 +55,17 @@ class TileSet:
 
     def __len__(self):
         return len(self.rows)
+
+    def described(self):
+        """The description; where regions limit the set, with the band statistics of these tiles alone."""
+        if not self.limited:
+            return self.description
+        mean, std = band_statistics([self.root / row["image"] for row in self.rows])
+        return replace(self.description, band_mean=mean, band_std=std)
+
+    def load_high(self, i):
+        """Tile i's high-resolution label alone, (H, W) merged."""
+        return _merged(self.root / self.rows[i]["high"], self.description.taxonomy.high)[0]
 
     def load(self, i, high=True, low=True):
         """Tile i, its labels merged; what is not asked for, or not there, is None."""
@@ -93,6 +85,36 @@ class TileSet:
         elif derive and classes is not None:
             cells = majority_blocks(classes, round(self.description.scale), len(taxonomy.names))
         return Tile(image, classes if high else None, cells)
+
+
+class Exemplars:
+    """High-resolution label maps from elsewhere (Sec. 4.4): of the split heldout, never with their images.
+
+    count: K of them, nested: for one seed the first ten of a hundred are the ten; 0 is all
+    raises: TileSetError where the pool has no, too few or too small maps, or other classes than `description`
+    """
+
+    def __init__(self, root, description, count, seed, regions=(), exclude_regions=()):
+        self.tiles = TileSet(root, "heldout", regions, exclude_regions, needs=("high",))
+        theirs, names, size = self.tiles.description, description.taxonomy.names, description.tile_px
+        if theirs.taxonomy.names != names:
+            raise TileSetError(
+                f"{root}: its exemplars have the classes {', '.join(theirs.taxonomy.names)}, "
+                f"the training set {', '.join(names)}; the order counts"
+            )
+        if theirs.tile_px < size:
+            raise TileSetError(f"{root}: its exemplars are {theirs.tile_px} px, smaller than the tiles of {size} px")
+        if count > len(self.tiles):
+            raise TileSetError(f"{root}: adversarial.exemplars={count}, but the pool has {len(self.tiles)} label maps")
+        self.chosen = np.random.default_rng([seed, len(self.tiles)]).permutation(len(self.tiles))[: count or None]
+
+    def draw(self, rng, height, width, dihedral_views):
+        """One of the maps, (height, width) merged classes, at a random place and under a random view."""
+        labels = self.tiles.load_high(int(rng.choice(self.chosen)))
+        labels = dihedral(labels, int(rng.integers(8)) if dihedral_views else 0)
+        top = int(rng.integers(labels.shape[0] - height + 1))
+        left = int(rng.integers(labels.shape[1] - width + 1))
+        return labels[top : top + height, left : left + width]
 
 
 def low_cells(classes, low_header, image, header, description):
@@ -147,21 +169,19 @@ def collate(samples):
     """Samples -> a batch of tensors.
 
     image (B, K, H, W) as stored; color (B, 2) gain and offset; count: labels that supervise;
-    labels (B, H, W), or (B, R) with regions as `models.regions.aggregate` reads them; R is padded with ignored regions
+    labels (B, H, W), or (B, R) with regions as `models.regions.aggregate` reads them; R is padded with ignored regions;
+    exemplars (B, steps, H, W), where there is an adversary
     """
-    for sample in samples:
-        if isinstance(sample, Exception):  # from a worker: raised in the main process, without the worker's traceback
-            return sample
-    batch = {"image": torch.stack([_tensor(s["image"]) for s in samples])}
+    batch = {"image": torch.stack([to_tensor(s["image"]) for s in samples])}
     batch["color"] = torch.tensor([s["color"] for s in samples], dtype=torch.get_default_dtype())
     layouts = {(s["blocks"].n, s["blocks"].labels.shape) if "blocks" in s else None for s in samples}
     if "labels" in samples[0] and "region_index" not in samples[0]:
-        batch["labels"] = torch.stack([_tensor(s["labels"]) for s in samples])
+        batch["labels"] = torch.stack([to_tensor(s["labels"]) for s in samples])
     elif len(layouts) == 1 and None not in layouts:
         ((n, grid),) = layouts
         corners = [(s["blocks"].top, s["blocks"].left) for s in samples]
         batch["regions"] = {"block_px": n, "corners": corners, "grid": grid}
-        batch["labels"] = torch.stack([_tensor(s["blocks"].labels.ravel()) for s in samples])
+        batch["labels"] = torch.stack([to_tensor(s["blocks"].labels.ravel()) for s in samples])
     else:
         height, width = samples[0]["image"].shape[-2:]
         for s in samples:
@@ -170,36 +190,44 @@ def collate(samples):
         num_regions = max(s["labels"].size for s in samples)
         batch["labels"] = torch.full((len(samples), num_regions), IGNORE, dtype=torch.uint8)
         for row, s in zip(batch["labels"], samples, strict=True):
-            row[: s["labels"].size] = _tensor(s["labels"])
-        index = torch.stack([_tensor(s["region_index"]) for s in samples])
+            row[: s["labels"].size] = to_tensor(s["labels"])
+        index = torch.stack([to_tensor(s["region_index"]) for s in samples])
         batch["regions"] = {"region_index": index, "num_regions": num_regions}
+    if "exemplars" in samples[0]:
+        batch["exemplars"] = torch.stack([to_tensor(s["exemplars"]) for s in samples])
     batch["count"] = int((batch["labels"] != IGNORE).sum())
     return batch
 
 
 class TrainingTiles(Dataset):
-    """Samples by (step, position in the global batch): an endless stream of permutations of the tiles."""
+    """Samples by (step, position in the global batch): an endless stream of permutations of the tiles.
 
-    def __init__(self, tiles, labels, min_coverage, *, batch_size, seed, dihedral, gain, offset):
+    exemplars: Exemplars to draw `exemplar_steps` label maps from for each sample, or None
+    """
+
+    def __init__(
+        self, tiles, labels, min_coverage, *, batch_size, seed, dihedral, gain, offset, exemplars=None, exemplar_steps=1
+    ):
         self.tiles, self.labels, self.min_coverage = tiles, labels, min_coverage
         self.batch_size, self.seed = batch_size, seed
         self.dihedral, self.gain, self.offset = dihedral, gain, offset
+        self.exemplars, self.exemplar_steps = exemplars, exemplar_steps
+
+    collate = staticmethod(collate)
 
     def __getitem__(self, key):
         step, position = key
-        lap, place = divmod(step * self.batch_size + position, len(self.tiles))
         rng = draw(self.seed, step, position)
         view = int(rng.integers(8)) if self.dihedral else 0
         color = color_draw(rng, self.gain, self.offset)
-        try:
-            tile = self.tiles.load(
-                int(_permutation(self.seed, lap, len(self.tiles))[place]),
-                high=self.labels == "high",
-                low=self.labels != "high",
-            )
-            return make_sample(tile, self.labels, self.min_coverage, view, color)
-        except EXPECTED_ERRORS as error:
-            return error
+        high = self.labels == "high"
+        i = sample_index(self.seed, step, position, self.batch_size, len(self.tiles))
+        sample = make_sample(self.tiles.load(i, high, not high), self.labels, self.min_coverage, view, color)
+        if self.exemplars is not None:
+            rng, size = draw(self.seed, step, position, 1), sample["image"].shape[1:]
+            maps = [self.exemplars.draw(rng, *size, self.dihedral) for _ in range(self.exemplar_steps)]
+            sample["exemplars"] = np.stack(maps)
+        return sample
 
 
 class ScoringTiles(Dataset):
@@ -211,68 +239,16 @@ class ScoringTiles(Dataset):
     def __len__(self):
         return len(self.tiles)
 
+    collate = staticmethod(collate)
+
     def __getitem__(self, i):
-        try:
-            tile = self.tiles.load(i, high=self.labels == "high", low=self.labels != "high")
-            return make_sample(tile, self.labels, self.min_coverage)
-        except EXPECTED_ERRORS as error:
-            return error
-
-
-def training_batches(samples, first_step, steps, per_rank, micro_batch, rank, workers, pin_memory=False):
-    """Micro-batches of one rank, from `first_step` on, in the order in which the steps take them.
-
-    samples: TrainingTiles; per_rank: tiles of one step on this rank; micro_batch: tiles of one forward pass
-    """
-    keys = [
-        [(step, rank * per_rank + start + i) for i in range(micro_batch)]
-        for step in range(first_step, steps)
-        for start in range(0, per_rank, micro_batch)
-    ]
-    return _batches(samples, keys, workers, pin_memory)
-
-
-def scoring_batches(samples, batch_size, rank, world, workers, pin_memory=False):
-    """Batches over this rank's share of the tiles; the shares do not overlap and together are the whole split."""
-    share = list(range(rank, len(samples), world))
-    keys = [share[i : i + batch_size] for i in range(0, len(share), batch_size)]
-    return _batches(samples, keys, workers, pin_memory)
-
-
-def to_device(batch, device):
-    """The batch with its tensors on `device`; small integers travel, the network's input is made there."""
-    moved = {}
-    for key, value in batch.items():
-        if isinstance(value, torch.Tensor):
-            value = value.to(device, non_blocking=True)
-        moved[key] = to_device(value, device) if isinstance(value, dict) else value
-    return moved
-
-
-def _batches(samples, keys, workers, pin_memory):
-    loader = DataLoader(
-        samples, batch_sampler=keys, collate_fn=collate, num_workers=min(workers, len(keys)), pin_memory=pin_memory
-    )
-    for batch in loader:
-        if isinstance(batch, Exception):
-            raise batch
-        yield batch
-
-
-@lru_cache(maxsize=2)
-def _permutation(seed, lap, length):
-    return np.random.default_rng([seed, lap]).permutation(length)
+        high = self.labels == "high"
+        return make_sample(self.tiles.load(i, high, not high), self.labels, self.min_coverage)
 
 
 def _merged(path, table):
     codes, header = geotiff.read(path)
     return merge(codes[..., 0], table, path), header
-
-
-def _tensor(array):
-    if array.dtype == np.uint16:  # torch computes little with uint16
-        array = array.astype(np.int32)
-    return torch.from_numpy(np.ascontiguousarray(array))
 
 
 def _size(array):

@@ -4,9 +4,12 @@ import numpy as np
 import torch
 
 
-def draw(seed, step, position):
-    """The generator of one training sample: a function of the seed, the step and the place in the global batch."""
-    return np.random.default_rng([seed, step, position])
+def draw(seed, step, position, *purpose):
+    """The generator of one training sample: a function of the seed, the step and the place in the global batch.
+
+    purpose: a further number where a second stream is drawn from, so that it does not shift the first
+    """
+    return np.random.default_rng([seed, step, position, *purpose])
 
 
 def dihedral(array, view):
@@ -20,6 +23,17 @@ def dihedral_corner(top, left, bottom, right, view):
     for _ in range(view % 4):  # a quarter turn to the left brings the right margin to the top
         top, left, bottom, right = right, top, left, bottom
     return (top, right) if view >= 4 else (top, left)
+
+
+def crop_draw(rng, height, width, min_area):
+    """-> (top, left, height, width) of a random crop: an area of [min_area, 1] of the image, sides 3:4 to 4:3."""
+    for _ in range(10):
+        area = height * width * rng.uniform(min_area, 1)
+        ratio = np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3)))
+        h, w = round(np.sqrt(area / ratio)), round(np.sqrt(area * ratio))
+        if 0 < h <= height and 0 < w <= width:
+            return int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1)), h, w
+    return 0, 0, height, width
 
 
 def color_draw(rng, gain, offset):

@@ -2,6 +2,8 @@
 
 import torch
 
+from models.discriminator import Discriminator
+from models.mae import MaskedAutoencoder
 from models.resnet import ResNet18
 from models.unet import UNet
 
@@ -20,6 +22,16 @@ def build_segmenter(model, bands, classes):
     else:
         state, source = _resnet18_file(model.init), model.init
     return segmenter, load_resnet18(segmenter.encoder, state, source)
+
+
+def build_discriminator(adversarial):
+    """adversarial: config.AdversarialConfig -> Discriminator."""
+    return Discriminator(adversarial.width, adversarial.layers)
+
+
+def build_mae(config, bands):
+    """config: config.PretrainConfig -> MaskedAutoencoder."""
+    return MaskedAutoencoder(bands, config.model.width, config.mae.size, config.mae.mask_ratio, config.mae.mask_where)
 
 
 def load_resnet18(encoder, state, source):
@@ -85,4 +97,13 @@ def _resnet18_file(path):
     return state
 
 
-__all__ = ["InitError", "ResNet18", "UNet", "adapt_bands", "build_segmenter", "load_resnet18"]
+__all__ = [
+    "InitError",
+    "ResNet18",
+    "UNet",
+    "adapt_bands",
+    "build_discriminator",
+    "build_mae",
+    "build_segmenter",
+    "load_resnet18",
+]

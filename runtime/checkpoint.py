@@ -1,5 +1,6 @@
 """Checkpoints: tensors and plain values, whole or not at all."""
 
+import math
 import os
 import pickle
 from pathlib import Path
@@ -9,6 +10,26 @@ import torch
 
 class CheckpointError(Exception):
     """A checkpoint that cannot be written or read; one line that names the file."""
+
+
+class TrainingError(Exception):
+    """A run that cannot go on; one line."""
+
+
+def require_finite(loss, network, run_dir, step):
+    """Stop a run whose loss, or whose network if one is given, is not finite: it would spoil the checkpoint.
+
+    raises: TrainingError, the same on every rank, since both are
+    """
+    finite = math.isfinite(loss)
+    if network is not None:
+        finite = finite and bool(torch.stack([p.detach().isfinite().all() for p in network.parameters()]).all())
+    if not finite:
+        kept = "stays as last.pt" if (Path(run_dir) / "last.pt").exists() else "was not reached yet"
+        raise TrainingError(
+            f"{run_dir}: the loss is not finite at step {step} ({loss}); the last good checkpoint {kept}; a lower "
+            "train.learning_rate is the first thing to try"
+        )
 
 
 def save(path, state):

@@ -1,11 +1,13 @@
 """Processes: which rank this is, on which device, and sums over all of them. One process needs no process group."""
 
+import contextlib
 import os
 from dataclasses import dataclass
 from datetime import timedelta
 
 import torch
 import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
 
 
 class DeviceError(Exception):
@@ -27,6 +29,17 @@ class Ranks:
         if self.world > 1:
             dist.all_reduce(tensor)
         return tensor
+
+    def wrap(self, network):
+        """The network whose backward sums gradients over ranks; itself where there is one rank.
+
+        Batch norm's running statistics stay each rank's own, until `average_buffers`.
+        """
+        return DistributedDataParallel(network, broadcast_buffers=False) if self.world > 1 else network
+
+    def synchronise(self, wrapped, last):
+        """A context for one micro-batch: gradients are summed over ranks at the last one only."""
+        return contextlib.nullcontext() if last or self.world == 1 else wrapped.no_sync()
 
     def average_buffers(self, module):
         """Make the module's floating-point buffers (batch norm's statistics) the mean over all ranks."""
@@ -54,6 +67,15 @@ def start(device="auto"):
     if world > 1 and not dist.is_initialized():
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(minutes=30))
     return Ranks(rank, world, device)
+
+
+def mixed_precision(precision, device):
+    """precision: auto, bf16, fp16 or off -> (the one that auto means here, autocast context, gradient scaler)."""
+    if precision == "auto":
+        precision = "bf16" if device.type == "cuda" else "off"
+    half = torch.float16 if precision == "fp16" else torch.bfloat16
+    autocast = torch.autocast(device.type, half, enabled=precision != "off")
+    return precision, autocast, torch.amp.GradScaler(device.type, enabled=precision == "fp16")
 
 
 def stop():

@@ -5,16 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from config import (
-    ConfigError,
-    SegmenterConfig,
-    check_resumable,
-    config_from_flat,
-    describe,
-    flatten,
-    load_config,
-    to_yaml,
-)
+from config import PretrainConfig, SegmenterConfig
+from runtime.settings import ConfigError, check_resumable, config_from_flat, describe, flatten, load_config, to_yaml
 
 ROOT = Path(__file__).parent.parent
 
@@ -29,7 +21,7 @@ def written(tmp_path, text):
 def test_every_config_loads(path):
     if path.parent.name in ("taxonomies", "tables"):
         pytest.skip("no config of a run")
-    config = load_config(SegmenterConfig, path)
+    config = load_config(PretrainConfig if "mae" in path.stem else SegmenterConfig, path)
     assert config.run.dir and config.data.root
 
 
@@ -78,8 +70,8 @@ def test_yaml_reads_a_bare_off_as_false_and_we_do_not(tmp_path):
 
 def test_help_prints_every_setting_with_its_source():
     text = describe(SegmenterConfig)
-    for key in flatten(SegmenterConfig()):
-        assert f"{key}=" in text
+    for cls in (SegmenterConfig, PretrainConfig):
+        assert all(f"{key}=" in describe(cls) for key in flatten(cls()))
     assert "[paper, Sec. 4.6]" in text and "[paper silent; ours]" in text
 
 

@@ -1,13 +1,19 @@
-"""Train in float64 with batch norm in eval mode: what test_train_seg.py runs on one and on two processes."""
+"""Train in float64 with batch norm in eval mode: what the tests run on one and on two processes.
+
+python tests/two_processes.py [mae] CONFIG.yaml [section.key=value ...]
+"""
 
 import sys
 
 import torch
 
+import train_mae
 import train_seg
-from config import SegmenterConfig, load_config
+from config import PretrainConfig, SegmenterConfig
+from models.mae import MaskedAutoencoder
 from models.unet import UNet
 from runtime import distributed
+from runtime.settings import load_config
 
 
 def norm_in_eval_mode(self, mode=True):
@@ -20,6 +26,9 @@ def norm_in_eval_mode(self, mode=True):
 
 torch.set_default_dtype(torch.float64)
 torch.set_num_threads(1)
-UNet.train = norm_in_eval_mode
-train_seg.main(load_config(SegmenterConfig, sys.argv[1], sys.argv[2:]))
+UNet.train = MaskedAutoencoder.train = norm_in_eval_mode
+script, settings, words = train_seg, SegmenterConfig, sys.argv[1:]
+if words[0] == "mae":
+    script, settings, words = train_mae, PretrainConfig, words[1:]
+script.main(load_config(settings, words[0], words[1:]))
 distributed.stop()

@@ -1,0 +1,97 @@
+"""Batches of samples, by key: which samples a step takes, read ahead by worker processes.
+
+Samples are a Dataset with `collate`. Every random choice is a function of the run's seed, the step and the sample's
+position in the global batch. So workers may prefetch, a run may stop and go on, and one process sees the same batches
+as many.
+"""
+
+from functools import lru_cache, partial
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from data.geotiff import GeoTiffError
+from data.manifest import TileSetError
+from data.taxonomy import TaxonomyError
+
+EXPECTED_ERRORS = (GeoTiffError, TaxonomyError, TileSetError)  # what data on disk can cause; each is one line
+
+
+def sample_index(seed, step, position, batch_size, length):
+    """Which of `length` items stands at a position of a step: an endless stream of permutations."""
+    lap, place = divmod(step * batch_size + position, length)
+    return int(_permutation(seed, lap, length)[place])
+
+
+def training_batches(samples, first_step, steps, per_rank, micro_batch, rank, workers, pin_memory=False):
+    """Micro-batches of one rank, from `first_step` on, in the order in which the steps take them.
+
+    samples: takes keys (step, position); per_rank: samples of a step on this rank; micro_batch: of one forward pass
+    """
+    keys = [
+        [(step, rank * per_rank + start + i) for i in range(micro_batch)]
+        for step in range(first_step, steps)
+        for start in range(0, per_rank, micro_batch)
+    ]
+    return _batches(samples, keys, workers, pin_memory)
+
+
+def scoring_batches(samples, batch_size, rank, world, workers, pin_memory=False):
+    """Batches over this rank's share of the samples; the shares do not overlap and together are all of them."""
+    share = list(range(rank, len(samples), world))
+    keys = [share[i : i + batch_size] for i in range(0, len(share), batch_size)]
+    return _batches(samples, keys, workers, pin_memory)
+
+
+def to_device(batch, device):
+    """The batch with its tensors on `device`; small integers travel, the network's input is made there."""
+    moved = {}
+    for key, value in batch.items():
+        if isinstance(value, torch.Tensor):
+            value = value.to(device, non_blocking=True)
+        moved[key] = to_device(value, device) if isinstance(value, dict) else value
+    return moved
+
+
+def to_tensor(array):
+    """numpy -> torch, contiguous; uint16 as int32, since torch computes little with uint16."""
+    if array.dtype == np.uint16:
+        array = array.astype(np.int32)
+    return torch.from_numpy(np.ascontiguousarray(array))
+
+
+class _Guarded(Dataset):
+    """An expected error travels as a value, so that it reaches the user without a worker's traceback around it."""
+
+    def __init__(self, samples):
+        self.samples = samples
+
+    def __getitem__(self, key):
+        try:
+            return self.samples[key]
+        except EXPECTED_ERRORS as error:
+            return error
+
+
+def _collate(samples, items):
+    return next((item for item in items if isinstance(item, Exception)), None) or samples.collate(items)
+
+
+def _batches(samples, keys, workers, pin_memory):
+    loader = DataLoader(
+        _Guarded(samples),
+        batch_sampler=keys,
+        collate_fn=partial(_collate, samples),
+        num_workers=min(workers, len(keys)),
+        pin_memory=pin_memory,
+    )
+    for batch in loader:
+        if isinstance(batch, Exception):
+            raise batch
+        yield batch
+
+
+@lru_cache(maxsize=2)
+def _permutation(seed, lap, length):
+    return np.random.default_rng([seed, lap]).permutation(length)

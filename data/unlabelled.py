@@ -1,0 +1,110 @@
+"""Images without labels, for pretraining (Sec. 3.2, 4.5): a tile set's, or any folder's -> crops and mask noise."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+from torchvision.transforms.v2 import functional as tv
+
+from data.images import open_image
+from data.loading import sample_index, to_tensor
+from data.manifest import TileSetError, chosen_rows, read_manifest
+from data.statistics import band_statistics
+from data.transforms import crop_draw, draw
+
+SUFFIXES = {".tif", ".tiff", ".png", ".jpg", ".jpeg"}
+
+
+class UnlabelledImages:
+    """The images of one split.
+
+    root: a tile set (regions and exclude_regions choose among its tiles), or a bare folder, of which `pattern`, a glob,
+          admits the images and every 1 / validation_share-th of them is kept for the split validation
+    facts: {"name", "bands", "band_mean", "band_std"}
+    """
+
+    def __init__(self, root, split, pattern="**/*", validation_share=0.05, regions=(), exclude_regions=()):
+        root = Path(root)
+        if (root / "dataset.yaml").exists():
+            description, rows = read_manifest(root)
+            self.paths = [root / row["image"] for row in chosen_rows(root, rows, split, regions, exclude_regions)]
+            if regions or exclude_regions:  # an image of another region is not even counted
+                train = chosen_rows(root, rows, "train", regions, exclude_regions)
+                mean, std = band_statistics([root / row["image"] for row in train])
+                description = replace(description, band_mean=mean, band_std=std)
+            self.facts = description.facts()
+        else:
+            if not root.is_dir():
+                raise TileSetError(f"{root}: is no folder; data.root is a tile set or a folder of images")
+            found = sorted(p for p in root.glob(pattern) if p.suffix.lower() in SUFFIXES)
+            if len(found) < 2:
+                raise TileSetError(
+                    f"{root}: {len(found)} images (.tif, .png, .jpg) match data.images={pattern}; two are the least"
+                )
+            every = max(2, round(1 / validation_share))
+            kept = set(range(every // 2, len(found), every)) or {0}
+            self.paths = [p for i, p in enumerate(found) if (i in kept) == (split == "validation")]
+            mean, std = band_statistics([p for i, p in enumerate(found) if i not in kept])
+            self.facts = {"name": root.name, "bands": len(mean), "band_mean": list(mean), "band_std": list(std)}
+
+    def __len__(self):
+        return len(self.paths)
+
+    def load(self, i):
+        """Image i, (K, H, W) as stored; uint16 as int32."""
+        with open_image(self.paths[i]) as image:
+            bands = self.facts["bands"]
+            if image.header.bands != bands:
+                raise TileSetError(f"{self.paths[i]}: has {image.header.bands} bands, the others {bands}")
+            return to_tensor(image.read().transpose(2, 0, 1))
+
+
+class PretrainingCrops(Dataset):
+    """Random resized crops, mirrored at random, each with the noise that draws its mask; keys are (step, position)."""
+
+    def __init__(self, images, crop_px, tokens, *, min_area, batch_size, seed):
+        self.images, self.crop_px, self.tokens = images, crop_px, tokens
+        self.min_area, self.batch_size, self.seed = min_area, batch_size, seed
+
+    def __getitem__(self, key):
+        step, position = key
+        image = self.images.load(sample_index(self.seed, step, position, self.batch_size, len(self.images)))
+        _check_size(image, self.crop_px, self.images)
+        rng = draw(self.seed, step, position)
+        crop = tv.resized_crop(image.float(), *crop_draw(rng, *image.shape[1:], self.min_area), [self.crop_px] * 2)
+        for axis in (1, 2):
+            if rng.random() < 0.5:
+                crop = crop.flip(axis)
+        return {"image": crop, "noise": torch.from_numpy(rng.random(self.tokens, dtype=np.float32))}
+
+    collate = staticmethod(torch.utils.data.default_collate)
+
+
+class ValidationCrops(Dataset):
+    """The middle of each image, with the same mask each time."""
+
+    def __init__(self, images, crop_px, tokens):
+        self.images, self.crop_px, self.tokens = images, crop_px, tokens
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, i):
+        image = self.images.load(i)
+        _check_size(image, self.crop_px, self.images)
+        noise = draw(0, 0, i).random(self.tokens, dtype=np.float32)
+        return {"image": tv.center_crop(image, [self.crop_px] * 2).float(), "noise": torch.from_numpy(noise)}
+
+    collate = staticmethod(torch.utils.data.default_collate)
+
+
+def _check_size(image, crop_px, images):
+    if min(image.shape[1:]) < crop_px:
+        height, width = image.shape[1:]
+        fits = min(height, width) // 32 * 32
+        raise TileSetError(
+            f"an image of {images.facts['name']} is {height} x {width} px, smaller than data.crop_px={crop_px}; "
+            + (f"data.crop_px={fits} fits it" if fits else "it is too small for any crop")
+        )

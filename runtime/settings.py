@@ -1,0 +1,182 @@
+"""Typed settings: dataclasses of `opt` fields filled from YAML and `section.key=value`. config.py declares a run's."""
+
+import argparse
+import dataclasses
+import difflib
+import types
+import typing
+from dataclasses import field
+from pathlib import Path
+
+import yaml
+
+
+class ConfigError(Exception):
+    """A setting that cannot be; one line that names it and the nearest valid value."""
+
+
+def opt(default, text, choices=None):
+    """One setting: its default, its meaning with unit and source, and the words it may take."""
+    return field(default=default, metadata={"text": text, "choices": choices})
+
+
+def require(holds, message):
+    if not holds:
+        raise ConfigError(message)
+
+
+def from_command_line(cls, description, argv=None):
+    """`CONFIG.yaml [section.key=value ...]` -> config; --help prints every setting."""
+    parser = argparse.ArgumentParser(
+        description=description, epilog=describe(cls), formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("config", metavar="CONFIG.yaml", help="a file of configs/, or your own")
+    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="settings that differ from the file")
+    arguments = parser.parse_args(argv)
+    config = load_config(cls, arguments.config, arguments.overrides)
+    for key in ("data.root", "run.dir"):
+        require(flatten(config)[key], f"{key} is not set: give it in {arguments.config} or as {key}=FOLDER")
+    return config
+
+
+def load_config(cls, path, overrides=()):
+    """Defaults, then the YAML file, then `section.key=value` -> one frozen config of type `cls`.
+
+    raises: ConfigError for an unknown key (with the nearest known one) or a value that its type cannot take
+    """
+    values = {}
+    for key, value in _read_yaml(path).items():
+        if not isinstance(value, dict):
+            raise ConfigError(f"{path}: {key} must be a section of settings; the sections are {_sections(cls)}")
+        values.update({f"{key}.{name}": setting for name, setting in value.items()})
+    values = _checked(cls, values, str(path))
+    given = {}
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if not equals:
+            raise ConfigError(f"{override!r}: an override has the form section.key=value, as train.epochs=10")
+        try:
+            given[key] = yaml.safe_load(value) if value else ""
+        except yaml.YAMLError:
+            given[key] = value
+    return config_from_flat(cls, {**values, **_checked(cls, given, "command line")})
+
+
+def config_from_flat(cls, values):
+    """{"section.key": value} -> config; the inverse of flatten."""
+    sections = {}
+    for section in dataclasses.fields(cls):
+        names = [f.name for f in dataclasses.fields(section.type)]
+        chosen = {name: values[f"{section.name}.{name}"] for name in names if f"{section.name}.{name}" in values}
+        sections[section.name] = section.type(**chosen)
+    return cls(**sections)
+
+
+def flatten(config):
+    """config -> {"section.key": value}, plain values only."""
+    return {
+        f"{section}.{key}": list(value) if isinstance(value, tuple) else value
+        for section, settings in dataclasses.asdict(config).items()
+        for key, value in settings.items()
+    }
+
+
+def to_yaml(config):
+    nested = {}
+    for key, value in flatten(config).items():
+        section, name = key.split(".")
+        nested.setdefault(section, {})[name] = value
+    return yaml.safe_dump(nested, sort_keys=False)
+
+
+def check_resumable(saved, config, where):
+    """A run directory holds one experiment: refuse a setting that differs from it, naming the setting.
+
+    saved: {"section.key": value} of the run's checkpoint
+    """
+    if not isinstance(saved, dict):
+        raise ConfigError(f"{where} holds a checkpoint of something else; choose another run.dir")
+    for key, value in flatten(config).items():
+        before = saved.get(key)
+        if key in config.FREE_ON_RESUME or before == value:
+            continue
+        if key == "train.epochs" and value > before:
+            continue
+        raise ConfigError(f"{where} holds a run with {key}={before}, not {value}; choose another run.dir")
+
+
+def describe(cls):
+    """The text that --help prints: every setting with default, meaning, unit and source."""
+    lines = []
+    for section in dataclasses.fields(cls):
+        lines.append(f"\n{section.name}:")
+        for setting in dataclasses.fields(section.type):
+            default = "[]" if setting.default == () else setting.default
+            lines.append(f"  {section.name}.{setting.name}={default}\n      {setting.metadata['text']}")
+    return "\n".join(lines)
+
+
+def _read_yaml(path):
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
+    try:
+        content = yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError) as error:
+        line = getattr(getattr(error, "problem_mark", None), "line", None)
+        where = "" if line is None else f" in line {line + 1}"
+        raise ConfigError(f"{path}: is not valid YAML{where}") from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: must hold sections of settings; the sections are written as `train:`")
+    return content
+
+
+def _sections(cls):
+    return ", ".join(f.name for f in dataclasses.fields(cls))
+
+
+def _checked(cls, values, where):
+    known = {
+        f"{section.name}.{setting.name}": setting
+        for section in dataclasses.fields(cls)
+        for setting in dataclasses.fields(section.type)
+    }
+    for key in values:
+        if key not in known:
+            nearest = difflib.get_close_matches(str(key), known, n=1, cutoff=0.0)[0]
+            raise ConfigError(f"{where}: there is no setting {key}; did you mean {nearest}?")
+    return {key: _convert(key, value, known[key], where) for key, value in values.items()}
+
+
+def _convert(key, value, setting, where):
+    kind = setting.type
+    if isinstance(kind, types.GenericAlias) or typing.get_origin(kind) is tuple:
+        items = value if isinstance(value, (list, tuple)) else [] if value in (None, "") else str(value).split(",")
+        return tuple(str(item).strip() for item in items)
+    choices = setting.metadata["choices"]
+    if choices:
+        word = ("on" if value else "off") if isinstance(value, bool) else value  # YAML reads a bare off as False
+        if word not in choices:
+            nearest = difflib.get_close_matches(str(word), choices, n=1, cutoff=0.0)
+            hint = f"; did you mean {nearest[0]}?" if nearest else ""
+            raise ConfigError(f"{where}: {key}={value} is not one of {', '.join(choices)}{hint}")
+        return word
+    try:
+        if kind is bool:
+            if isinstance(value, bool):
+                return value
+            raise ValueError
+        if isinstance(value, bool) or value is None or isinstance(value, (list, dict)):
+            raise ValueError
+        if kind is int and float(value) != int(float(value)):
+            raise ValueError
+        number = kind(float(value)) if kind in (int, float) else str(value)
+        if kind is float and number != number:
+            raise ValueError
+        return number
+    except (ValueError, OverflowError):
+        words = {bool: "true or false", int: "a whole number", float: "a number", str: "a word"}[kind]
+        raise ConfigError(f"{where}: {key}={value} must be {words}, as {key}={setting.default}") from None

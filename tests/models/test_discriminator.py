@@ -1,0 +1,38 @@
+import pytest
+import torch
+
+from models.discriminator import Discriminator, receptive_field_px
+
+
+@pytest.mark.parametrize("size", [(16, 16), (64, 96), (50, 33)])
+def test_scores_come_for_maps_of_any_size(size):
+    scores = Discriminator(width=4)(torch.rand(2, 1, *size))
+    assert scores.shape[:2] == (2, 1) and scores.shape[2] >= 2
+
+
+@pytest.mark.parametrize("layers", [1, 2, 3])
+def test_a_score_sees_its_receptive_field_and_no_more(layers):
+    torch.manual_seed(0)
+    net = Discriminator(width=4, layers=layers).eval()
+    maps = torch.rand(1, 1, 128, 128, requires_grad=True)
+    scores = net(maps)
+    scores[0, 0, scores.shape[2] // 2, scores.shape[3] // 2].backward()
+    rows = maps.grad[0, 0].abs().sum(dim=1).nonzero()
+    assert rows.max() - rows.min() + 1 == receptive_field_px(layers)
+
+
+def test_every_layer_has_spectral_norm_one_once_settled():
+    torch.manual_seed(0)
+    net = Discriminator(width=4).train()
+    for _ in range(60):
+        net(torch.rand(1, 1, 32, 32))
+    net.eval()
+    for conv in (*net.convs, net.score):
+        assert torch.linalg.matrix_norm(conv.weight.flatten(1), 2).item() == pytest.approx(1, abs=1e-2)
+
+
+def test_in_eval_mode_a_forward_moves_nothing():
+    net = Discriminator(width=4).eval()
+    before = {key: value.clone() for key, value in net.state_dict().items()}
+    net(torch.rand(1, 1, 32, 32))
+    assert all(torch.equal(before[key], value) for key, value in net.state_dict().items())

@@ -1,0 +1,164 @@
+import json
+import shutil
+
+import pytest
+import torch
+import torchvision
+from commands import ROOT, error_of, run_script
+from PIL import Image
+from test_train_seg import assert_same
+from test_train_seg import settings as segmenter_settings
+
+import train_mae
+from config import PretrainConfig
+from data.manifest import TileSetError
+from data.transforms import crop_draw, draw
+from data.unlabelled import PretrainingCrops, UnlabelledImages, ValidationCrops
+from models.unet import UNet
+from runtime import checkpoint
+from runtime.settings import load_config
+
+SMALL = ["data.crop_px=64", "model.width=8", "train.batch_size=16", "train.epochs=1", "run.log_every=2"]
+SMALL += ["data.workers=0"]
+
+
+def settings(root, run_dir, *more):
+    return ["configs/demo/mae.yaml", f"data.root={root}", f"run.dir={run_dir}", *SMALL, *more]
+
+
+def pretrained(root, run_dir, *more):
+    """train_mae.py in this process -> last.pt."""
+    path, *overrides = settings(root, run_dir, *more)
+    train_mae.main(load_config(PretrainConfig, ROOT / path, overrides))
+    return torch.load(run_dir / "last.pt", weights_only=True)
+
+
+@pytest.fixture(scope="module")
+def mae_run(tile_set, tmp_path_factory):
+    run_dir = tmp_path_factory.mktemp("mae") / "run"
+    pretrained(tile_set, run_dir, "train.epochs=2")
+    return run_dir
+
+
+def test_a_run_leaves_its_encoder_its_record_and_a_picture(mae_run):
+    names = {str(path.relative_to(mae_run)) for path in mae_run.rglob("*") if path.is_file()}
+    expected = {"config.yaml", "log.jsonl", "last.pt", "best.pt", "resnet18.pt", "metrics.json"}
+    assert names == expected | {"figures/reconstruction.png"}
+    records = [json.loads(line) for line in (mae_run / "log.jsonl").read_text().splitlines()]
+    assert {record["kind"] for record in records} == {"train", "validation"}
+    assert Image.open(mae_run / "figures/reconstruction.png").width > 3 * 64
+
+
+def test_the_encoder_gives_the_same_feature_maps_in_torchvision_and_in_the_segmenter(tile_set, tmp_path):
+    pretrained(tile_set, tmp_path / "wide", "model.width=64", "train.batch_size=60")
+    state = torch.load(tmp_path / "wide" / "resnet18.pt", weights_only=True)
+    theirs = torchvision.models.resnet18()
+    missing, unexpected = theirs.load_state_dict(state, strict=False)
+    assert set(missing) == {"fc.weight", "fc.bias"} and not unexpected
+    from models import load_resnet18
+
+    segmenter = UNet(3, 4, 64).eval()
+    report = load_resnet18(segmenter.encoder, state, "resnet18.pt")
+    assert "0 missing []" in report and "0 unexpected []" in report
+    theirs.eval()
+    x = torch.randn(1, 3, 64, 64)
+    stem = theirs.maxpool(theirs.relu(theirs.bn1(theirs.conv1(x))))
+    expected = theirs.layer4(theirs.layer3(theirs.layer2(theirs.layer1(stem))))
+    assert torch.equal(segmenter.encoder(x)[-1], expected)
+
+
+def test_the_segmenter_says_what_it_took_from_the_file(tile_set, mae_run, tmp_path):
+    more = [f"model.init={mae_run / 'resnet18.pt'}", "train.epochs=1"]
+    printed = run_script("train_seg.py", *segmenter_settings(tile_set, tmp_path / "run", *more))
+    assert "120 tensors matched, 0 adapted [], 0 missing [], 0 unexpected []" in printed
+    line = error_of("train_seg.py", *segmenter_settings(tile_set, tmp_path / "other", *more, "model.width=16"))
+    assert "model.width" in line and "resnet18.pt" in line
+
+
+def test_stop_and_resume_is_exact(tile_set, mae_run, tmp_path, monkeypatch):
+    def stop_after_the_first(path, state, real=checkpoint.save):
+        if state.get("step", 0) > 4:
+            raise KeyboardInterrupt
+        real(path, state)
+
+    monkeypatch.setattr(train_mae.checkpoint, "save", stop_after_the_first)
+    with pytest.raises(KeyboardInterrupt):
+        pretrained(tile_set, tmp_path / "run", "train.epochs=2")
+    monkeypatch.undo()
+    state = pretrained(tile_set, tmp_path / "run", "train.epochs=2", "data.workers=2")
+    straight = torch.load(mae_run / "last.pt", weights_only=True)
+    for part in ("mae", "optimizer"):
+        assert_same(state[part], straight[part], part, 0)
+
+
+def test_two_processes_and_micro_batches_equal_one(tile_set, tmp_path):
+    states = []
+    for processes, micro_batch in ((1, 0), (2, 5)):
+        run_dir = tmp_path / str(processes)
+        command = settings(tile_set, run_dir, "train.batch_size=20", f"train.micro_batch={micro_batch}")
+        launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+        run_script(*launcher, "tests/two_processes.py", "mae", *command, PYTHONPATH=str(ROOT))
+        states.append(torch.load(run_dir / "last.pt", weights_only=True))
+    assert states[0]["step"] == 3 and states[0]["mae"]["head.weight"].dtype == torch.float64
+    assert_same(states[0]["mae"], states[1]["mae"], "mae", 1e-8)
+
+
+@pytest.fixture(scope="module")
+def folder(real, tmp_path_factory):
+    """A bare folder as it is distributed: images beside masks."""
+    root = tmp_path_factory.mktemp("folder") / "tile 1"
+    shutil.copytree(real / "dubai" / "Tile 1", root)
+    return root
+
+
+def test_a_bare_folder_of_real_images_is_read_and_the_glob_keeps_masks_out(folder):
+    images, validation = (UnlabelledImages(folder, split, "images/*") for split in ("train", "validation"))
+    assert len(images) + len(validation) == 9 and len(validation) == 1
+    assert {path.parent.name for path in images.paths} == {"images"}
+    assert not set(images.paths) & set(validation.paths)
+    stored = torch.cat([images.load(i).flatten(1).double() for i in range(len(images))], dim=1)
+    assert torch.allclose(stored.mean(dim=1), torch.tensor(images.facts["band_mean"], dtype=torch.float64))
+    std = torch.tensor(images.facts["band_std"], dtype=torch.float64)
+    assert torch.allclose(stored.std(dim=1, correction=0), std)
+
+
+def test_crops_are_of_one_size_differ_by_position_and_repeat_by_key(folder):
+    images = UnlabelledImages(folder, "train", "images/*")
+    samples = PretrainingCrops(images, 64, 16, min_area=0.2, batch_size=4, seed=0)
+    first, again, other = samples[0, 1], samples[0, 1], samples[0, 2]
+    assert first["image"].shape == (3, 64, 64) and first["noise"].shape == (16,)
+    assert torch.equal(first["image"], again["image"]) and torch.equal(first["noise"], again["noise"])
+    assert not torch.equal(first["noise"], other["noise"])
+    fixed = ValidationCrops(UnlabelledImages(folder, "validation", "images/*"), 64, 16)
+    assert torch.equal(fixed[0]["noise"], fixed[0]["noise"])
+
+
+def test_random_crops_lie_in_the_image_and_keep_to_area_and_sides():
+    for position in range(200):
+        top, left, height, width = crop_draw(draw(0, 0, position), 100, 150, 0.2)
+        assert 0 <= top <= 100 - height and 0 <= left <= 150 - width
+        assert height * width >= 0.19 * 100 * 150 and 0.7 < width / height < 1.4
+
+
+def test_regions_limit_the_images(tile_set):
+    everywhere = UnlabelledImages(tile_set, "train")
+    somewhere = UnlabelledImages(tile_set, "train", regions=("coast",))
+    elsewhere = UnlabelledImages(tile_set, "train", exclude_regions=("coast",))
+    assert len(somewhere) + len(elsewhere) == len(everywhere) and 0 < len(somewhere)
+    with pytest.raises(TileSetError, match="atlantis.*coast"):
+        UnlabelledImages(tile_set, "train", regions=("atlantis",))
+
+
+def test_bad_input_is_one_line_each(tile_set, mae_run, folder, tmp_path):
+    assert "crop_px=96" in error_of("train_mae.py", *settings(tile_set, tmp_path / "a", "data.crop_px=96"))
+    (tmp_path / "empty").mkdir()
+    assert "0 images" in error_of("train_mae.py", *settings(tmp_path / "empty", tmp_path / "b"))
+    four = tmp_path / "four"
+    run_script("-m", "data.synthetic", four, "--tiles", 80, "--tile-px", 64, "--bands", 4)
+    line = error_of("train_mae.py", *settings(four, mae_run, "train.epochs=2"))
+    assert "4 bands" in line and str(mae_run) in line
+    line = error_of("train_mae.py", *settings(tile_set, mae_run, "train.epochs=2", "mae.size=base"))
+    assert "mae.size=tiny" in line
+    Image.new("L", (80, 80)).save(folder / "images" / "image_part_000.png")
+    line = error_of("train_mae.py", *settings(folder, tmp_path / "c", "data.images=images/*"))
+    assert "bands" in line and "image_part_00" in line

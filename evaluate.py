@@ -147,7 +147,7 @@ def parse(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoints", nargs="*", metavar="CHECKPOINT", help="best.pt, last.pt or a run's folder")
     parser.add_argument("--data", metavar="ROOT", help="tile set; default: the first checkpoint's own")
-    parser.add_argument("--split", default="test", help="train, validation, heldout or test (default: test)")
+    parser.add_argument("--split", default="test", help="train, validation, heldout, test or all (default: test)")
     parser.add_argument("--regions", type=lambda s: tuple(s.split(",")), default=(), metavar="A,B")
     parser.add_argument("--oracle", action="store_true", help="score the upsampled low-resolution label too")
     parser.add_argument("--out", type=Path, metavar="JSON", help="write the scores here")

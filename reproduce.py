@@ -2,6 +2,7 @@
 
     python reproduce.py demo                                   # made-up landscapes, two CPU cores, minutes
     python reproduce.py figure5 --data tiles --configs configs/low2high --exemplars 10,100,1000 --out runs/figure5
+    python reproduce.py table3 --data tiles --configs configs/low2high --leave-out va --auxiliary usa --other milwaukee
 
 Each step is one of the project's own commands and is printed before it runs. What is complete is not done again, and
 what was stopped goes on.
@@ -16,6 +17,7 @@ import sys
 import time
 from pathlib import Path
 
+from data.manifest import TileSetError, read_manifest
 from figures import PlotError, save_curve
 
 HERE = Path(__file__).resolve().parent
@@ -30,7 +32,26 @@ PAPER = {
     "Ours": (88.61, 82.60, 71.69),
     "High": (93.16, 90.87, 83.59),
 }
-CONFIGS = {"Low": "low.yaml", "Agg": "agg.yaml", "Agg+App": "agg_app.yaml", "High": "high.yaml"}
+# The same of Table 3: pretrained on what, tested where.
+PAPER_TABLE3 = {
+    ("none", "own"): (86.36, 80.07, 68.09),
+    ("own", "own"): (88.38, 80.31, 68.68),
+    ("auxiliary", "own"): (88.91, 82.19, 71.01),
+    ("none", "left out"): (85.50, 76.03, 63.35),
+    ("own", "left out"): (86.54, 77.03, 65.04),
+    ("auxiliary", "left out"): (88.40, 79.03, 67.81),
+    ("none", "other"): (55.93, 44.90, 30.81),
+    ("own", "other"): (55.41, 45.21, 30.99),
+    ("auxiliary", "other"): (63.32, 48.52, 35.51),
+}
+CONFIGS = {
+    "Low": "low.yaml",
+    "Agg": "agg.yaml",
+    "Agg+App": "agg_app.yaml",
+    "Ours": "ours.yaml",
+    "High": "high.yaml",
+}
+SHARED_SETTINGS = {"model.width", "train.epochs", "train.precision", "data.workers", "run.device"}
 SCORES = {"accuracy": "Acc", "macro_f1": "F1", "miou": "mIoU"}
 
 
@@ -39,7 +60,7 @@ class StepError(Exception):
 
 
 def demo(arguments):
-    """Low, Agg, Agg+App, High and Oracle on made-up landscapes, or on the tile set that --data names."""
+    """Oracle, Low, Agg, Agg+App, Ours and High on made-up landscapes, or on the tile set that --data names."""
     out = arguments.out or Path("runs/demo")
     root = arguments.data or out / "tiles"
     if not (root / "dataset.yaml").exists():
@@ -48,8 +69,10 @@ def demo(arguments):
     for seed in range(arguments.seeds):
         runs = []
         for name, config in CONFIGS.items():
-            started = time.perf_counter()
-            runs.append(train(arguments, config, root, out / f"{Path(config).stem}-{seed}", seed))
+            started, more = time.perf_counter(), ()
+            if name == "Ours":
+                more = [pretrain(arguments, "mae.yaml", arguments.auxiliary or root, out / f"mae-{seed}", seed)]
+            runs.append(train(arguments, config, root, out / f"{Path(config).stem}-{seed}", seed, *more))
             minutes.setdefault(name, (time.perf_counter() - started) / 60)
         results.append(score(runs, root, out, seed, "--oracle"))
     print(f"\nOurs on {root}, test split; the paper's on Low2High. Percent.")
@@ -86,6 +109,51 @@ def figure5(arguments):
         ("exemplar label maps, K", "test macro F1 (%)"),
     )
     print(f"numbers: {out / 'figure5.json'}; curve: {out / 'figure5.png'}")
+
+
+def table3(arguments):
+    """Ours with each pretraining set, tested where it was trained, on the regions left out and on another tile set.
+
+    No image of a region left out is seen before the test: not in training, pretraining, exemplars or statistics.
+    """
+    if not (arguments.data and arguments.leave_out):
+        raise StepError("table3 needs --data ROOT and --leave-out REGION")
+    out, root, left_out = arguments.out or Path("runs/table3"), arguments.data, ",".join(arguments.leave_out)
+    own = sorted({row["region"] for row in read_manifest(HERE / root)[1]} - set(arguments.leave_out))
+    limit = f"data.exclude_regions=[{left_out}]"
+    tests = {"own": ("--data", root, "--regions", ",".join(own))}
+    tests["left out"] = "--data", root, "--regions", left_out, "--split", arguments.left_out_split
+    if arguments.other:
+        tests["other"] = ("--data", arguments.other)
+    results = {}
+    for seed in range(arguments.seeds):
+        runs = {"none": train(arguments, "ours.yaml", root, out / f"none-{seed}", seed, limit, "model.init=none")}
+        sources = {"own": ("mae_ches.yaml", root, [limit])}
+        if arguments.auxiliary:
+            sources["auxiliary"] = ("mae_usa.yaml", arguments.auxiliary, [])
+        for source, (config, images, more) in sources.items():
+            init = pretrain(arguments, config, images, out / f"mae-{source.replace(' ', '_')}-{seed}", seed, *more)
+            runs[source] = train(arguments, "ours.yaml", root, out / f"{source}-{seed}", seed, limit, init)
+        for test, words in tests.items():
+            scores = out / f"scores-{test.replace(' ', '_')}-{seed}.json"
+            run("evaluate.py", *runs.values(), *words, "--out", scores)
+            for source, row in zip(runs, json.loads((HERE / scores).read_text())["rows"], strict=True):
+                results.setdefault((source, test), []).append(row)
+    print(f"\nTable 3 on {root} without {left_out}; the paper's on Low2High. Percent.")
+    lines = [f"{'pretrained on':<15}{'tested on':<12}" + "".join(f"{title:>16}" for title in SCORES.values())]
+    for (source, test), rows in results.items():
+        ours = "".join(f"{mean_and_spread([row[key] for row in rows]):>16}" for key in SCORES)
+        lines.append(f"{source:<15}{test:<12}{ours}   paper: {'  '.join(map(str, PAPER_TABLE3[source, test]))}")
+    print("\n".join(lines))
+    (out / "table3.json").write_text(json.dumps({f"{s} -> {t}": rows for (s, t), rows in results.items()}, indent=1))
+
+
+def pretrain(arguments, config, root, run_dir, seed, *more):
+    """-> the override that starts a segmenter from it."""
+    shared = [word for word in arguments.overrides if word.split("=")[0] in SHARED_SETTINGS]
+    run("train_mae.py", arguments.configs / config, f"data.root={root}", f"run.dir={run_dir}", f"run.seed={seed}",
+        *more, *shared)
+    return f"model.init={run_dir / 'resnet18.pt'}"
 
 
 def train(arguments, config, root, run_dir, seed, *more):
@@ -137,7 +205,7 @@ def numbers(text):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("demo", "figure5"))
+    parser.add_argument("what", choices=("demo", "figure5", "table3"))
     parser.add_argument("--data", type=Path, metavar="ROOT", help="tile set; default of demo: made-up landscapes")
     parser.add_argument("--configs", type=Path, default=Path("configs/demo"), metavar="DIR", help="one file a row")
     parser.add_argument("--out", type=Path, metavar="DIR", help="default: runs/demo, runs/figure5")
@@ -145,17 +213,22 @@ def main():
     parser.add_argument(
         "--exemplars", type=numbers, default=[4, 10, 20, 40], metavar="K,...", help="of figure5; default: 4,10,20,40"
     )
+    words = {"type": lambda text: text.split(","), "metavar": "A,B"}
+    parser.add_argument("--auxiliary", type=Path, metavar="ROOT", help="images to pretrain on (demo: its own)")
+    parser.add_argument("--leave-out", **words, help="of table3: regions that nothing sees before the test")
+    parser.add_argument("--left-out-split", default="test", metavar="SPLIT", help="of table3: test, all")
+    parser.add_argument("--other", type=Path, metavar="ROOT", help="of table3: another tile set to test on")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="for every training run")
     arguments = parser.parse_intermixed_args()
     if arguments.seeds < 1:
         parser.error("--seeds: must be 1 or more")
-    for key in ("data", "configs", "out"):  # the commands run in the project's folder
+    for key in ("data", "configs", "out", "auxiliary", "other"):  # the commands run in the project's folder
         if (value := getattr(arguments, key)) and Path.cwd() != HERE:
             default = value == parser.get_default(key)
             setattr(arguments, key, HERE / value if default else value.absolute())
     try:
-        {"demo": demo, "figure5": figure5}[arguments.what](arguments)
-    except (StepError, PlotError) as error:
+        {"demo": demo, "figure5": figure5, "table3": table3}[arguments.what](arguments)
+    except (StepError, PlotError, TileSetError) as error:
         parser.exit(2, f"{error}\n")
 
 

@@ -58,7 +58,7 @@ def read_manifest(root):
 
 
 def chosen_rows(root, rows, split, regions=(), exclude_regions=()):
-    """The rows of one split, of some regions or all but some.
+    """The rows of one split or of "all", of some regions or all but some.
 
     raises: TileSetError for a split or a region that the set does not have
     """
@@ -66,7 +66,7 @@ def chosen_rows(root, rows, split, regions=(), exclude_regions=()):
     for region in (*regions, *exclude_regions):
         if region not in known:
             raise TileSetError(f"{root}: has no region {region}; it has {', '.join(known)}")
-    chosen = [row for row in rows if row["split"] == split and (not regions or row["region"] in regions)
+    chosen = [row for row in rows if split in (row["split"], "all") and (not regions or row["region"] in regions)
               and row["region"] not in exclude_regions]
     if not chosen:
         splits = ", ".join(sorted({row["split"] for row in rows}))

@@ -37,6 +37,10 @@ class UNet(nn.Module):
         self.up1 = UpBlock(2 * width, layer1, width)
         self.up0 = UpBlock(width, stem, width // 2)
         self.head = nn.Conv2d(width // 2, classes, 1)
+        for block in (self.up3, self.up2, self.up1, self.up0):
+            for conv in (block.conv1, block.conv2):
+                nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
+                nn.init.zeros_(conv.bias)
         # Zero logits at the start [paper silent; ours]: the sum over a region does not see the texture of random ones,
         # so nothing would take it away again (docs/experiments.md).
         nn.init.zeros_(self.head.weight)

@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 
 from data import geotiff
+from data.landscape import REGIONS, landscape
 from data.manifest import read_manifest
-from data.synthetic import REGIONS, TAXONOMY, landscape, low_label, main, make_tile_set
+from data.synthetic import TAXONOMY, low_label, main, make_tile_set
 from data.taxonomy import load_taxonomy, merge
 from data.tileset import TileSetError
 

@@ -186,7 +186,8 @@ class PretrainDataConfig:
         nearest = max(1, round(self.crop_px / 32)) * 32
         require(self.crop_px == nearest, f"data.crop_px={self.crop_px}: must be a multiple of 32, as {nearest}")
         require(0 < self.min_area <= 1, f"data.min_area={self.min_area}: must lie in (0, 1], as 0.2")
-        require(0 < self.validation_share < 1, f"data.validation_share={self.validation_share}: must lie in (0, 1)")
+        share = self.validation_share
+        require(0 < share <= 0.5, f"data.validation_share={share}: must lie in (0, 0.5], as 0.05")
 
 
 @dataclass(frozen=True)
@@ -234,3 +235,12 @@ class PretrainConfig:
     mae: MaskedAutoencoderConfig = MaskedAutoencoderConfig()
     train: PretrainLoopConfig = PretrainLoopConfig()
     run: RunConfig = RunConfig()
+
+    def __post_init__(self):
+        tokens = (self.data.crop_px // 16) ** 2
+        masked = round(self.mae.mask_ratio * tokens)
+        require(
+            0 < masked < tokens,
+            f"mae.mask_ratio={self.mae.mask_ratio} masks {masked} of the {tokens} tokens of data.crop_px="
+            f"{self.data.crop_px}; it must mask 1 to {tokens - 1}, as 0.75",
+        )

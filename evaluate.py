@@ -36,7 +36,7 @@ def main(arguments):
     tiles = TileSet(arguments.data, arguments.split, arguments.regions, needs=needs)
     classes = tiles.description.classes()
     rows = [oracle_row(tiles, classes)] if arguments.oracle else []
-    methods = {}
+    methods = []
     for path in arguments.checkpoints:
         best = Path(path) / "best.pt" if Path(path).is_dir() else Path(path)
         name, segmenter = load_segmenter(best, tiles.description, ranks.device)
@@ -46,9 +46,11 @@ def main(arguments):
             _, final = load_segmenter(last, tiles.description, ranks.device)
             row["last"] = score(final, tiles, classes, ranks, f"{name}, last")
         rows.append(row)
-        methods[name] = segmenter
-    print(table(rows, classes))
+        methods.append((name, segmenter))
     result = {"data": str(arguments.data), "split": arguments.split, "rows": rows}
+    if not ranks.first:
+        return result
+    print(table(rows, classes))
     if arguments.out:
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
         arguments.out.write_text(json.dumps(result, indent=1))
@@ -135,11 +137,11 @@ def figure6(path, methods, tiles, classes, device, count):
         tile = tiles.load(int(i))
         image = torch.from_numpy(tile.image.astype(np.int32)).permute(2, 0, 1)[None].to(device)
         row = [color_image(tile.image), color_labels(tile.high, classes)]
-        row += [color_labels(s(image).argmax(dim=1)[0].cpu().numpy(), classes) for s in methods.values()]
+        row += [color_labels(s(image).argmax(dim=1)[0].cpu().numpy(), classes) for _, s in methods]
         if tile.cells is not None:
             row.append(color_labels(upsampled(tile.cells, *tile.high.shape), classes))
         rows.append(row)
-    titles = ["image", "high label", *methods, *(["low label"] if len(rows[0]) > len(methods) + 2 else [])]
+    titles = ["image", "high label", *(name for name, _ in methods), "low label"][: len(rows[0])]
     contact_sheet(path, titles, rows, classes)
 
 
@@ -157,6 +159,10 @@ def parse(argv=None):
     arguments = parser.parse_args(argv)
     if not arguments.checkpoints and not arguments.oracle:
         parser.error("nothing to score: name a CHECKPOINT or --oracle")
+    if arguments.figure_tiles < 1:
+        parser.error(f"--figure-tiles {arguments.figure_tiles}: must be 1 or more")
+    if arguments.figure and arguments.figure.suffix.lower() != ".png":
+        parser.error(f"--figure {arguments.figure}: must end in .png")
     if arguments.data is None:
         if not arguments.checkpoints:
             parser.error("--oracle alone needs --data ROOT")

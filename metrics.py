@@ -20,7 +20,7 @@ def scores(confusion):
 
     Macro means are over the classes present in truth or prediction; a class absent from both scores None.
     """
-    counts = confusion.double().cpu()
+    counts = confusion.cpu().double()  # MPS has no float64
     hit, truth, predicted = counts.diagonal(), counts.sum(dim=1), counts.sum(dim=0)
     present = (truth + predicted) > 0
     f1 = 2 * hit / (truth + predicted).clamp(min=1)

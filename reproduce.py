@@ -17,8 +17,10 @@ import sys
 import time
 from pathlib import Path
 
-from data.manifest import TileSetError, read_manifest
+from config import PretrainConfig, SegmenterConfig
+from data.manifest import TileSetError, read_description, read_manifest
 from figures import PlotError, save_curve
+from runtime.settings import ConfigError, flatten, load_config
 
 HERE = Path(__file__).resolve().parent
 
@@ -51,7 +53,9 @@ CONFIGS = {
     "Ours": "ours.yaml",
     "High": "high.yaml",
 }
-SHARED_SETTINGS = {"model.width", "train.epochs", "train.precision", "data.workers", "run.device"}
+# Overrides that pretraining takes too, and those that it alone knows.
+PRETRAIN_ONLY = set(flatten(PretrainConfig())) - set(flatten(SegmenterConfig()))
+PRETRAIN_SETTINGS = PRETRAIN_ONLY | {"model.width", "train.epochs", "train.precision", "data.workers", "run.device"}
 SCORES = {"accuracy": "Acc", "macro_f1": "F1", "miou": "mIoU"}
 
 
@@ -61,7 +65,7 @@ class StepError(Exception):
 
 def demo(arguments):
     """Oracle, Low, Agg, Agg+App, Ours and High on made-up landscapes, or on the tile set that --data names."""
-    out = arguments.out or Path("runs/demo")
+    out = arguments.out
     root = arguments.data or out / "tiles"
     if not (root / "dataset.yaml").exists():
         run("-m", "data.synthetic", root)
@@ -85,7 +89,7 @@ def figure5(arguments):
     """Test macro F1 of Agg+App against the number of exemplars, without pretraining; Low is the line to beat."""
     if not arguments.data:
         raise StepError("figure5 needs --data ROOT, a tile set with a heldout split")
-    out, root = arguments.out or Path("runs/figure5"), arguments.data
+    out, root = arguments.out, arguments.data
     curve, low = {}, []
     for seed in range(arguments.seeds):
         runs = [train(arguments, "low.yaml", root, out / f"low-{seed}", seed, "run.name=Low")]
@@ -118,7 +122,9 @@ def table3(arguments):
     """
     if not (arguments.data and arguments.leave_out):
         raise StepError("table3 needs --data ROOT and --leave-out REGION")
-    out, root, left_out = arguments.out or Path("runs/table3"), arguments.data, ",".join(arguments.leave_out)
+    out, root, left_out = arguments.out, arguments.data, ",".join(arguments.leave_out)
+    for config in ("ours.yaml", "mae_ches.yaml", "mae_usa.yaml"):
+        config_file(arguments, config)
     own = sorted({row["region"] for row in read_manifest(HERE / root)[1]} - set(arguments.leave_out))
     limit = f"data.exclude_regions=[{left_out}]"
     tests = {"own": ("--data", root, "--regions", ",".join(own))}
@@ -150,16 +156,30 @@ def table3(arguments):
 
 def pretrain(arguments, config, root, run_dir, seed, *more):
     """-> the override that starts a segmenter from it."""
-    shared = [word for word in arguments.overrides if word.split("=")[0] in SHARED_SETTINGS]
-    run("train_mae.py", arguments.configs / config, f"data.root={root}", f"run.dir={run_dir}", f"run.seed={seed}",
-        *more, *shared)
+    config = config_file(arguments, config)
+    more = [*more, *(word for word in arguments.overrides if word.split("=")[0] in PRETRAIN_SETTINGS)]
+    crop_px = load_config(PretrainConfig, HERE / config, more).data.crop_px
+    if (HERE / root / "dataset.yaml").exists():  # small tiles take smaller crops
+        crop_px = min(crop_px, read_description(HERE / root).tile_px // 32 * 32)
+    run("train_mae.py", config, f"data.root={root}", f"run.dir={run_dir}", f"run.seed={seed}", *more,
+        f"data.crop_px={crop_px}")
     return f"model.init={run_dir / 'resnet18.pt'}"
 
 
 def train(arguments, config, root, run_dir, seed, *more):
-    words = arguments.configs / config, f"data.root={root}", f"run.dir={run_dir}", f"run.seed={seed}", *more
-    run("train_seg.py", *words, *arguments.overrides)
+    config = config_file(arguments, config)
+    words = [word for word in arguments.overrides if word.split("=")[0] not in PRETRAIN_ONLY]
+    run("train_seg.py", config, f"data.root={root}", f"run.dir={run_dir}", f"run.seed={seed}", *more, *words)
     return run_dir
+
+
+def config_file(arguments, name):
+    """A config of --configs; where a folder does not tell auxiliary and own pretraining apart, mae.yaml is both."""
+    others = {"mae_ches.yaml": "mae.yaml", "mae_usa.yaml": "mae.yaml", "mae.yaml": "mae_usa.yaml"}
+    for candidate in (name, others.get(name, name)):
+        if (HERE / arguments.configs / candidate).exists():
+            return arguments.configs / candidate
+    raise StepError(f"{arguments.configs}: has no {name}; --configs configs/demo has one of each")
 
 
 def score(runs, root, out, seed, *more):
@@ -222,13 +242,13 @@ def main():
     arguments = parser.parse_intermixed_args()
     if arguments.seeds < 1:
         parser.error("--seeds: must be 1 or more")
+    arguments.out = arguments.out or HERE / "runs" / arguments.what
     for key in ("data", "configs", "out", "auxiliary", "other"):  # the commands run in the project's folder
-        if (value := getattr(arguments, key)) and Path.cwd() != HERE:
-            default = value == parser.get_default(key)
-            setattr(arguments, key, HERE / value if default else value.absolute())
+        if (value := getattr(arguments, key)) and value != parser.get_default(key):
+            setattr(arguments, key, value.absolute())
     try:
         {"demo": demo, "figure5": figure5, "table3": table3}[arguments.what](arguments)
-    except (StepError, PlotError, TileSetError) as error:
+    except (StepError, PlotError, TileSetError, ConfigError) as error:
         parser.exit(2, f"{error}\n")
 
 

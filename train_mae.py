@@ -17,7 +17,7 @@ from tqdm import tqdm
 from config import PretrainConfig
 from data.loading import EXPECTED_ERRORS, scoring_batches, to_device, training_batches
 from data.transforms import normalize
-from data.unlabelled import PretrainingCrops, UnlabelledImages, ValidationCrops
+from data.unlabelled import PretrainingCrops, ValidationCrops, read_unlabelled
 from figures import color_image, contact_sheet
 from models import build_mae
 from models.mae import blank, reconstruct, token_grid
@@ -39,8 +39,9 @@ def main(config):
 
     # Data: training crops are endless; validation shares do not overlap.
     data = config.data
-    choice = data.images, data.validation_share, data.regions, data.exclude_regions
-    images, validation_images = (UnlabelledImages(data.root, split, *choice) for split in ("train", "validation"))
+    images, validation_images = read_unlabelled(
+        data.root, data.images, data.validation_share, data.regions, data.exclude_regions
+    )
     facts, tokens = images.facts, math.prod(token_grid(data.crop_px, data.crop_px))
     samples = PretrainingCrops(
         images,
@@ -54,7 +55,6 @@ def main(config):
     epoch_steps = max(1, math.ceil(len(images) / config.train.batch_size))
     steps = config.train.epochs * epoch_steps
     eval_every = config.train.eval_every or epoch_steps
-    mean, std = (torch.tensor(facts[key], device=device) for key in ("band_mean", "band_std"))
 
     # Network, optimiser, precision.
     memory_format = torch.channels_last if config.train.channels_last else torch.contiguous_format
@@ -79,6 +79,7 @@ def main(config):
         optimizer.load_state_dict(state["optimizer"])
         scaler.load_state_dict(state["scaler"])
         first_step, best, facts = state["step"], state["best"], state["data"]
+    mean, std = (torch.tensor(facts[key], device=device) for key in ("band_mean", "band_std"))
     ranks.barrier()
     if ranks.first:
         run_dir.mkdir(parents=True, exist_ok=True)
@@ -126,7 +127,7 @@ def main(config):
         evaluate_now = done % eval_every == 0 or done == steps
         if done % config.run.log_every == 0 or evaluate_now:
             record = recent.read(config.train.batch_size)
-            checkpoint.require_finite(record["loss"], mae if evaluate_now else None, run_dir, done)
+            checkpoint.require_finite(record, [mae] if evaluate_now else [], run_dir, done)
             log.write({"step": done, "kind": "train", "learning_rate": rate, **record})
 
         # Every eval_every steps: all ranks validate; rank 0 saves best.pt if it is one, resnet18.pt, then last.pt.

@@ -8,6 +8,7 @@ The same command goes on with a run that was stopped.
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -45,9 +46,10 @@ def main(config):
     description = train_tiles.described()
     adversarial, exemplars = config.adversarial, None
     if adversarial.weight:
-        own = not adversarial.exemplar_root  # regions are names of this tile set
+        pool = Path(adversarial.exemplar_root or config.data.root)
+        own = pool.resolve() == Path(config.data.root).resolve()  # regions are names of this tile set
         exemplars = Exemplars(
-            adversarial.exemplar_root or config.data.root,
+            pool,
             description,
             adversarial.exemplars,
             config.run.seed,
@@ -75,7 +77,9 @@ def main(config):
     # Networks, optimisers, precision.
     memory_format = torch.channels_last if config.train.channels_last else torch.contiguous_format
     classes = len(description.taxonomy.names)
-    segmenter, start_line = build_segmenter(config.model, description.bands, classes)
+    resumes = (run_dir / "last.pt").exists()
+    model = replace(config.model, init="none") if resumes else config.model
+    segmenter, start_line = build_segmenter(model, description.bands, classes)
     segmenter = segmenter.to(device, memory_format=memory_format)
     scored = segmenter  # what is validated and kept: the weights, or their moving average
     if config.train.average:
@@ -90,9 +94,16 @@ def main(config):
 
     # Resume: networks, optimisers, scaler, step, best score.
     first_step, best = 0, {"step": 0, "score": -1.0}
-    if (run_dir / "last.pt").exists():
+    facts = {**description.facts(), "tiles": len(train_tiles)}
+    if resumes:
         state = checkpoint.load(run_dir / "last.pt")
         check_resumable(state.get("config"), config, run_dir)
+        for key in ("bands", "classes", "tiles"):
+            if state["data"][key] != facts[key]:
+                raise ConfigError(
+                    f"{config.data.root} is another tile set than that of the run in {run_dir}: its {key} are "
+                    f"{facts[key]}, the run's {state['data'][key]}; choose another run.dir"
+                )
         segmenter.load_state_dict(state["segmenter"])
         optimizer.load_state_dict(state["optimizer"])
         scaler.load_state_dict(state["scaler"])
@@ -137,7 +148,7 @@ def main(config):
 
         # Segmenter: accumulate micro-batches. Eq. 1's N is the count of labels in the global batch, known before the
         # first backward: where regions lack labels, a mean of micro-batch means is not the batch mean.
-        labels = ranks.sum(torch.tensor(float(sum(b["count"] for b in micro_batches)), device=device)).clamp(min=1)
+        labels = ranks.sum(torch.full((), float(sum(b["count"] for b in micro_batches)), device=device)).clamp(min=1)
         segmenter.train()
         made_maps = []
         for i, batch in enumerate(micro_batches):
@@ -160,6 +171,7 @@ def main(config):
                 scaler.scale(total * ranks.world).backward()  # DDP averages over ranks; each term is already a share
             recent.add(**terms)
         scaler.step(optimizer)
+        scaler.update()
         optimizer.zero_grad(set_to_none=True)
 
         # Discriminator: made maps are detached; real and made share one forward.
@@ -181,8 +193,8 @@ def main(config):
                     recent.add(discriminator_hinge=loss / adversarial.steps)
                     recent.add(real_score=part * real_scores.mean(), made_score=part * made_scores.mean())
                 scaler.step(discriminator_optimizer)
+                scaler.update()
                 discriminator_optimizer.zero_grad(set_to_none=True)
-        scaler.update()
         recent.end_step()
         if config.train.average:
             averaged.update_parameters(segmenter)
@@ -193,7 +205,8 @@ def main(config):
         evaluate_now = done % eval_every == 0 or done == steps
         if log_now or evaluate_now:
             record = recent.read(config.train.batch_size)
-            checkpoint.require_finite(record["loss"], segmenter if evaluate_now else None, run_dir, done)
+            networks = [segmenter, *([discriminator] if adversarial.weight else [])]
+            checkpoint.require_finite(record, networks if evaluate_now else (), run_dir, done)
             if adversarial.weight and log_now:
                 record.update(probes)
             log.write({"step": done, "kind": "train", "learning_rate": rate, **record})
@@ -218,9 +231,9 @@ def main(config):
                 f"{'  best' if improved else ''}  {record['tiles_per_second']:.1f} tiles/s"
             )
             if ranks.first:
-                facts = {"step": done, "best": best, "config": flatten(config), "data": description.facts()}
+                about = {"step": done, "best": best, "config": flatten(config), "data": facts}
                 if improved:
-                    checkpoint.save(run_dir / "best.pt", {**facts, "segmenter": scored.state_dict()})
+                    checkpoint.save(run_dir / "best.pt", {**about, "segmenter": scored.state_dict()})
                 state = {"segmenter": segmenter.state_dict(), "optimizer": optimizer.state_dict()}
                 state["scaler"] = scaler.state_dict()
                 if config.train.average:
@@ -228,7 +241,7 @@ def main(config):
                 if adversarial.weight:
                     state["discriminator"] = discriminator.state_dict()
                     state["discriminator_optimizer"] = discriminator_optimizer.state_dict()
-                checkpoint.save(run_dir / "last.pt", {**facts, **state})
+                checkpoint.save(run_dir / "last.pt", {**about, **state})
             ranks.barrier()
             recent.restart_clock()
 
@@ -257,7 +270,10 @@ def appearance(index_map, exemplar, classes, adversarial):
 
 
 def probe_game(logits, terms, weight, temperature):
-    """Is the game alive? Gradient norms of the two terms at the logits, and the share of pixels that pass any."""
+    """Is the game alive? Gradient norms of the two terms at the logits, and the share of pixels that pass any.
+
+    Of one micro-batch on the first rank: compare the two norms with each other, not with those of other batch sizes.
+    """
     (region,) = torch.autograd.grad(terms["loss"], logits, retain_graph=True)
     (adversary,) = torch.autograd.grad(terms["segmenter_hinge"], logits, retain_graph=True)
     probs = (temperature * logits.detach()).softmax(dim=1)

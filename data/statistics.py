@@ -26,5 +26,6 @@ def band_statistics(paths):
     if not count:
         raise TileSetError(f"{paths[0]}: no pixel of these images holds anything but nodata")
     mean = total / count
-    std = np.sqrt(np.maximum(squares / count - mean**2, 1e-12))
+    std = np.sqrt(np.maximum(squares / count - mean**2, 0.0))
+    std[std < 1e-6] = 1.0  # images are divided by it: a constant band stays finite
     return tuple(mean.tolist()), tuple(std.tolist())

@@ -47,6 +47,8 @@ class TileSet:
         self.root = Path(root)
         self.description, rows = read_manifest(root)
         self.rows = chosen_rows(root, rows, split, regions, exclude_regions)
+        if self.description.tile_px < 32:
+            raise TileSetError(f"{root}: its tiles are {self.description.tile_px} px; the networks need 32 or more")
         self.limited = bool(regions or exclude_regions)
         for row in self.rows:
             missing = [kind for kind in needs if not row[kind] and not (kind == "low" and row["high"])]
@@ -65,12 +67,20 @@ class TileSet:
 
     def load_high(self, i):
         """Tile i's high-resolution label alone, (H, W) merged."""
-        return _merged(self.root / self.rows[i]["high"], self.description.taxonomy.high)[0]
+        path = self.root / self.rows[i]["high"]
+        return self._of_tile_size(_merged(path, self.description.taxonomy.high)[0], path)
+
+    def _of_tile_size(self, array, path):
+        size = self.description.tile_px
+        if array.shape[:2] != (size, size):
+            raise TileSetError(f"{path}: is {_size(array)} px, the tiles of this set {size} x {size}")
+        return array
 
     def load(self, i, high=True, low=True):
         """Tile i, its labels merged; what is not asked for, or not there, is None."""
         row, taxonomy = self.rows[i], self.description.taxonomy
         image, header = geotiff.read(self.root / row["image"])
+        self._of_tile_size(image, header.path)
         if image.shape[2] != self.description.bands:
             raise TileSetError(f"{header.path}: has {image.shape[2]} bands, the tile set {self.description.bands}")
         derive = low and not row["low"]

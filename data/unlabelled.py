@@ -17,37 +17,47 @@ from data.transforms import crop_draw, draw
 SUFFIXES = {".tif", ".tiff", ".png", ".jpg", ".jpeg"}
 
 
-class UnlabelledImages:
-    """The images of one split.
+def read_unlabelled(root, pattern="**/*", validation_share=0.05, regions=(), exclude_regions=()):
+    """-> (training, validation) UnlabelledImages of a tile set or of a bare folder.
 
-    root: a tile set (regions and exclude_regions choose among its tiles), or a bare folder, of which `pattern`, a glob,
-          admits the images and every 1 / validation_share-th of them is kept for the split validation
-    facts: {"name", "bands", "band_mean", "band_std"}
+    root: a tile set, of which `regions` and `exclude_regions` choose tiles; or a bare folder, of which `pattern`, a
+          glob, admits the images and every 1 / validation_share-th of them is kept for validation
     """
-
-    def __init__(self, root, split, pattern="**/*", validation_share=0.05, regions=(), exclude_regions=()):
-        root = Path(root)
-        if (root / "dataset.yaml").exists():
-            description, rows = read_manifest(root)
-            self.paths = [root / row["image"] for row in chosen_rows(root, rows, split, regions, exclude_regions)]
-            if regions or exclude_regions:  # an image of another region is not even counted
-                train = chosen_rows(root, rows, "train", regions, exclude_regions)
-                mean, std = band_statistics([root / row["image"] for row in train])
-                description = replace(description, band_mean=mean, band_std=std)
-            self.facts = description.facts()
-        else:
-            if not root.is_dir():
-                raise TileSetError(f"{root}: is no folder; data.root is a tile set or a folder of images")
+    root = Path(root)
+    if (root / "dataset.yaml").exists():
+        description, rows = read_manifest(root)
+        chosen = [chosen_rows(root, rows, split, regions, exclude_regions) for split in ("train", "validation")]
+        train, validation = ([root / row["image"] for row in rows] for rows in chosen)
+        if regions or exclude_regions:  # an image of another region is not even counted
+            mean, std = band_statistics(train)
+            description = replace(description, band_mean=mean, band_std=std)
+        facts = description.facts()
+    else:
+        if not root.is_dir():
+            raise TileSetError(f"{root}: is no folder; data.root is a tile set or a folder of images")
+        if regions or exclude_regions:
+            raise TileSetError(f"{root}: is a bare folder and has no regions; leave data.regions and the like empty")
+        try:
             found = sorted(p for p in root.glob(pattern) if p.suffix.lower() in SUFFIXES)
-            if len(found) < 2:
-                raise TileSetError(
-                    f"{root}: {len(found)} images (.tif, .png, .jpg) match data.images={pattern}; two are the least"
-                )
-            every = max(2, round(1 / validation_share))
-            kept = set(range(every // 2, len(found), every)) or {0}
-            self.paths = [p for i, p in enumerate(found) if (i in kept) == (split == "validation")]
-            mean, std = band_statistics([p for i, p in enumerate(found) if i not in kept])
-            self.facts = {"name": root.name, "bands": len(mean), "band_mean": list(mean), "band_std": list(std)}
+        except (ValueError, NotImplementedError):
+            raise TileSetError(f"data.images={pattern}: is no glob below {root}; as **/images/*") from None
+        if len(found) < 2:
+            raise TileSetError(
+                f"{root}: {len(found)} images (.tif, .png, .jpg) match data.images={pattern}; two are the least"
+            )
+        every = round(1 / validation_share)
+        validation = found[every // 2 :: every] or found[:1]
+        train = [path for path in found if path not in set(validation)]
+        mean, std = band_statistics(train)
+        facts = {"name": root.name, "bands": len(mean), "band_mean": list(mean), "band_std": list(std)}
+    return UnlabelledImages(train, facts), UnlabelledImages(validation, facts)
+
+
+class UnlabelledImages:
+    """Some images and what is common to them: facts {"name", "bands", "band_mean", "band_std"}."""
+
+    def __init__(self, paths, facts):
+        self.paths, self.facts = paths, facts
 
     def __len__(self):
         return len(self.paths)

@@ -79,8 +79,9 @@ def _imagenet():
     try:
         return ResNet18_Weights.IMAGENET1K_V1.get_state_dict(check_hash=True)
     except Exception as error:  # no network, no disk, a broken download: the mend is the same
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:100]
         raise InitError(
-            f"model.init=imagenet: torchvision could not fetch its weights ({str(error).splitlines()[0][:100]}); "
+            f"model.init=imagenet: torchvision could not fetch its weights ({reason}); "
             "download resnet18-f37072fd.pth where there is a network and give its path as model.init"
         ) from None
 

@@ -25,8 +25,3 @@ class Discriminator(nn.Module):
         for conv in self.convs:
             x = F.leaky_relu(conv(x), 0.2)
         return self.score(x)
-
-
-def receptive_field_px(layers):
-    """Side of the square of pixels that one score sees: 46 for 3 layers."""
-    return 4 + sum(3 * 2**i for i in range(1, layers + 1))

@@ -57,6 +57,7 @@ def pool_logits(logits, block_px, corners, grid):
     """
     height, width = grid[0] * block_px, grid[1] * block_px
     values = _at_least_float32(logits)
+    corners = [tuple(corner) for corner in corners]  # a loader that pins memory may have made lists of them
     if len(set(corners)) == 1:
         (top, left) = corners[0]
         values = values[..., top : top + height, left : left + width]

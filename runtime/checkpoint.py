@@ -1,5 +1,6 @@
 """Checkpoints: tensors and plain values, whole or not at all."""
 
+import contextlib
 import math
 import os
 import pickle
@@ -16,19 +17,19 @@ class TrainingError(Exception):
     """A run that cannot go on; one line."""
 
 
-def require_finite(loss, network, run_dir, step):
-    """Stop a run whose loss, or whose network if one is given, is not finite: it would spoil the checkpoint.
+def require_finite(record, networks, run_dir, step):
+    """Stop a run of which a recorded value, or a weight of the networks given, is not finite: it would spoil last.pt.
 
     raises: TrainingError, the same on every rank, since both are
     """
-    finite = math.isfinite(loss)
-    if network is not None:
+    finite = all(math.isfinite(value) for value in record.values())
+    for network in networks:
         finite = finite and bool(torch.stack([p.detach().isfinite().all() for p in network.parameters()]).all())
     if not finite:
         kept = "stays as last.pt" if (Path(run_dir) / "last.pt").exists() else "was not reached yet"
         raise TrainingError(
-            f"{run_dir}: the loss is not finite at step {step} ({loss}); the last good checkpoint {kept}; a lower "
-            "train.learning_rate is the first thing to try"
+            f"{run_dir}: the loss is not finite at step {step} ({record['loss']}); the last good checkpoint {kept}; "
+            "a lower train.learning_rate is the first thing to try"
         )
 
 
@@ -79,8 +80,9 @@ def remove_leftovers(folder):
 
 
 def _flush_folder(folder):
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with contextlib.suppress(OSError):  # some network file systems refuse; the file itself is on disk
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -54,13 +54,15 @@ class Ranks:
 
 def start(device="auto"):
     """Join the process group that torchrun announces, if any -> Ranks. device: auto, cpu, cuda or mps."""
-    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if device == "auto":
-        device = "cuda" if available["cuda"] else "mps" if available["mps"] else "cpu"
-    if not available[device]:
-        raise DeviceError(f"run.device={device}: there is no such device here; run.device=cpu always works")
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     local_rank = int(os.environ.get("LOCAL_RANK", 0))
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if device == "auto":  # several processes reduce over NCCL or gloo, which do not know MPS
+        device = "cuda" if available["cuda"] else "mps" if available["mps"] and world == 1 else "cpu"
+    if not available[device]:
+        raise DeviceError(f"run.device={device}: there is no such device here; run.device=cpu always works")
+    if device == "cuda" and local_rank >= torch.cuda.device_count():
+        raise DeviceError(f"there are {torch.cuda.device_count()} GPUs here; start at most as many processes")
     if device == "cuda":
         torch.cuda.set_device(local_rank)
     device = torch.device(device, local_rank if device == "cuda" else None)

@@ -30,8 +30,11 @@ class Logbook:
     def write(self, record):
         """record: {"step": int, "kind": str, name: value, ...} -> one line of log.jsonl."""
         if self.enabled:
-            with open(self.path, "a") as file:
-                file.write(json.dumps(record) + "\n")
+            try:
+                with open(self.path, "a") as file:
+                    file.write(json.dumps(record) + "\n")
+            except OSError as error:
+                raise OSError(error.errno, error.strerror, str(self.path)) from None  # a failed write names no file
 
     def say(self, text):
         """One line on the terminal, above a progress bar where there is one."""

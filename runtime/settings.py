@@ -55,10 +55,10 @@ def load_config(cls, path, overrides=()):
         key, equals, value = override.partition("=")
         if not equals:
             raise ConfigError(f"{override!r}: an override has the form section.key=value, as train.epochs=10")
-        try:
-            given[key] = yaml.safe_load(value) if value else ""
+        try:  # words stay as they were typed: 010 names a folder, not the number 8
+            given[key] = yaml.load(value, yaml.BaseLoader) if value.startswith("[") else value
         except yaml.YAMLError:
-            given[key] = value
+            raise ConfigError(f"command line: {override}: a list has the form [a, b]") from None
     return config_from_flat(cls, {**values, **_checked(cls, given, "command line")})
 
 
@@ -123,7 +123,7 @@ def _read_yaml(path):
         raise ConfigError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
     try:
         content = yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError) as error:
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
         line = getattr(getattr(error, "problem_mark", None), "line", None)
         where = "" if line is None else f" in line {line + 1}"
         raise ConfigError(f"{path}: is not valid YAML{where}") from None
@@ -166,8 +166,8 @@ def _convert(key, value, setting, where):
         return word
     try:
         if kind is bool:
-            if isinstance(value, bool):
-                return value
+            if isinstance(value, bool) or value in ("true", "false"):
+                return value in (True, "true")
             raise ValueError
         if isinstance(value, bool) or value is None or isinstance(value, (list, dict)):
             raise ValueError

@@ -50,6 +50,7 @@ def test_overrides_come_after_the_file_and_defaults_before(tmp_path):
         ("supervision: {min_coverage: 0}", ["min_coverage=0.0", "(0, 1]"]),
         ("model: {width: 15}", ["model.width=15", "even"]),
         ("model: {width: 32, init: imagenet}", ["imagenet", "model.width=64"]),
+        ("run: {seed: 2001-99-99}", ["not valid YAML"]),
         ("data: {dihedral: 3}", ["data.dihedral=3", "true or false"]),
         ("data: {gain: .nan}", ["data.gain=nan", "a number"]),
         ("[1, 2]", ["sections"]),
@@ -62,6 +63,18 @@ def test_a_wrong_setting_is_one_line_that_names_it(tmp_path, text, names):
         load_config(SegmenterConfig, written(tmp_path, text))
     message = str(caught.value)
     assert "\n" not in message and all(name in message for name in names), message
+
+
+def test_words_of_the_command_line_stay_as_they_were_typed(tmp_path):
+    more = ["run.dir=010", "run.name=12:30", "data.regions=[01,010]", "train.channels_last=false", "train.epochs=1e1"]
+    config = load_config(SegmenterConfig, written(tmp_path, "run: {seed: 1}"), more)
+    assert (config.run.dir, config.run.name, config.data.regions) == ("010", "12:30", ("01", "010"))
+    assert config.train.channels_last is False and config.train.epochs == 10
+
+
+def test_a_mask_that_leaves_nothing_to_see_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="mask_ratio=0.98"):
+        load_config(PretrainConfig, written(tmp_path, "data: {crop_px: 64}"), ["mae.mask_ratio=0.98"])
 
 
 def test_yaml_reads_a_bare_off_as_false_and_we_do_not(tmp_path):

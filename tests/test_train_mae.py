@@ -1,6 +1,7 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 import torch
 import torchvision
@@ -13,7 +14,7 @@ import train_mae
 from config import PretrainConfig
 from data.manifest import TileSetError
 from data.transforms import crop_draw, draw
-from data.unlabelled import PretrainingCrops, UnlabelledImages, ValidationCrops
+from data.unlabelled import PretrainingCrops, ValidationCrops, read_unlabelled
 from models.unet import UNet
 from runtime import checkpoint
 from runtime.settings import load_config
@@ -112,7 +113,7 @@ def folder(real, tmp_path_factory):
 
 
 def test_a_bare_folder_of_real_images_is_read_and_the_glob_keeps_masks_out(folder):
-    images, validation = (UnlabelledImages(folder, split, "images/*") for split in ("train", "validation"))
+    images, validation = read_unlabelled(folder, "images/*", 0.1)
     assert len(images) + len(validation) == 9 and len(validation) == 1
     assert {path.parent.name for path in images.paths} == {"images"}
     assert not set(images.paths) & set(validation.paths)
@@ -123,13 +124,13 @@ def test_a_bare_folder_of_real_images_is_read_and_the_glob_keeps_masks_out(folde
 
 
 def test_crops_are_of_one_size_differ_by_position_and_repeat_by_key(folder):
-    images = UnlabelledImages(folder, "train", "images/*")
+    images, validation = read_unlabelled(folder, "images/*", 0.1)
     samples = PretrainingCrops(images, 64, 16, min_area=0.2, batch_size=4, seed=0)
     first, again, other = samples[0, 1], samples[0, 1], samples[0, 2]
     assert first["image"].shape == (3, 64, 64) and first["noise"].shape == (16,)
     assert torch.equal(first["image"], again["image"]) and torch.equal(first["noise"], again["noise"])
     assert not torch.equal(first["noise"], other["noise"])
-    fixed = ValidationCrops(UnlabelledImages(folder, "validation", "images/*"), 64, 16)
+    fixed = ValidationCrops(validation, 64, 16)
     assert torch.equal(fixed[0]["noise"], fixed[0]["noise"])
 
 
@@ -141,18 +142,25 @@ def test_random_crops_lie_in_the_image_and_keep_to_area_and_sides():
 
 
 def test_regions_limit_the_images(tile_set):
-    everywhere = UnlabelledImages(tile_set, "train")
-    somewhere = UnlabelledImages(tile_set, "train", regions=("coast",))
-    elsewhere = UnlabelledImages(tile_set, "train", exclude_regions=("coast",))
+    everywhere, _ = read_unlabelled(tile_set)
+    somewhere, _ = read_unlabelled(tile_set, regions=("coast",))
+    elsewhere, _ = read_unlabelled(tile_set, exclude_regions=("coast",))
     assert len(somewhere) + len(elsewhere) == len(everywhere) and 0 < len(somewhere)
+    pixels = np.stack([somewhere.load(i).numpy() for i in range(len(somewhere))])
+    assert somewhere.facts["band_mean"] == pytest.approx(pixels.mean(axis=(0, 2, 3)).tolist())
+    assert somewhere.facts["band_mean"] != everywhere.facts["band_mean"]
     with pytest.raises(TileSetError, match="atlantis.*coast"):
-        UnlabelledImages(tile_set, "train", regions=("atlantis",))
+        read_unlabelled(tile_set, regions=("atlantis",))
 
 
 def test_bad_input_is_one_line_each(tile_set, mae_run, folder, tmp_path):
     assert "crop_px=96" in error_of("train_mae.py", *settings(tile_set, tmp_path / "a", "data.crop_px=96"))
     (tmp_path / "empty").mkdir()
     assert "0 images" in error_of("train_mae.py", *settings(tmp_path / "empty", tmp_path / "b"))
+    with pytest.raises(TileSetError, match="no glob"):
+        read_unlabelled(tmp_path / "empty", "/x/*")
+    with pytest.raises(TileSetError, match="no regions"):
+        read_unlabelled(tmp_path / "empty", regions=("coast",))
     four = tmp_path / "four"
     run_script("-m", "data.synthetic", four, "--tiles", 80, "--tile-px", 64, "--bands", 4)
     line = error_of("train_mae.py", *settings(four, mae_run, "train.epochs=2"))

@@ -6,9 +6,13 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 import torch
 from commands import ROOT, error_of, run_script
+
+from data import geotiff
+from data.tiles import TileSet
 
 SMALL = ["model.width=8", "train.batch_size=16", "train.learning_rate=1e-3", "train.precision=off", "run.log_every=2"]
 
@@ -74,6 +78,12 @@ def test_stop_and_resume_equals_straight_through_bit_for_bit(tile_set, agg_run, 
     assert ours["step"] == straight["step"] == 8
     assert_same_tensors(ours, straight)
     assert losses(run_dir) == losses(agg_run)
+
+
+def test_a_complete_run_is_not_trained_again(tile_set, agg_run):
+    before = (agg_run / "last.pt").stat().st_mtime_ns
+    run_script("train_seg.py", *settings(tile_set, agg_run, "train.epochs=2"))
+    assert (agg_run / "last.pt").stat().st_mtime_ns == before
 
 
 def test_epochs_may_grow(tile_set, tmp_path):
@@ -142,8 +152,6 @@ def test_bad_settings_are_one_line(tile_set, tmp_path, change, names):
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("damage", ["missing", "truncated", "code"])
 def test_a_bad_tile_is_named_in_one_line(tile_set, tmp_path, damage, workers):
-    from data import geotiff
-
     root = tmp_path / "set"
     shutil.copytree(tile_set, root)
     victim = sorted((root / "low").iterdir())[0] if damage == "code" else sorted((root / "images").iterdir())[0]
@@ -160,6 +168,40 @@ def test_a_bad_tile_is_named_in_one_line(tile_set, tmp_path, damage, workers):
         geotiff.write(victim, codes, transform=header.transform, epsg=header.epsg)
     line = error_of("train_seg.py", *settings(root, tmp_path / "run", f"data.workers={workers}"))
     assert victim.name in line and (damage != "code" or "77" in line)
+
+
+@pytest.mark.parametrize("part", ["images", "low", "high"])
+def test_sizes_that_disagree_are_one_line(tile_set, tmp_path, part):
+    root = tmp_path / "set"
+    shutil.copytree(tile_set, root)
+    for path in (root / part).iterdir():
+        array, header = geotiff.read(path)
+        geotiff.write(path, array[: -1 - len(array) // 4, : -1 - len(array) // 4], epsg=header.epsg)
+    labels = "high" if part == "high" else "low_regions"
+    line = error_of("train_seg.py", *settings(root, tmp_path / "run", f"supervision.labels={labels}"))
+    assert f"/{part}/" in line and "px" in line
+
+
+def test_another_tile_set_is_refused_on_resume(tile_set, agg_run, tmp_path):
+    root = tmp_path / "set"
+    shutil.copytree(tile_set, root)
+    text = (root / "dataset.yaml").read_text().replace("name: field", "name: meadow").replace(": field", ": meadow")
+    (root / "dataset.yaml").write_text(text)
+    line = error_of("train_seg.py", *settings(root, agg_run, "train.epochs=2"))
+    assert "classes" in line and "meadow" in line
+
+
+def test_a_run_directory_that_cannot_be_made_is_one_line(tile_set, tmp_path):
+    (tmp_path / "file").write_text("")
+    assert str(tmp_path / "file") in error_of("train_seg.py", *settings(tile_set, tmp_path / "file"))
+
+
+def test_statistics_follow_the_regions(tile_set):
+    tiles = TileSet(tile_set, "train", exclude_regions=("coast",))
+    pixels = np.concatenate([tiles.load(i).image.reshape(-1, 3) for i in range(len(tiles))]).astype(float)
+    described = tiles.described()
+    assert np.allclose(described.band_mean, pixels.mean(axis=0)) and np.allclose(described.band_std, pixels.std(axis=0))
+    assert TileSet(tile_set, "train").described().band_mean == tiles.description.band_mean
 
 
 def test_a_set_without_the_split_asked_for_is_one_line(tile_set, tmp_path):

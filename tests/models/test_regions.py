@@ -145,6 +145,14 @@ def test_mean_probs_is_the_log_of_a_probability():
     assert torch.allclose(log_probs, expected, atol=1e-6)
 
 
+def test_corners_may_come_as_lists_from_a_loader_that_pins_memory():
+    logits = torch.randn(2, CLASSES, 10, 10)
+    for corners in ([(0, 0), (0, 0)], [(0, 0), (2, 1)]):
+        assert torch.equal(
+            pool_logits(logits, 4, [list(c) for c in corners], (2, 2)), pool_logits(logits, 4, corners, (2, 2))
+        )
+
+
 def test_sums_are_float32_under_half_precision():
     logits = torch.full((1, 2, 30, 30), 80.0, dtype=torch.float16)
     assert (pool_logits(logits, 30, [(0, 0)], (1, 1)) == 72000).all()

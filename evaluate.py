@@ -22,6 +22,7 @@ from data.transforms import normalize
 from figures import color_image, color_labels, contact_sheet
 from metrics import confusion_matrix, scores
 from models import InitError, build_segmenter
+from models.epitomes import TableError, add_counts, load_table, super_resolve, table_from_counts
 from runtime import checkpoint, command, distributed
 from runtime.settings import ConfigError, config_from_flat
 
@@ -32,10 +33,12 @@ class ScoringError(Exception):
 
 def main(arguments):
     ranks = distributed.start(arguments.device)
-    needs = ("high", "low") if arguments.oracle else ("high",)
+    needs = ("high", "low") if arguments.oracle or arguments.lsr else ("high",)
     tiles = TileSet(arguments.data, arguments.split, arguments.regions, needs=needs)
     classes = tiles.description.classes()
     rows = [oracle_row(tiles, classes)] if arguments.oracle else []
+    if arguments.lsr:
+        rows.append(lsr_row(tiles, classes, arguments, ranks.device))
     methods = []
     for path in arguments.checkpoints:
         best = Path(path) / "best.pt" if Path(path).is_dir() else Path(path)
@@ -109,6 +112,40 @@ def oracle_row(tiles, classes):
     return {"name": "Oracle", **report(confusion, classes)}
 
 
+def lsr_row(tiles, classes, arguments, device):
+    """Self-Epitomic label super-resolution (ref. 20), tile by tile, from the image and its low-resolution codes.
+
+    p(l | code) is counted on the split heldout of the same regions, or read from --lsr-table. A code that heldout lacks
+    has its merged class for certain [paper silent; ours].
+    """
+    taxonomy = tiles.description.taxonomy
+    if arguments.lsr_table:
+        p_class = load_table(arguments.lsr_table, [c["name"] for c in classes])
+    else:
+        counts, heldout = {}, TileSet(arguments.data, "heldout", arguments.regions, needs=("high", "low"))
+        for i in range(len(heldout)):
+            high, codes = torch.from_numpy(heldout.load_high(i)), torch.from_numpy(heldout.low_codes(i))
+            add_counts(counts, high.long(), codes, len(classes))
+        derived = {c: c for c in range(len(classes))}
+        certain = {
+            code: [float(c == merged) for c in range(len(classes))]
+            for code, merged in (taxonomy.low if tiles.rows[0]["low"] else derived).items()
+        }
+        p_class = {**certain, **table_from_counts(counts)}
+    brightest = np.iinfo(tiles.description.dtype).max
+    confusion = torch.zeros(len(classes), len(classes), dtype=torch.int64)
+    for i in tqdm(range(len(tiles)), desc="Self-Epitomic LSR", disable=None, leave=False):
+        tile = tiles.load(i, low=False)
+        image = torch.from_numpy(tile.image.astype(np.float32) / brightest).permute(2, 0, 1).to(device)
+        codes = torch.from_numpy(tiles.low_codes(i)).to(device)
+        try:
+            labels, _ = super_resolve(image, codes, p_class, patches=arguments.lsr_patches)
+        except TableError as error:
+            raise ScoringError(f"{tiles.rows[i]['tile']}: {error}") from None
+        confusion += confusion_matrix(labels.cpu(), torch.from_numpy(tile.high), len(classes))
+    return {"name": "Self-Epitomic LSR", **report(confusion, classes)}
+
+
 def report(confusion, classes):
     result = scores(confusion)
     named = {c["name"]: s for c, s in zip(classes, result["per_class"], strict=True)}
@@ -152,20 +189,25 @@ def parse(argv=None):
     parser.add_argument("--split", default="test", help="train, validation, heldout, test or all (default: test)")
     parser.add_argument("--regions", type=lambda s: tuple(s.split(",")), default=(), metavar="A,B")
     parser.add_argument("--oracle", action="store_true", help="score the upsampled low-resolution label too")
+    parser.add_argument("--lsr", action="store_true", help="score Self-Epitomic label super-resolution too")
+    parser.add_argument("--lsr-patches", type=int, default=20_000, metavar="N", help="a tile (default: 20000)")
+    parser.add_argument("--lsr-table", metavar="YAML", help="p(l | code), as configs/tables/nlcd_low2high.yaml")
     parser.add_argument("--out", type=Path, metavar="JSON", help="write the scores here")
     parser.add_argument("--figure", type=Path, metavar="PNG", help="write a contact sheet like Fig. 6 here")
     parser.add_argument("--figure-tiles", type=int, default=6, metavar="N", help="its rows (default: 6)")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"), help="(default: auto)")
     arguments = parser.parse_args(argv)
-    if not arguments.checkpoints and not arguments.oracle:
-        parser.error("nothing to score: name a CHECKPOINT or --oracle")
+    if not (arguments.checkpoints or arguments.oracle or arguments.lsr):
+        parser.error("nothing to score: name a CHECKPOINT, --oracle or --lsr")
+    if arguments.lsr_patches < 1:
+        parser.error(f"--lsr-patches {arguments.lsr_patches}: must be 1 or more")
     if arguments.figure_tiles < 1:
         parser.error(f"--figure-tiles {arguments.figure_tiles}: must be 1 or more")
     if arguments.figure and arguments.figure.suffix.lower() != ".png":
         parser.error(f"--figure {arguments.figure}: must end in .png")
     if arguments.data is None:
         if not arguments.checkpoints:
-            parser.error("--oracle alone needs --data ROOT")
+            parser.error("--oracle and --lsr alone need --data ROOT")
         first = Path(arguments.checkpoints[0])
         saved = checkpoint.load(first / "best.pt" if first.is_dir() else first)
         arguments.data = saved.get("config", {}).get("data.root") or parser.error("--data ROOT is needed")
@@ -173,5 +215,5 @@ def parse(argv=None):
 
 
 if __name__ == "__main__":
-    errors = (ConfigError, ScoringError, InitError, checkpoint.CheckpointError, distributed.DeviceError)
+    errors = (ConfigError, ScoringError, TableError, InitError, checkpoint.CheckpointError, distributed.DeviceError)
     command.run(lambda: main(parse()), (*errors, *EXPECTED_ERRORS))

@@ -76,6 +76,19 @@ class TileSet:
             raise TileSetError(f"{path}: is {_size(array)} px, the tiles of this set {size} x {size}")
         return array
 
+    def low_codes(self, i):
+        """Tile i's low-resolution codes over each pixel, (H, W) int64: native where the set has a low label, merged
+        classes where it is derived from the high one."""
+        row, size = self.rows[i], (self.description.tile_px,) * 2
+        if not row["low"]:
+            return upsampled(self.load(i, high=False).cells, *size).astype(np.int64)
+        codes, header = geotiff.read(self.root / row["low"])
+        if codes.shape[:2] == size:
+            return codes[..., 0].astype(np.int64)
+        image, image_header = geotiff.read(self.root / row["image"])
+        cells = low_cells(codes[..., 0], header, image, image_header, self.description)
+        return upsampled(cells, *size).astype(np.int64)
+
     def load(self, i, high=True, low=True):
         """Tile i, its labels merged; what is not asked for, or not there, is None."""
         row, taxonomy = self.rows[i], self.description.taxonomy

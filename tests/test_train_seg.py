@@ -224,6 +224,18 @@ def test_evaluate_scores_checkpoints_and_the_oracle(tile_set, agg_run, tmp_path)
     assert f"{100 * oracle['miou']:.2f}" in printed and figure.stat().st_size > 1000
 
 
+def test_evaluate_scores_self_epitomic_lsr_by_counted_and_by_given_table(tile_set, tmp_path):
+    out, more = tmp_path / "scores.json", ["--lsr", "--lsr-patches", 60, "--data", tile_set]
+    run_script("evaluate.py", *more, "--out", out)
+    (counted,) = json.loads(out.read_text())["rows"]
+    run_script("evaluate.py", *more, "--out", out, "--lsr-table", "configs/tables/nlcd_low2high.yaml")
+    (given,) = json.loads(out.read_text())["rows"]
+    assert counted["name"] == given["name"] == "Self-Epitomic LSR"
+    assert sum(map(sum, counted["confusion"])) == 64 * 64 * 4 and counted["accuracy"] > 0.4
+    assert "nothing to score" in run_script("evaluate.py", status=2)
+    assert "no_such.yaml" in error_of("evaluate.py", *more, "--lsr-table", "no_such.yaml")
+
+
 def test_evaluate_refuses_what_does_not_fit(tile_set, agg_run, tmp_path):
     other = tmp_path / "four_bands"
     run_script("-m", "data.synthetic", other, "--tiles", 80, "--tile-px", 64, "--bands", 4)

@@ -1,6 +1,7 @@
 """The paper's tables and figures, row by row.
 
     python reproduce.py demo                                   # made-up landscapes, two CPU cores, minutes
+    python reproduce.py table2 --data tiles --configs configs/low2high --seeds 3
     python reproduce.py figure5 --data tiles --configs configs/low2high --exemplars 10,100,1000 --out runs/figure5
     python reproduce.py table3 --data tiles --configs configs/low2high --leave-out va --auxiliary usa --other milwaukee
 
@@ -10,6 +11,7 @@ what was stopped goes on.
 
 import argparse
 import json
+import math
 import shlex
 import statistics
 import subprocess
@@ -64,32 +66,74 @@ class StepError(Exception):
 
 
 def demo(arguments):
-    """Oracle, Low, Agg, Agg+App, Ours and High on made-up landscapes, or on the tile set that --data names."""
-    out = arguments.out
-    root = arguments.data or out / "tiles"
+    """Every row of Tables 1 and 2 but Self-Epitomic LSR, on made-up landscapes or the tile set that --data names."""
+    root = arguments.data or arguments.out / "tiles"
     if not (root / "dataset.yaml").exists():
         run("-m", "data.synthetic", root)
-    results, minutes = [], {}
+    minutes = train_and_score(arguments, root, CONFIGS, "--oracle")
+    print("minutes of training: " + ", ".join(f"{name} {spent:.1f}" for name, spent in minutes.items()))
+    print(f"contact sheet (Fig. 6): {arguments.out / 'figure6-0.png'}")
+
+
+def table1(arguments):
+    """The baselines: Oracle, Self-Epitomic LSR, Low, High."""
+    train_and_score(arguments, needed(arguments.data, "table1"), ("Low", "High"), "--oracle", "--lsr")
+
+
+def table2(arguments):
+    """The ablation, and the share of the gap from Low to High that each row closes."""
+    train_and_score(arguments, needed(arguments.data, "table2"), CONFIGS)
+
+
+def train_and_score(arguments, root, names, *flags):
+    """Train rows for each seed, score them, print and write their table -> {row: minutes of training of seed 0}."""
+    out, results, minutes = arguments.out, [], {}
     for seed in range(arguments.seeds):
         runs = []
-        for name, config in CONFIGS.items():
+        for name in names:
             started, more = time.perf_counter(), ()
             if name == "Ours":
                 more = [pretrain(arguments, "mae.yaml", arguments.auxiliary or root, out / f"mae-{seed}", seed)]
-            runs.append(train(arguments, config, root, out / f"{Path(config).stem}-{seed}", seed, *more))
+            runs.append(train(arguments, CONFIGS[name], root, out / f"{Path(CONFIGS[name]).stem}-{seed}", seed, *more))
             minutes.setdefault(name, (time.perf_counter() - started) / 60)
-        results.append(score(runs, root, out, seed, "--oracle"))
+        results.append(score(runs, root, out, seed, *flags))
     print(f"\nOurs on {root}, test split; the paper's on Low2High. Percent.")
     print(table(results))
-    print("minutes of training: " + ", ".join(f"{name} {spent:.1f}" for name, spent in minutes.items()))
-    print(f"contact sheet (Fig. 6): {out / 'figure6-0.png'}; scores of each class: {out / 'scores-0.json'}")
+    print("\n".join(gap_closed(results)))
+    (out / f"{arguments.what}.md").write_text(markdown(results))
+    print(f"Markdown: {out / arguments.what}.md; scores of each class: {out / 'scores-0.json'}")
+    return minutes
+
+
+def gap_closed(results):
+    """Lines: the share of the mIoU gap from Low to High that each row between them closes.
+
+    Undefined where the gap is not twice its spread over seeds, or there is but one seed.
+    """
+    miou = {rows[0]["name"]: [row["miou"] for row in rows] for rows in zip(*results, strict=True)}
+    if not {"Low", "High"} <= miou.keys() or len(results) < 2:
+        return []
+    gaps = [high - low for low, high in zip(miou["Low"], miou["High"], strict=True)]
+    gap, lines = statistics.mean(gaps), [f"gap in mIoU from Low to High: {mean_and_spread(gaps)}"]
+    paper_low, paper_high = PAPER["Low"][2], PAPER["High"][2]
+    for name in [name for name in miou if name not in ("Oracle", "Self-Epitomic LSR", "Low", "High")]:
+        share = "undefined"
+        if gap > 2 * statistics.stdev(gaps):
+            share = f"{100 * (statistics.mean(miou[name]) - statistics.mean(miou['Low'])) / gap:.1f} %"
+        paper = 100 * (PAPER[name][2] - paper_low) / (paper_high - paper_low) if name in PAPER else math.nan
+        lines.append(f"{name} closes {share} of it (paper: {paper:.1f} %)")
+    return lines
+
+
+def needed(root, what):
+    if root is None:
+        raise StepError(f"{what} needs --data ROOT, a tile set")
+    return root
 
 
 def figure5(arguments):
     """Test macro F1 of Agg+App against the number of exemplars, without pretraining; Low is the line to beat."""
-    if not arguments.data:
-        raise StepError("figure5 needs --data ROOT, a tile set with a heldout split")
-    out, root = arguments.out, arguments.data
+    out, root = arguments.out, needed(arguments.data, "figure5")
     curve, low = {}, []
     for seed in range(arguments.seeds):
         runs = [train(arguments, "low.yaml", root, out / f"low-{seed}", seed, "run.name=Low")]
@@ -201,6 +245,18 @@ def table(results):
     return "\n".join(lines)
 
 
+def markdown(results):
+    """The table as Markdown, ours beside the paper's."""
+    titles = [*SCORES.values(), *(f"paper: {title}" for title in SCORES.values())]
+    lines = ["| | " + " | ".join(titles) + " |", "|---" * (1 + len(titles)) + "|"]
+    for rows in zip(*results, strict=True):
+        name = rows[0]["name"]
+        ours = [mean_and_spread([row[key] for row in rows]) for key in SCORES]
+        paper = [f"{value:.2f}" for value in PAPER.get(name, ())] or [""] * 3
+        lines.append(f"| {name} | " + " | ".join([*ours, *paper]) + " |")
+    return "\n".join(lines) + "\n"
+
+
 def mean_and_spread(values):
     """Percent: the mean, and over several seeds the sample standard deviation."""
     text = f"{100 * statistics.mean(values):.2f}"
@@ -223,9 +279,12 @@ def numbers(text):
     return values
 
 
+COMMANDS = {"demo": demo, "table1": table1, "table2": table2, "table3": table3, "figure5": figure5}
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("demo", "figure5", "table3"))
+    parser.add_argument("what", choices=tuple(COMMANDS))
     parser.add_argument("--data", type=Path, metavar="ROOT", help="tile set; default of demo: made-up landscapes")
     parser.add_argument("--configs", type=Path, default=Path("configs/demo"), metavar="DIR", help="one file a row")
     parser.add_argument("--out", type=Path, metavar="DIR", help="default: runs/demo, runs/figure5")
@@ -247,7 +306,7 @@ def main():
         if (value := getattr(arguments, key)) and value != parser.get_default(key):
             setattr(arguments, key, value.absolute())
     try:
-        {"demo": demo, "figure5": figure5, "table3": table3}[arguments.what](arguments)
+        COMMANDS[arguments.what](arguments)
     except (StepError, PlotError, TileSetError, ConfigError) as error:
         parser.exit(2, f"{error}\n")
 

@@ -6,7 +6,7 @@ from commands import run_script
 from PIL import Image
 
 import figures
-from reproduce import mean_and_spread, numbers, table
+from reproduce import gap_closed, mean_and_spread, numbers, table
 
 FAST = ["train.epochs=1", "model.width=8", "data.workers=0"]
 
@@ -19,6 +19,7 @@ def test_the_demo_prints_a_row_for_each_method_with_the_papers_beside_it(tile_se
     for row, paper in zip(rows, ("60.28", "64.25", "62.52", "69.84", "71.69", "83.59"), strict=True):
         assert f"{100 * row['miou']:.2f}" in lines[row["name"]] and paper in lines[row["name"]]
     assert Image.open(tmp_path / "figure6-0.png").width > 6 * 64
+    assert (tmp_path / "demo.md").read_text().count("\n") == 2 + len(rows)
 
 
 def test_figure5_writes_numbers_and_a_curve(tile_set, tmp_path):
@@ -66,6 +67,17 @@ def test_several_seeds_give_mean_and_sample_deviation():
     rows = [[{"name": "Low", "accuracy": a, "macro_f1": a, "miou": a}] for a in (0.5, 0.7)]
     assert "60.00 +- 14.14" in table(rows) and "64.25" in table(rows)
     assert numbers("40,4,4") == [4, 40]
+
+
+def test_the_share_of_the_gap_is_undefined_where_seeds_spread_wider():
+    def seeds(*mious):
+        return [[{"name": n, "miou": m} for n, m in zip(("Low", "Agg+App", "High"), row, strict=True)] for row in mious]
+
+    clear = gap_closed(seeds((0.50, 0.53, 0.60), (0.50, 0.52, 0.61)))
+    assert clear[0] == "gap in mIoU from Low to High: 10.50 +- 0.71"
+    assert clear[1] == "Agg+App closes 23.8 % of it (paper: 28.9 %)"
+    assert "undefined" in gap_closed(seeds((0.5, 0.5, 0.6), (0.5, 0.5, 0.4)))[1]
+    assert gap_closed(seeds((0.5, 0.5, 0.6))) == []
 
 
 def test_a_short_run_of_high_beats_the_majority_class(tile_set, tmp_path):

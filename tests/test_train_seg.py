@@ -96,14 +96,14 @@ def test_epochs_may_grow(tile_set, tmp_path):
     assert_same_tensors(*(torch.load(d / "last.pt", weights_only=True) for d in (run_dir, whole)))
 
 
-@pytest.mark.parametrize("labels", ["low_regions", "low_upsampled", "high"])
+@pytest.mark.parametrize("labels", ["low_regions", "high"])
 def test_two_processes_equal_one(tile_set, tmp_path, labels):
     more = ["train.epochs=1", f"supervision.labels={labels}", "train.batch_size=20", "data.workers=0"]
     states = []
     for processes, micro_batch in ((1, 0), (2, 5)):
         run_dir = tmp_path / str(processes)
         command = settings(tile_set, run_dir, *more, f"train.micro_batch={micro_batch}")
-        launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"] if processes == 2 else []
         run_script(*launcher, "tests/two_processes.py", *command, PYTHONPATH=str(ROOT))
         states.append(torch.load(run_dir / "last.pt", weights_only=True))
     assert states[0]["step"] == 3
@@ -149,8 +149,7 @@ def test_bad_settings_are_one_line(tile_set, tmp_path, change, names):
     assert all(name in line for name in names), line
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("damage", ["missing", "truncated", "code"])
+@pytest.mark.parametrize("damage, workers", [("missing", 0), ("truncated", 2), ("code", 2)])
 def test_a_bad_tile_is_named_in_one_line(tile_set, tmp_path, damage, workers):
     root = tmp_path / "set"
     shutil.copytree(tile_set, root)

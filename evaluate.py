@@ -7,24 +7,21 @@ A run's folder stands for its best.pt. The last.pt beside it is scored too and g
 
 import argparse
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from config import SegmenterConfig
 from data.cells import filled, upsampled
 from data.loading import EXPECTED_ERRORS, scoring_batches, to_device
 from data.tiles import ScoringTiles, TileSet
-from data.transforms import normalize
 from figures import color_image, color_labels, contact_sheet
 from metrics import confusion_matrix, scores
-from models import InitError, build_segmenter
 from models.epitomes import TableError, add_counts, load_table, super_resolve, table_from_counts
 from runtime import checkpoint, command, distributed
-from runtime.settings import ConfigError, config_from_flat
+from runtime.settings import ConfigError
+from trained import checkpoint_path, load_trained
 
 
 class ScoringError(Exception):
@@ -41,15 +38,14 @@ def main(arguments):
         rows.append(lsr_row(tiles, classes, arguments, ranks.device))
     methods = []
     for path in arguments.checkpoints:
-        best = Path(path) / "best.pt" if Path(path).is_dir() else Path(path)
-        name, segmenter = load_segmenter(best, tiles.description, ranks.device)
-        row = {"name": name, **score(segmenter, tiles, classes, ranks, name), "checkpoint": str(best)}
+        best = checkpoint_path(path)
+        segmenter = load_for(tiles, best, ranks.device)
+        row = {"name": segmenter.name, **score(segmenter, tiles, classes, ranks), "checkpoint": str(best)}
         last = best.with_name("last.pt")
         if best.name == "best.pt" and last.exists():
-            _, final = load_segmenter(last, tiles.description, ranks.device)
-            row["last"] = score(final, tiles, classes, ranks, f"{name}, last")
+            row["last"] = score(load_for(tiles, last, ranks.device), tiles, classes, ranks)
         rows.append(row)
-        methods.append((name, segmenter))
+        methods.append(segmenter)
     result = {"data": str(arguments.data), "split": arguments.split, "rows": rows}
     if not ranks.first:
         return result
@@ -62,40 +58,25 @@ def main(arguments):
     return result
 
 
-def load_segmenter(path, description, device):
-    """-> (row name, network that takes stored pixels). Band statistics and classes are the checkpoint's own.
-
-    raises: ScoringError if its bands or classes are not those of the tile set
-    """
-    state = checkpoint.load(path)
-    try:
-        config, facts = config_from_flat(SegmenterConfig, state["config"]), state["data"]
-        names, weights = [c["name"] for c in facts["classes"]], state["segmenter"]
-        if config.train.average and "averaged" in state:  # of last.pt; best.pt holds the average alone
-            start = "module."
-            weights = {key[len(start) :]: w for key, w in state["averaged"].items() if key.startswith(start)}
-    except (KeyError, TypeError):
-        raise checkpoint.CheckpointError(f"{path}: is not a checkpoint of train_seg.py") from None
-    if facts["bands"] != description.bands:
-        raise ScoringError(f"{path}: was trained on {facts['bands']} bands, the tile set has {description.bands}")
+def load_for(tiles, path, device):
+    """-> Trained. raises: ScoringError if its bands or classes are not those of the tile set"""
+    trained, description = load_trained(path, device), tiles.description
+    if trained.facts["bands"] != description.bands:
+        bands = trained.facts["bands"]
+        raise ScoringError(f"{path}: was trained on {bands} bands, the tile set has {description.bands}")
+    names = [c["name"] for c in trained.facts["classes"]]
     if names != list(description.taxonomy.names):
         raise ScoringError(f"{path}: knows the classes {names}, the tile set {list(description.taxonomy.names)}")
-    segmenter, _ = build_segmenter(replace(config.model, init="none"), facts["bands"], len(names))
-    try:
-        segmenter.load_state_dict(weights)
-    except RuntimeError as error:
-        raise checkpoint.CheckpointError(f"{path}: {str(error).splitlines()[-1].strip()}") from None
-    segmenter = segmenter.to(device).eval()
-    mean, std = (torch.tensor(facts[key], device=device) for key in ("band_mean", "band_std"))
-    return config.run.name or path.parent.name, lambda images: segmenter(normalize(images, mean, std))
+    return trained
 
 
 @torch.no_grad()
-def score(segmenter, tiles, classes, ranks, name):
+def score(segmenter, tiles, classes, ranks):
     """Scores of one network: a single confusion matrix over every pixel with a high label, summed over ranks."""
     confusion = torch.zeros(len(classes), len(classes), dtype=torch.int64, device=ranks.device)
     batches = scoring_batches(ScoringTiles(tiles, "high", 1.0), 4, ranks.rank, ranks.world, workers=0)
-    for batch in tqdm(batches, total=-(-len(tiles) // (4 * ranks.world)), desc=name, disable=None, leave=False):
+    total = -(-len(tiles) // (4 * ranks.world))
+    for batch in tqdm(batches, total=total, desc=segmenter.name, disable=None, leave=False):
         batch = to_device(batch, ranks.device)
         predicted = segmenter(batch["image"]).argmax(dim=1)
         confusion += confusion_matrix(predicted, batch["labels"], len(classes))
@@ -174,11 +155,11 @@ def figure6(path, methods, tiles, classes, device, count):
         tile = tiles.load(int(i))
         image = torch.from_numpy(tile.image.astype(np.int32)).permute(2, 0, 1)[None].to(device)
         row = [color_image(tile.image), color_labels(tile.high, classes)]
-        row += [color_labels(s(image).argmax(dim=1)[0].cpu().numpy(), classes) for _, s in methods]
+        row += [color_labels(s(image).argmax(dim=1)[0].cpu().numpy(), classes) for s in methods]
         if tile.cells is not None:
             row.append(color_labels(upsampled(tile.cells, *tile.high.shape), classes))
         rows.append(row)
-    titles = ["image", "high label", *(name for name, _ in methods), "low label"][: len(rows[0])]
+    titles = ["image", "high label", *(s.name for s in methods), "low label"][: len(rows[0])]
     contact_sheet(path, titles, rows, classes)
 
 
@@ -208,12 +189,11 @@ def parse(argv=None):
     if arguments.data is None:
         if not arguments.checkpoints:
             parser.error("--oracle and --lsr alone need --data ROOT")
-        first = Path(arguments.checkpoints[0])
-        saved = checkpoint.load(first / "best.pt" if first.is_dir() else first)
+        saved = checkpoint.load(checkpoint_path(arguments.checkpoints[0]))
         arguments.data = saved.get("config", {}).get("data.root") or parser.error("--data ROOT is needed")
     return arguments
 
 
 if __name__ == "__main__":
-    errors = (ConfigError, ScoringError, TableError, InitError, checkpoint.CheckpointError, distributed.DeviceError)
+    errors = (ConfigError, ScoringError, TableError, checkpoint.CheckpointError, distributed.DeviceError)
     command.run(lambda: main(parse()), (*errors, *EXPECTED_ERRORS))

@@ -182,7 +182,7 @@ def table3(arguments):
         if arguments.auxiliary:
             sources["auxiliary"] = ("mae_usa.yaml", arguments.auxiliary, [])
         for source, (config, images, more) in sources.items():
-            init = pretrain(arguments, config, images, out / f"mae-{source.replace(' ', '_')}-{seed}", seed, *more)
+            init = pretrain(arguments, config, images, out / f"mae-{source}-{seed}", seed, *more)
             runs[source] = train(arguments, "ours.yaml", root, out / f"{source}-{seed}", seed, limit, init)
         for test, words in tests.items():
             scores = out / f"scores-{test.replace(' ', '_')}-{seed}.json"

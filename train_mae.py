@@ -25,7 +25,7 @@ from runtime import checkpoint, command, distributed
 from runtime.checkpoint import TrainingError
 from runtime.logbook import Logbook, Recent
 from runtime.schedule import learning_rate
-from runtime.settings import ConfigError, check_resumable, flatten, from_command_line, to_yaml
+from runtime.settings import ConfigError, check_resumable, flatten, from_command_line
 
 FIGURE_IMAGES = 6
 
@@ -81,11 +81,7 @@ def main(config):
         first_step, best, facts = state["step"], state["best"], state["data"]
     mean, std = (torch.tensor(facts[key], device=device) for key in ("band_mean", "band_std"))
     ranks.barrier()
-    if ranks.first:
-        run_dir.mkdir(parents=True, exist_ok=True)
-        checkpoint.remove_leftovers(run_dir)
-        (run_dir / "config.yaml").write_text(to_yaml(config))
-    log = Logbook(run_dir, first_step, enabled=ranks.first)
+    log = Logbook(run_dir, config, first_step, enabled=ranks.first)
     log.say(
         f"{run_dir}: {len(images)} training and {len(validation_images)} validation images of {facts['name']}, "
         f"{steps} steps of {config.train.batch_size}; {sum(p.numel() for p in mae.parameters()):,} weights; "

@@ -28,7 +28,7 @@ from runtime import checkpoint, command, distributed
 from runtime.checkpoint import TrainingError
 from runtime.logbook import Logbook, Recent
 from runtime.schedule import learning_rate
-from runtime.settings import ConfigError, check_resumable, flatten, from_command_line, to_yaml
+from runtime.settings import ConfigError, check_resumable, flatten, from_command_line
 
 
 def main(config):
@@ -114,11 +114,7 @@ def main(config):
             discriminator.load_state_dict(state["discriminator"])
             discriminator_optimizer.load_state_dict(state["discriminator_optimizer"])
     ranks.barrier()
-    if ranks.first:
-        run_dir.mkdir(parents=True, exist_ok=True)
-        checkpoint.remove_leftovers(run_dir)
-        (run_dir / "config.yaml").write_text(to_yaml(config))
-    log = Logbook(run_dir, first_step, enabled=ranks.first)
+    log = Logbook(run_dir, config, first_step, enabled=ranks.first)
     log.say(
         f"{run_dir}: {len(train_tiles)} training and {len(validation_tiles)} validation tiles of {description.name}, "
         f"{steps} steps of {config.train.batch_size}; {sum(p.numel() for p in segmenter.parameters()):,} weights, "

@@ -99,9 +99,7 @@ class TileSet:
         derive = low and not row["low"]
         classes = None
         if row["high"] and (high or derive):
-            classes = _merged(self.root / row["high"], taxonomy.high)[0]
-            if classes.shape != image.shape[:2]:
-                raise TileSetError(f"{self.root / row['high']}: is {_size(classes)} px, its image {_size(image)}")
+            classes = self.load_high(i)
         cells = None
         if low and row["low"]:
             cells = low_cells(*_merged(self.root / row["low"], taxonomy.low), image, header, self.description)

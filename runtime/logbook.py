@@ -8,18 +8,25 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from runtime import checkpoint
+from runtime.settings import to_yaml
+
 
 class Logbook:
-    """Append records to RUN/log.jsonl. On resume the file is cut back to the records up to `step`.
+    """Open a run's folder, with its config.yaml, and append records to its log.jsonl. On resume the log is cut back to
+    the records up to `step`, and what a broken-off save left behind is deleted.
 
     enabled: False on all ranks but the first, which alone writes and prints
     """
 
-    def __init__(self, run_dir, step=0, enabled=True):
+    def __init__(self, run_dir, config, step=0, enabled=True):
         self.enabled = enabled
         self.path = Path(run_dir) / "log.jsonl"
         if not enabled:
             return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        checkpoint.remove_leftovers(run_dir)
+        (self.path.parent / "config.yaml").write_text(to_yaml(config))
         kept = []
         if self.path.exists() and step > 0:
             kept = [line for line in self.path.read_text().splitlines() if _step_of(line) <= step]

@@ -2,6 +2,7 @@
 import pytest
 import torch
 
+from config import SegmenterConfig
 from runtime import checkpoint
 from runtime.logbook import Logbook
 
@@ -61,16 +62,16 @@ def test_what_is_no_checkpoint_is_refused_in_one_line(tmp_path, damage, capsys):
 
 
 def test_the_log_is_cut_back_to_the_checkpoints_step(tmp_path):
-    log = Logbook(tmp_path)
+    log = Logbook(tmp_path, SegmenterConfig())
     for step in (10, 20, 30):
         log.write({"step": step, "kind": "train"})
     with open(log.path, "a") as file:
         file.write('{"step": 5, "ki')  # a kill in the middle of a line
-    Logbook(tmp_path, step=20)
+    Logbook(tmp_path, SegmenterConfig(), step=20)
     assert [line[:10] for line in log.path.read_text().splitlines()] == ['{"step": 1', '{"step": 2']
 
 
 def test_a_fresh_run_starts_a_fresh_log(tmp_path):
     (tmp_path / "log.jsonl").write_text('{"step": 1}\n')
-    Logbook(tmp_path)
+    Logbook(tmp_path, SegmenterConfig())
     assert (tmp_path / "log.jsonl").read_text() == ""

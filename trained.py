@@ -1,0 +1,58 @@
+"""A trained segmenter from its checkpoint: what evaluate.py scores and predict.py maps with."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from config import SegmenterConfig
+from data.transforms import normalize
+from models import UNet, build_segmenter
+from runtime.checkpoint import CheckpointError, load
+from runtime.settings import ConfigError, config_from_flat
+
+
+@dataclass(frozen=True)
+class Trained:
+    """name: the row's name in tables; facts: what the checkpoint says of its data, as data.manifest wrote it."""
+
+    name: str
+    facts: dict
+    segmenter: UNet
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __call__(self, images):
+        """(B, K, H, W) stored pixels -> (B, C, H, W) logits, by the checkpoint's own band statistics."""
+        return self.segmenter(normalize(images, self.mean, self.std))
+
+
+def checkpoint_path(path):
+    """A run's folder stands for its best.pt."""
+    return Path(path) / "best.pt" if Path(path).is_dir() else Path(path)
+
+
+def load_trained(path, device):
+    """-> Trained, in eval mode on the device; of last.pt, the averaged weights where the run kept an average.
+
+    raises: CheckpointError, one line, for anything but a checkpoint of train_seg.py
+    """
+    state = load(path)
+    try:
+        config, facts = config_from_flat(SegmenterConfig, state["config"]), state["data"]
+        weights, classes, bands = state["segmenter"], len(facts["classes"]), facts["bands"]
+        if config.train.average and "averaged" in state:  # of last.pt; best.pt holds the average alone
+            start = "module."
+            weights = {key[len(start) :]: w for key, w in state["averaged"].items() if key.startswith(start)}
+        mean, std = (torch.tensor(facts[key], dtype=torch.float32, device=device) for key in ("band_mean", "band_std"))
+        segmenter, _ = build_segmenter(replace(config.model, init="none"), bands, classes)
+        if mean.shape != (bands,) or std.shape != (bands,):
+            raise ValueError
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, ConfigError):
+        raise CheckpointError(f"{path}: is not a checkpoint of train_seg.py") from None
+    try:
+        segmenter.load_state_dict(weights)
+    except (RuntimeError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path}: {str(error).splitlines()[-1].strip()}") from None
+    name = config.run.name or Path(path).parent.name
+    return Trained(name, facts, segmenter.to(device).eval(), mean, std)

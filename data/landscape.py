@@ -1,17 +1,33 @@
 """Made-up aerial images at 1 m and their land cover: what data/synthetic.py makes tiles of.
 
-Shapes are painted on a map of materials, so the label is exact. Light comes after: trees and roofs cast shadows, and
-each landscape has its sun, season and haze, so that a colour alone does not tell the class.
+Shapes are painted on a map of materials, so the label is exact; data/town.py paints what people build. Light comes
+after: trees and roofs cast shadows, and each landscape has its sun, season and haze, so that a colour alone does not
+tell the class.
 """
 
-import itertools
 import math
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-WATER, TREE, GRASS, BARREN, BUILT, ROAD = 1, 2, 3, 4, 5, 6  # Chesapeake land cover
+from data.town import (
+    BARREN,
+    BUILT,
+    GRASS,
+    GRAVEL,
+    LAWNS,
+    PAVING,
+    ROAD,
+    SAND,
+    TREE,
+    WATER,
+    Frame,
+    Ground,
+    paint_farm,
+    paint_town,
+    pick,
+)
 
 
 @dataclass(frozen=True)
@@ -40,14 +56,6 @@ FIELDS = [
     (98, 128, 66, 178), (112, 132, 74, 165), (134, 140, 86, 148), (156, 150, 96, 140), (188, 164, 108, 146),
     (86, 122, 62, 172), (140, 110, 78, 102), (116, 90, 66, 82), (176, 150, 114, 142), (146, 130, 88, 118),
 ]  # fmt: skip
-LAWNS = [(98, 126, 68, 170), (112, 132, 76, 160), (136, 136, 88, 142), (88, 116, 60, 165)]
-ROOFS = [
-    (122, 120, 122, 106), (96, 94, 98, 76), (166, 154, 140, 142), (150, 102, 86, 122), (206, 204, 202, 190),
-    (104, 116, 112, 108), (112, 122, 138, 112), (140, 134, 128, 120),
-]  # fmt: skip
-PAVING = [(120, 120, 124, 98), (150, 149, 148, 128), (184, 181, 174, 166), (104, 104, 110, 80)]
-GRAVEL, SAND, EARTH = (178, 166, 146, 158), (200, 184, 152, 184), (166, 138, 110, 142)
-CARS = [(225, 225, 225, 215), (40, 42, 46, 40), (120, 124, 130, 110), (130, 50, 45, 90), (60, 75, 110, 60)]
 WATERS = [
     (34, 46, 48, 10), (40, 54, 58, 11), (46, 68, 74, 12), (52, 74, 80, 14), (62, 84, 84, 16), (84, 94, 78, 24),
     (62, 78, 58, 30),
@@ -63,65 +71,13 @@ SEASONS = [
 ]
 
 
-class _Frame:
-    """Rotated and gently bent axes (u, v), in metres: fields, streets and houses follow them."""
-
-    def __init__(self, rng, size_px, bend_m):
-        angle = rng.uniform(0, math.pi)
-        self.centre, self.cos, self.sin = size_px / 2, math.cos(angle), math.sin(angle)
-        self.bend_m, self.phase, self.length_m = bend_m, rng.uniform(0, 2 * math.pi, 2), rng.uniform(25, 50)
-
-    def bend(self, u, v):
-        return tuple(self.bend_m * np.sin(w / self.length_m + p) for w, p in zip((v, u), self.phase, strict=True))
-
-    def to_image(self, points):
-        u, v = np.asarray(points, float).T
-        du, dv = self.bend(u, v)
-        u, v = u + du, v + dv
-        return np.stack([self.cos * u - self.sin * v, self.sin * u + self.cos * v], 1) + self.centre
-
-    def box(self, u0, v0, u1, v1):
-        return self.to_image([(u0, v0), (u1, v0), (u1, v1), (u0, v1)])
-
-    def of_pixels(self, size_px):
-        y, x = np.mgrid[:size_px, :size_px] + 0.5 - self.centre
-        u, v = self.cos * x + self.sin * y, self.cos * y - self.sin * x
-        du, dv = self.bend(u, v)  # the inverse to first order: fields need no more
-        return u - du, v - dv
-
-
-class _Ground:
-    """A map of materials, painted from the ground up: `image` holds indices into `materials`."""
-
-    def __init__(self, rng, size_px):
-        self.rng, self.image, self.materials = rng, Image.new("I", (size_px, size_px)), []
-
-    def material(self, code, color, grain=0.06, height_m=0.0, tone=1.0):
-        color = np.asarray(color) * tone * self.rng.normal(1, 0.04) + self.rng.normal(0, 2, 4)
-        self.materials.append({"code": code, "color": color, "grain": grain, "height_m": height_m})
-        return len(self.materials) - 1
-
-    def lookup(self, key):
-        return np.array([material[key] for material in self.materials])
-
-    def fill(self, mask, material):
-        self.image.paste(material, (0, 0), Image.fromarray(mask))
-
-    def polygon(self, points, material):
-        ImageDraw.Draw(self.image).polygon([tuple(p) for p in points], fill=material)
-
-    def line(self, points, width_px, material):
-        draw = ImageDraw.Draw(self.image)
-        draw.line([tuple(p) for p in points], fill=material, width=max(1, round(width_px)), joint="curve")
-
-
 def landscape(rng, size_px, bands=3, region=REGIONS["farmland"]):
     """A made-up aerial image at 1 m and its land cover.
 
     returns: image (H, W, bands) uint8: red, green, blue and, of four, near infrared; high (H, W) uint8 Chesapeake codes
     """
-    ground = _Ground(rng, size_px)
-    frame = _Frame(rng, size_px, bend_m=rng.choice([0, 2, 6]))
+    ground = Ground(rng, size_px)
+    frame = Frame(rng, size_px, bend_m=rng.choice([0, 2, 6]))
     u, v = frame.of_pixels(size_px)
     bearing = rng.uniform(0.6, 2.5)  # of the sun in the image: from the south-east to the south-west
     sun = np.array([math.cos(bearing), math.sin(bearing)])
@@ -130,7 +86,7 @@ def landscape(rng, size_px, bands=3, region=REGIONS["farmland"]):
 
     # Fields: parcels of one crop each, with furrows along one of their sides.
     parcels, count = _parcels(rng, u, v, region.field_m)
-    crops = [ground.material(GRASS, _pick(rng, FIELDS), 0.05) for _ in range(count)]
+    crops = [ground.material(GRASS, pick(rng, FIELDS), 0.05) for _ in range(count)]
     ground.image.paste(Image.fromarray(np.array(crops, np.int32)[parcels]))
     furrow = rng.choice([0, 0, 0.025, 0.05, 0.1], count)[parcels] * _furrows(rng, u, v, count, parcels)
     wood = _threshold(_noise(rng, size_px, 80, 3.0), np.clip(rng.normal(region.wood, 0.2), 0, 0.9))
@@ -143,22 +99,22 @@ def landscape(rng, size_px, bands=3, region=REGIONS["farmland"]):
     # Towns: a street grid with lots, houses and yards.
     if rng.random() < region.town:
         town = _threshold(_noise(rng, size_px, 90, 2.0), rng.uniform(0.4, 1.0)) & ~_grown(water, 9)
-        ground.fill(town, ground.material(GRASS, _pick(rng, LAWNS), 0.08))
+        ground.fill(town, ground.material(GRASS, pick(rng, LAWNS), 0.08))
         furrow[town], hedge[town], density[town] = 0, False, rng.uniform(0.0003, 0.003)
         wood &= ~town | (rng.random() < 0.2)
-        _paint_town(rng, ground, frame, town, sun)
+        paint_town(rng, ground, frame, town, sun)
 
     # Country roads, over water too; now and then a farm.
     roads = int(rng.random() < region.road) + int(rng.random() < region.road / 3)
     paths = [(_meander(rng, size_px, 0.015), rng.choice([3, 4, 5, 6, 9])) for _ in range(roads)]
     for path, width_m in paths:
-        ground.line(path, width_m + 3, ground.material(GRASS, _pick(rng, FIELDS), 0.08))
+        ground.line(path, width_m + 3, ground.material(GRASS, pick(rng, FIELDS), 0.08))
     ground.fill(bank, ground.material(*((BARREN, SAND) if rng.random() < 0.5 else (GRASS, FIELDS[2]))))
-    ground.fill(water, ground.material(WATER, _pick(rng, WATERS), 0.02))
+    ground.fill(water, ground.material(WATER, pick(rng, WATERS), 0.02))
     for path, width_m in paths:
-        ground.line(path, width_m, ground.material(ROAD, GRAVEL if width_m == 3 else _pick(rng, PAVING), 0.03))
+        ground.line(path, width_m, ground.material(ROAD, GRAVEL if width_m == 3 else pick(rng, PAVING), 0.03))
     if rng.random() < 0.25:
-        _paint_farm(rng, ground, frame, rng.uniform(-0.4, 0.4, 2) * size_px, sun)
+        paint_farm(rng, ground, frame, rng.uniform(-0.4, 0.4, 2) * size_px, sun)
 
     # Trees last: their crowns hang over all else.
     floor = ground.material(TREE, FLOOR, 0.15)
@@ -191,10 +147,6 @@ def _grown(mask, px):
 
 def _shrunk(mask, px):
     return ~_grown(~mask, px)
-
-
-def _pick(rng, colors):
-    return colors[rng.integers(len(colors))]
 
 
 def _blurred(array, px):
@@ -260,86 +212,6 @@ def _furrows(rng, u, v, count, parcels):
     across = np.where((rng.random(count) < 0.5)[parcels], u, v) + 0.4 * _noise(rng, len(u), 30, 1.5)
     waves = np.sin(2 * math.pi * across / rng.uniform(2.5, 7, count)[parcels])
     return waves - 2.5 * ((across % rng.uniform(12, 20, count)[parcels]) < 1.2)
-
-
-def _paint_town(rng, ground, frame, town, sun):
-    """Paint lots, houses, drives and streets where the town mask is; some blocks are yards with large roofs."""
-    deep, long, half = rng.uniform(66, 84), rng.uniform(90, 150), rng.uniform(3.5, 5.0)
-    reach = 0.75 * len(town)  # half the side of a square in (u, v) that covers the tile
-    before = ground.image.copy()
-    street = ground.material(ROAD, _pick(rng, PAVING), 0.03)
-    drive = ground.material(BUILT, _pick(rng, PAVING), 0.03)
-    lots = [ground.material(GRASS, _pick(rng, LAWNS), 0.08) for _ in range(6)]
-    us, vs = (np.arange(-reach - rng.uniform(0, step), reach, step) for step in (long, deep))
-    yards = rng.choice([0.05, 0.5])
-    for u, v in itertools.product(us, vs):
-        kind, inner = rng.random(), half - 1
-        if kind < yards:
-            _paint_yard(rng, ground, frame, (u + inner, v + inner, u + long - inner, v + deep - inner), sun)
-            continue
-        if kind > 0.95:
-            ground.polygon(frame.box(u + 6, v + 6, u + long - 6, v + deep - 6), ground.material(BARREN, EARTH, 0.1))
-            continue
-        wide = rng.uniform(22, 32)
-        for a, side in itertools.product(np.arange(u + half + 2, u + long - half - wide, wide), (0, 1)):
-            # Two rows of lots, back to back; b counts from the street into the lot.
-            street_v, inward = (v, 1) if side == 0 else (v + deep, -1)
-
-            def lot(a0, a1, b0, b1, street_v=street_v, inward=inward):
-                return frame.box(a0, street_v + inward * b0, a1, street_v + inward * b1)
-
-            ground.polygon(lot(a, a + wide, half, deep / 2), _pick(rng, lots))
-            w, d, back = rng.uniform(14, wide - 5), rng.uniform(11, 16), half + rng.uniform(5, 9)
-            left = a + rng.uniform(1, wide - w - 1)
-            if rng.random() < 0.1:
-                continue
-            gate = left + rng.uniform(0, w - 4)
-            ground.polygon(lot(gate, gate + rng.uniform(3.5, 5), half, back + 1), drive)
-            _paint_roof(rng, ground, lot(left, left + w, back, back + d), sun, rng.uniform(4, 8))
-            if rng.random() < 0.2:
-                _paint_roof(rng, ground, lot(a + 2, a + rng.uniform(4.5, 6.5), back + d + 4, back + d + 7), sun, 2.5)
-    along = np.arange(-reach, reach, 5.0)
-    for u in us:
-        ground.line(frame.to_image(np.stack([np.full_like(along, u), along], 1)), 2 * half, street)
-    for v in vs:
-        ground.line(frame.to_image(np.stack([along, np.full_like(along, v)], 1)), 2 * half, street)
-    ground.image.paste(before, (0, 0), Image.fromarray(~town))
-
-
-def _paint_yard(rng, ground, frame, block, sun):
-    """A paved block with large roofs and parked cars."""
-    u0, v0, u1, v1 = block
-    ground.polygon(frame.box(*block), ground.material(BUILT, _pick(rng, PAVING), 0.03))
-    cars = [ground.material(BUILT, color, 0.02, 1.0) for color in CARS]
-    for u, v in itertools.product(np.arange(u0 + 3, u1 - 3, 2.8), np.arange(v0 + 4, v1 - 6, 11)):
-        if rng.random() < 0.45:
-            ground.polygon(frame.box(u, v, u + 1.2, v + 3.4), _pick(rng, cars))
-    cut = u0 + (u1 - u0) * rng.uniform(0.3, 0.7)
-    for a, b in ((u0 + 3, cut - 6), (cut, u1 - 4)):
-        if rng.random() < 0.7 and b - a > 8:
-            roof = frame.box(a, v0 + rng.uniform(3, 14), b, v1 - rng.uniform(3, 14))
-            _paint_roof(rng, ground, roof, sun, rng.uniform(5, 10))
-
-
-def _paint_farm(rng, ground, frame, centre, sun):
-    """A few barns on gravel."""
-    u, v = centre
-    ground.polygon(frame.box(u - 20, v - 15, u + 20, v + 15), ground.material(GRASS, _pick(rng, LAWNS), 0.1))
-    ground.polygon(frame.box(u - 14, v - 9, u + 13, v + 8), ground.material(BUILT, GRAVEL, 0.08))
-    for a, b in ((u - 17, v - 13), (u - 16, v + 4), (u + 5, v - 12), (u + 6, v + 3))[: rng.integers(1, 5)]:
-        barn = frame.box(a, b, a + rng.uniform(8, 19), b + rng.uniform(6, 10))
-        _paint_roof(rng, ground, barn, sun, rng.uniform(4, 8))
-
-
-def _paint_roof(rng, ground, corners, sun, height_m):
-    """A gable roof, its halves lit each in its own way; a flat one where it is large."""
-    p, q, r, s = corners
-    if np.linalg.norm(q - p) < np.linalg.norm(r - q):
-        p, q, r, s = q, r, s, p
-    color, eaves = np.array(_pick(rng, ROOFS)) * rng.normal(1, 0.08), p - s
-    tilt = (0 if np.linalg.norm(eaves) > 16 else 0.2) * float(eaves @ sun) / np.linalg.norm(eaves)
-    for part, tone in (([p, q, r, s], 1 - tilt), ([p, q, (q + r) / 2, (p + s) / 2], 1 + tilt)):
-        ground.polygon(part, ground.material(BUILT, color, 0.03, height_m, tone))
 
 
 def _crowns(rng, sites):

@@ -17,11 +17,11 @@ class DataConfig:
     exclude_regions: tuple[str, ...] = opt((), "leave the tiles of these regions out")
     workers: int = opt(2, "processes that read and change tiles; 0: the training process itself")
     dihedral: bool = opt(True, "turn and mirror training tiles, eight ways [paper silent; ours]")
-    gain: float = opt(0.2, "brightness times 1 +- this, one draw for all bands [paper silent; ours]")
+    gain: float = opt(0.2, "contrast about the band mean times 1 +- this, one draw for all bands [paper silent; ours]")
     offset: float = opt(0.2, "brightness plus +- this many standard deviations, one draw [paper silent; ours]")
 
     def __post_init__(self):
-        require(self.workers >= 0, f"data.workers={self.workers}: must be 0 or more")
+        require(0 <= self.workers <= 1024, f"data.workers={self.workers}: must be 0 or more, as 2, and at most 1024")
         require(0 <= self.gain < 1, f"data.gain={self.gain}: must lie in [0, 1), as 0.2")
         require(self.offset >= 0, f"data.offset={self.offset}: must be 0 or more, as 0.2")
 
@@ -32,7 +32,8 @@ class ModelConfig:
     init: str = opt("none", "start of the ResNet-18: none, imagenet, or the path of a resnet18.pt [paper silent; ours]")
 
     def __post_init__(self):
-        require(self.width >= 2 and self.width % 2 == 0, f"model.width={self.width}: must be an even number from 2 up")
+        possible = 2 <= self.width <= 1024 and self.width % 2 == 0
+        require(possible, f"model.width={self.width}: must be an even number from 2 to 1024")
         require(
             self.init != "imagenet" or self.width == 64,
             f"model.init=imagenet needs model.width=64, the width of those weights; model.width is {self.width}",
@@ -79,10 +80,10 @@ class AdversarialConfig:
         require(self.temperature > 0, f"adversarial.temperature={self.temperature}: must be above 0, as 1000")
         require(self.blur_sigma > 0, f"adversarial.blur_sigma={self.blur_sigma}: must be above 0, as 0.6")
         require(self.exemplars >= 0, f"adversarial.exemplars={self.exemplars}: must be 0 or more")
-        require(self.width >= 1, f"adversarial.width={self.width}: must be 1 or more, as 32")
-        require(1 <= self.layers <= 6, f"adversarial.layers={self.layers}: must be 1 to 6, as 3")
+        require(1 <= self.width <= 1024, f"adversarial.width={self.width}: must be 1 to 1024, as 32")
+        require(1 <= self.layers <= 5, f"adversarial.layers={self.layers}: must be 1 to 5, as 3")
         require(self.learning_rate >= 0, f"adversarial.learning_rate={self.learning_rate}: must be 0 or more")
-        require(self.steps >= 1, f"adversarial.steps={self.steps}: must be 1 or more")
+        require(1 <= self.steps <= 100, f"adversarial.steps={self.steps}: must be 1 or more, and at most 100")
 
 
 @dataclass(frozen=True)
@@ -91,18 +92,20 @@ class LoopConfig:
 
     epochs: int = opt(100, "epochs of max(1, ceil(tiles / batch)) steps [paper, Sec. 4.6, 5.4]")
     batch_size: int = opt(24, "tiles of one step, over all processes [paper silent; ours]")
-    micro_batch: int = opt(0, "tiles of one forward pass of one process; 0: its whole share of the batch")
+    micro_batch: int = opt(0, "tiles of one forward pass, which batch norm sees together; 0: a process's whole share")
     eval_every: int = opt(0, "steps between validations and saves; 0: once an epoch [paper silent; ours]")
     precision: str = opt(
         "auto",
-        "of the networks: bf16, fp16 (with loss scaling) or off (float32); auto: bf16 on CUDA, else off",
+        "of the networks: bf16, fp16 (with loss scaling) or off (float32); "
+        "auto: bf16 on CUDA and on CPUs with matrix units (AMX), else off",
         ("auto", "bf16", "fp16", "off"),
     )
     channels_last: bool = opt(True, "memory format of the networks' tensors; faster convolutions")
+    compile: bool = opt(False, "torch.compile the trained network; minutes at the start, and without it where it fails")
 
     def __post_init__(self):
-        require(self.epochs >= 1, f"train.epochs={self.epochs}: must be 1 or more")
-        require(self.batch_size >= 1, f"train.batch_size={self.batch_size}: must be 1 or more")
+        require(1 <= self.epochs <= 10**6, f"train.epochs={self.epochs}: must be 1 or more, and a million at most")
+        require(1 <= self.batch_size <= 2**20, f"train.batch_size={self.batch_size}: must be 1 or more, 2^20 at most")
         require(self.micro_batch >= 0, f"train.micro_batch={self.micro_batch}: must be 0 or more")
         require(self.eval_every >= 0, f"train.eval_every={self.eval_every}: must be 0 or more")
         require(self.learning_rate > 0, f"train.learning_rate={self.learning_rate}: must be above 0, as 1e-4")
@@ -149,7 +152,7 @@ class RunConfig:
     log_every: int = opt(20, "steps between records in log.jsonl")
 
     def __post_init__(self):
-        require(self.seed >= 0, f"run.seed={self.seed}: must be 0 or more")
+        require(0 <= self.seed < 2**63, f"run.seed={self.seed}: must be 0 or more, and below 2^63")
         require(self.log_every >= 1, f"run.log_every={self.log_every}: must be 1 or more")
 
 
@@ -159,7 +162,8 @@ class SegmenterConfig:
 
     # What may differ when a run is taken up again: where data lies, workers, device and logging; train.epochs may grow.
     FREE_ON_RESUME: typing.ClassVar = {
-        "data.root", "adversarial.exemplar_root", "data.workers", "run.dir", "run.name", "run.device", "run.log_every"
+        "data.root", "adversarial.exemplar_root", "data.workers", "train.compile",
+        "run.dir", "run.name", "run.device", "run.log_every",
     }
 
     data: DataConfig = DataConfig()
@@ -182,7 +186,7 @@ class PretrainDataConfig:
     min_area: float = opt(0.2, "least share of the image that a random crop takes [paper silent; ours: ref. 10]")
 
     def __post_init__(self):
-        require(self.workers >= 0, f"data.workers={self.workers}: must be 0 or more")
+        require(0 <= self.workers <= 1024, f"data.workers={self.workers}: must be 0 or more, as 2, and at most 1024")
         nearest = max(1, round(self.crop_px / 32)) * 32
         require(self.crop_px == nearest, f"data.crop_px={self.crop_px}: must be a multiple of 32, as {nearest}")
         require(0 < self.min_area <= 1, f"data.min_area={self.min_area}: must lie in (0, 1], as 0.2")
@@ -195,7 +199,8 @@ class EncoderConfig:
     width: int = opt(64, "channels of the ResNet-18's stem; the segmenter's model.width [paper, Sec. 4.2]")
 
     def __post_init__(self):
-        require(self.width >= 2 and self.width % 2 == 0, f"model.width={self.width}: must be an even number from 2 up")
+        possible = 2 <= self.width <= 1024 and self.width % 2 == 0
+        require(possible, f"model.width={self.width}: must be an even number from 2 to 1024")
 
 
 @dataclass(frozen=True)

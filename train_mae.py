@@ -4,7 +4,7 @@
     torchrun --nproc_per_node=8 train_mae.py configs/low2high/mae_usa.yaml data.root=usa run.dir=runs/mae_usa
 
 The run's resnet18.pt starts a segmenter: train_seg.py ... model.init=runs/mae_usa/resnet18.pt
-The same command goes on with a run that was stopped.
+The same command goes on with a run that was stopped. SIGTERM and Ctrl-C save last.pt after the running step and leave.
 """
 
 import json
@@ -23,9 +23,12 @@ from models import build_mae
 from models.mae import blank, reconstruct, token_grid
 from runtime import checkpoint, command, distributed
 from runtime.checkpoint import TrainingError
+from runtime.compiling import compiled
+from runtime.files import write_text
 from runtime.logbook import Logbook, Recent
 from runtime.schedule import learning_rate
-from runtime.settings import ConfigError, check_resumable, flatten, from_command_line
+from runtime.settings import ConfigError, check_resumable, check_same_data, flatten, from_command_line
+from runtime.signals import Stopped, StopRequest
 
 FIGURE_IMAGES = 6
 
@@ -42,7 +45,7 @@ def main(config):
     images, validation_images = read_unlabelled(
         data.root, data.images, data.validation_share, data.regions, data.exclude_regions
     )
-    facts, tokens = images.facts, math.prod(token_grid(data.crop_px, data.crop_px))
+    facts, tokens = {**images.facts, "images": len(images)}, math.prod(token_grid(data.crop_px, data.crop_px))
     samples = PretrainingCrops(
         images,
         data.crop_px,
@@ -72,13 +75,13 @@ def main(config):
     first_step, best = 0, {"step": 0, "loss": math.inf}
     if (run_dir / "last.pt").exists():
         state = checkpoint.load(run_dir / "last.pt")
-        check_resumable(state.get("config"), config, run_dir)
-        if state["data"]["bands"] != facts["bands"]:
-            raise ConfigError(f"{data.root} has {facts['bands']} bands, the run in {run_dir} {state['data']['bands']}")
-        mae.load_state_dict(state["mae"])
-        optimizer.load_state_dict(state["optimizer"])
-        scaler.load_state_dict(state["scaler"])
-        first_step, best, facts = state["step"], state["best"], state["data"]
+        with checkpoint.refusing(run_dir / "last.pt"):
+            check_resumable(state.get("config"), config, run_dir)
+            check_same_data(state["data"], facts, data.root, run_dir)
+            mae.load_state_dict(state["mae"])
+            optimizer.load_state_dict(state["optimizer"])
+            scaler.load_state_dict(state["scaler"])
+            first_step, best, facts = state["step"], state["best"], state["data"]
     mean, std = (torch.tensor(facts[key], device=device) for key in ("band_mean", "band_std"))
     ranks.barrier()
     log = Logbook(run_dir, config, first_step, enabled=ranks.first)
@@ -88,10 +91,15 @@ def main(config):
         f"{device.type}, precision {precision}, {ranks.world} process(es)"
         + (f"; going on from step {first_step}" if first_step else "")
     )
-    mae_ddp = ranks.wrap(mae)
+    fast = mae
+    if config.train.compile:
+        crops = torch.zeros(micro_batch, facts["bands"], data.crop_px, data.crop_px, device=device)
+        noise = torch.zeros(micro_batch, tokens, device=device)
+        fast = compiled(mae, autocast, [crops.contiguous(memory_format=memory_format), noise], log.say)
+    mae_ddp = ranks.wrap(fast)
     pin = device.type == "cuda"
     batches = training_batches(samples, first_step, steps, per_rank, micro_batch, ranks.rank, data.workers, pin)
-    recent = Recent(ranks)
+    recent, stop = Recent(ranks), StopRequest()
     progress = tqdm(total=steps, initial=first_step, unit="step", disable=None if ranks.first else True)
 
     for step in range(first_step, steps):
@@ -121,14 +129,18 @@ def main(config):
         # Every log_every steps and before every save: read the losses from the device once; stop if one is not finite.
         done = step + 1
         evaluate_now = done % eval_every == 0 or done == steps
-        if done % config.run.log_every == 0 or evaluate_now:
+        stop_now = stop.agreed(ranks)  # the signal that asked, or 0
+        save_now = evaluate_now or stop_now
+        if done % config.run.log_every == 0 or save_now:
             record = recent.read(config.train.batch_size)
-            checkpoint.require_finite(record, [mae] if evaluate_now else [], run_dir, done)
+            checkpoint.require_finite(record, [mae] if save_now else [], run_dir, done)
             log.write({"step": done, "kind": "train", "learning_rate": rate, **record})
 
-        # Every eval_every steps: all ranks validate; rank 0 saves best.pt if it is one, resnet18.pt, then last.pt.
-        if evaluate_now:
+        # Every eval_every steps: all ranks validate; rank 0 saves best.pt if it is one, and resnet18.pt.
+        if save_now:
             ranks.average_buffers(mae)
+            state = {"step": done, "config": flatten(config), "data": facts, "mae": mae.state_dict()}
+        if evaluate_now:
             validation_batches = scoring_batches(
                 validation_samples, micro_batch, ranks.rank, ranks.world, data.workers, pin
             )
@@ -140,22 +152,29 @@ def main(config):
                 f"step {done}/{steps}  loss {record['loss']:.4f}  validation loss {validation_loss:.4f}"
                 f"{'  best' if best['step'] == done else ''}  {record['tiles_per_second']:.1f} images/s"
             )
+            log.expect(done, steps, epoch_steps)
             if ranks.first:
-                state = {"step": done, "best": best, "config": flatten(config), "data": facts, "mae": mae.state_dict()}
                 if best["step"] == done:
-                    checkpoint.save(run_dir / "best.pt", state)
+                    checkpoint.save(run_dir / "best.pt", {**state, "best": best})
                 # The embedding of the last step, as is usual: pretraining does not overfit its validation images.
                 checkpoint.save(run_dir / "resnet18.pt", mae.resnet.state_dict())
-                state.update(optimizer=optimizer.state_dict(), scaler=scaler.state_dict())
+
+        # Then, or when a signal asks to stop: rank 0 saves last.pt.
+        if save_now:
+            if ranks.first:
+                state.update(best=best, optimizer=optimizer.state_dict(), scaler=scaler.state_dict())
                 checkpoint.save(run_dir / "last.pt", state)
             ranks.barrier()
             recent.restart_clock()
+        if stop_now and done < steps:
+            progress.close()
+            raise Stopped(run_dir, done, steps, stop_now)
 
     progress.close()
     if ranks.first:
         save_figure(run_dir / "figures" / "reconstruction.png", mae, validation_samples, mean, std)
         summary = {"name": config.run.name or run_dir.name, "steps": steps, "best": best}
-        (run_dir / "metrics.json").write_text(json.dumps(summary, indent=1))
+        write_text(run_dir / "metrics.json", json.dumps(summary, indent=1))
 
 
 @torch.no_grad()

@@ -3,7 +3,7 @@
     python train_seg.py configs/demo/agg.yaml                     # CPU, minutes
     torchrun --nproc_per_node=4 train_seg.py configs/low2high/agg.yaml data.root=tiles run.dir=runs/agg
 
-The same command goes on with a run that was stopped.
+The same command goes on with a run that was stopped. SIGTERM and Ctrl-C save last.pt after the running step and leave.
 """
 
 import json
@@ -26,9 +26,12 @@ from models import InitError, build_discriminator, build_segmenter
 from models.regions import aggregate
 from runtime import checkpoint, command, distributed
 from runtime.checkpoint import TrainingError
+from runtime.compiling import compiled
+from runtime.files import write_text
 from runtime.logbook import Logbook, Recent
 from runtime.schedule import learning_rate
-from runtime.settings import ConfigError, check_resumable, flatten, from_command_line
+from runtime.settings import ConfigError, check_resumable, check_same_data, flatten, from_command_line
+from runtime.signals import Stopped, StopRequest
 
 
 def main(config):
@@ -83,7 +86,7 @@ def main(config):
     segmenter = segmenter.to(device, memory_format=memory_format)
     scored = segmenter  # what is validated and kept: the weights, or their moving average
     if config.train.average:
-        averaged = AveragedModel(segmenter, multi_avg_fn=get_ema_multi_avg_fn(config.train.average), use_buffers=True)
+        averaged = AveragedModel(segmenter)
         scored = averaged.module
     optimizer = torch.optim.Adam(segmenter.parameters(), config.train.learning_rate, fused=device.type != "mps")
     if adversarial.weight:
@@ -97,22 +100,18 @@ def main(config):
     facts = {**description.facts(), "tiles": len(train_tiles)}
     if resumes:
         state = checkpoint.load(run_dir / "last.pt")
-        check_resumable(state.get("config"), config, run_dir)
-        for key in ("bands", "classes", "tiles"):
-            if state["data"][key] != facts[key]:
-                raise ConfigError(
-                    f"{config.data.root} is another tile set than that of the run in {run_dir}: its {key} are "
-                    f"{facts[key]}, the run's {state['data'][key]}; choose another run.dir"
-                )
-        segmenter.load_state_dict(state["segmenter"])
-        optimizer.load_state_dict(state["optimizer"])
-        scaler.load_state_dict(state["scaler"])
-        first_step, best = state["step"], state["best"]
-        if config.train.average:
-            averaged.load_state_dict(state["averaged"])
-        if adversarial.weight:
-            discriminator.load_state_dict(state["discriminator"])
-            discriminator_optimizer.load_state_dict(state["discriminator_optimizer"])
+        with checkpoint.refusing(run_dir / "last.pt"):
+            check_resumable(state.get("config"), config, run_dir)
+            check_same_data(state["data"], facts, config.data.root, run_dir)
+            segmenter.load_state_dict(state["segmenter"])
+            optimizer.load_state_dict(state["optimizer"])
+            scaler.load_state_dict(state["scaler"])
+            first_step, best = state["step"], state["best"]
+            if config.train.average:
+                averaged.load_state_dict(state["averaged"])
+            if adversarial.weight:
+                discriminator.load_state_dict(state["discriminator"])
+                discriminator_optimizer.load_state_dict(state["discriminator_optimizer"])
     ranks.barrier()
     log = Logbook(run_dir, config, first_step, enabled=ranks.first)
     log.say(
@@ -122,14 +121,19 @@ def main(config):
         + (f"; going on from step {first_step}" if first_step else "")
     )
 
-    segmenter_ddp = ranks.wrap(segmenter)
+    fast = segmenter
+    if config.train.compile:
+        shape = micro_batch, description.bands, description.tile_px, description.tile_px
+        images = torch.zeros(shape, device=device).contiguous(memory_format=memory_format)
+        fast = compiled(segmenter, autocast, [images], log.say)
+    segmenter_ddp = ranks.wrap(fast)
     if adversarial.weight:
         discriminator_ddp = ranks.wrap(discriminator)
     pin = device.type == "cuda"
     batches = training_batches(
         train_samples, first_step, steps, per_rank, micro_batch, ranks.rank, config.data.workers, pin
     )
-    recent = Recent(ranks)
+    recent, stop = Recent(ranks), StopRequest()
     progress = tqdm(total=steps, initial=first_step, unit="step", disable=None if ranks.first else True)
 
     for step in range(first_step, steps):
@@ -193,27 +197,31 @@ def main(config):
                 discriminator_optimizer.zero_grad(set_to_none=True)
         recent.end_step()
         if config.train.average:
-            averaged.update_parameters(segmenter)
+            update_average(scored, segmenter, config.train.average if step else 0.0)
         progress.update()
 
         # Every log_every steps and before every save: read the losses from the device once; stop if one is not finite.
         done = step + 1
         evaluate_now = done % eval_every == 0 or done == steps
-        if log_now or evaluate_now:
+        stop_now = stop.agreed(ranks)  # the signal that asked, or 0
+        save_now = evaluate_now or stop_now
+        if log_now or save_now:
             record = recent.read(config.train.batch_size)
             networks = [segmenter, *([discriminator] if adversarial.weight else [])]
-            checkpoint.require_finite(record, networks if evaluate_now else (), run_dir, done)
+            checkpoint.require_finite(record, networks if save_now else (), run_dir, done)
             if adversarial.weight and log_now:
                 record.update(probes)
             log.write({"step": done, "kind": "train", "learning_rate": rate, **record})
 
-        # Every eval_every steps: all ranks validate; rank 0 saves best.pt if it is one, then last.pt.
+        # Every eval_every steps: all ranks validate; rank 0 saves best.pt if it is one.
+        if save_now:
+            ranks.average_buffers(segmenter)
+            ranks.average_buffers(scored)
+            about = {"config": flatten(config), "data": facts}
         if evaluate_now:
             validation_batches = scoring_batches(
                 validation_samples, micro_batch, ranks.rank, ranks.world, config.data.workers, pin
             )
-            ranks.average_buffers(segmenter)
-            ranks.average_buffers(scored)
             result = validate(
                 scored, validation_batches, classes, mean, std, autocast, config.supervision.aggregate, ranks
             )
@@ -226,12 +234,16 @@ def main(config):
                 f"step {done}/{steps}  loss {record['loss']:.4f}  validation mIoU on {kind} labels {100 * score:.2f}"
                 f"{'  best' if improved else ''}  {record['tiles_per_second']:.1f} tiles/s"
             )
+            log.expect(done, steps, epoch_steps)
+            if improved and ranks.first:
+                state = {"step": done, "best": best, "segmenter": scored.state_dict()}
+                checkpoint.save(run_dir / "best.pt", {**about, **state})
+
+        # Then, or when a signal asks to stop: rank 0 saves last.pt.
+        if save_now:
             if ranks.first:
-                about = {"step": done, "best": best, "config": flatten(config), "data": facts}
-                if improved:
-                    checkpoint.save(run_dir / "best.pt", {**about, "segmenter": scored.state_dict()})
-                state = {"segmenter": segmenter.state_dict(), "optimizer": optimizer.state_dict()}
-                state["scaler"] = scaler.state_dict()
+                state = {"step": done, "best": best, "segmenter": segmenter.state_dict()}
+                state.update(optimizer=optimizer.state_dict(), scaler=scaler.state_dict())
                 if config.train.average:
                     state["averaged"] = averaged.state_dict()
                 if adversarial.weight:
@@ -240,12 +252,15 @@ def main(config):
                 checkpoint.save(run_dir / "last.pt", {**about, **state})
             ranks.barrier()
             recent.restart_clock()
+        if stop_now and done < steps:
+            progress.close()
+            raise Stopped(run_dir, done, steps, stop_now)
 
     progress.close()
     if ranks.first:
         summary = {"name": config.run.name or run_dir.name, "selected_on": f"validation mIoU on {kind} labels"}
         summary.update(steps=steps, best=best)
-        (run_dir / "metrics.json").write_text(json.dumps(summary, indent=1))
+        write_text(run_dir / "metrics.json", json.dumps(summary, indent=1))
 
 
 def segmenter_loss(logits, batch, how):
@@ -283,6 +298,20 @@ def probe_game(logits, terms, weight, temperature):
 
 
 @torch.no_grad()
+def update_average(average, network, decay):
+    """average <- decay average + (1 - decay) network, of weights and batch norm's statistics; counts are copied.
+
+    AveragedModel's own update sends its counter to the device at every step, and waits for what the device still does.
+    """
+    pairs = list(zip(average.state_dict().values(), network.state_dict().values(), strict=True))
+    floating = [pair for pair in pairs if pair[0].is_floating_point()]
+    get_ema_multi_avg_fn(decay)(*map(list, zip(*floating, strict=True)), None)
+    for mean, value in pairs:
+        if not mean.is_floating_point():
+            mean.copy_(value)
+
+
+@torch.no_grad()
 def validate(segmenter, batches, classes, mean, std, autocast, how, ranks):
     """Scores on labels of the kind that supervises: of pixels, or of region predictions on region labels."""
     segmenter.eval()
@@ -296,7 +325,12 @@ def validate(segmenter, batches, classes, mean, std, autocast, how, ranks):
         if "regions" in batch:
             logits = aggregate(logits, batch["regions"], how)
         confusion += confusion_matrix(logits.argmax(dim=1), batch["labels"], classes)
-    result = scores(ranks.sum(confusion))
+    if not ranks.sum(confusion).any():
+        raise TrainingError(
+            "no label of the validation split supervises: either all are ignored, or no cell lies whole in a tile "
+            "(supervision.min_coverage=0.5 takes cells that lie half in it)"
+        )
+    result = scores(confusion)
     return {key: result[key] for key in ("accuracy", "macro_f1", "miou")}
 
 

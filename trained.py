@@ -6,6 +6,8 @@ from pathlib import Path
 import torch
 
 from config import SegmenterConfig
+from data.manifest import TileSetError, require_facts
+from data.taxonomy import TaxonomyError, taxonomy_from_dict
 from data.transforms import normalize
 from models import UNet, build_segmenter
 from runtime.checkpoint import CheckpointError, load
@@ -41,18 +43,28 @@ def load_trained(path, device):
     try:
         config, facts = config_from_flat(SegmenterConfig, state["config"]), state["data"]
         weights, classes, bands = state["segmenter"], len(facts["classes"]), facts["bands"]
+        require_facts(facts, path, ("name", "image_gsd", "bands", "band_mean", "band_std"))
+        taxonomy_from_dict({"classes": facts["classes"], "high": {}, "low": {}}, path)
         if config.train.average and "averaged" in state:  # of last.pt; best.pt holds the average alone
             start = "module."
             weights = {key[len(start) :]: w for key, w in state["averaged"].items() if key.startswith(start)}
+        with torch.device("meta"):  # a config may claim any width: memory is that of the file's own tensors
+            segmenter, _ = build_segmenter(replace(config.model, init="none"), bands, classes)
+        segmenter.load_state_dict(weights, assign=True)
+        _require_weights(segmenter)
         mean, std = (torch.tensor(facts[key], dtype=torch.float32, device=device) for key in ("band_mean", "band_std"))
-        segmenter, _ = build_segmenter(replace(config.model, init="none"), bands, classes)
-        if mean.shape != (bands,) or std.shape != (bands,):
-            raise ValueError
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, ConfigError):
-        raise CheckpointError(f"{path}: is not a checkpoint of train_seg.py") from None
-    try:
-        segmenter.load_state_dict(weights)
-    except (RuntimeError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{path}: {str(error).splitlines()[-1].strip()}") from None
+    except (TileSetError, TaxonomyError) as error:
+        raise CheckpointError(str(error)) from None
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, ConfigError) as error:
+        reason = (str(error).splitlines() or [""])[-1].strip()[:200]
+        raise CheckpointError(f"{path}: is not a checkpoint of train_seg.py ({reason})") from None
     name = config.run.name or Path(path).parent.name
     return Trained(name, facts, segmenter.to(device).eval(), mean, std)
+
+
+def _require_weights(network):
+    """Refuse tensors that take the network's names and shapes, but are no weights."""
+    for name, tensor in network.state_dict().items():
+        whole = tensor.layout == torch.strided and tensor.dtype in (torch.get_default_dtype(), torch.int64)
+        if not whole or not tensor.isfinite().all():
+            raise ValueError(f"{name} is not of finite {torch.get_default_dtype()} numbers")

@@ -61,7 +61,8 @@ def build(root, scenes, options, workers=1):
     per_job = TILES_PER_JOB if options.source == "tiled" else 1
     jobs = [(scenes[i : i + per_job], inputs[i : i + per_job]) for i in range(0, len(scenes), per_job)]
     to_do = [job for job in jobs if _load_record(root, *job) is None]
-    with closing(map_unordered(partial(_do, root, options), to_do, workers, "scenes")) as done:
+    died = _died if workers > 1 else None
+    with closing(map_unordered(partial(_do, root, options), to_do, workers, "scenes", died)) as done:
         for error in done:
             if error:
                 raise BuildError(error)
@@ -133,6 +134,14 @@ def _do(root, options, job):
     except OSError as error:
         return f"{error.filename or root}: {error.strerror}"
     return None
+
+
+def _died(job):
+    """The line on a job whose process died: it never left its record."""
+    first = job[0][0]
+    files = ", ".join(str(path) for path in (first.image, first.high, first.low) if path)
+    more = f" (or of the {len(job[0]) - 1} tiles after it)" if len(job[0]) > 1 else ""
+    return f"{files}{more}: reading it ends the process (a crash inside a codec, or out of memory)"
 
 
 def _record_path(root, scenes):

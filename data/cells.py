@@ -68,6 +68,17 @@ def region_index(cells, height, width):
     return _index(cells.to_cell, cells.labels.shape, height, width)
 
 
+def pixels_of_cells(to_cell, shape, height, width):
+    """(h, w) int64: how many pixels have their centre in each cell; what `region_index` would count, without it where
+    the grid lies along the image's axes."""
+    rows, cols = _cell_of_pixels(to_cell, height, width)
+    if cols.ndim == 1 and rows.shape[1] == 1:
+        lines = zip((rows, cols), shape, strict=True)
+        return np.outer(*(np.bincount(i[(i >= 0) & (i < count)], minlength=count) for i, count in lines))
+    index = _index(to_cell, shape, height, width)
+    return np.bincount(index.ravel() + 1, minlength=shape[0] * shape[1] + 1)[1:].reshape(shape)
+
+
 def region_labels(cells, height, width, min_coverage=1.0):
     """(R,) uint8: the label of each cell, ignored where less than `min_coverage` of it lies in the tile."""
     covered = _covered(cells.to_cell, cells.labels.shape, height, width, min_coverage)
@@ -126,11 +137,13 @@ def _matrix(affine):
 
 
 def _cell_of_pixels(to_cell, height, width):
+    """The cell's row and column over each pixel, as two arrays that broadcast to (H, W)."""
     a, b, c, d, e, f = to_cell
     col, row = np.arange(width) + 0.5, (np.arange(height) + 0.5)[:, None]
     # Rounding first: a centre on a cell's border must not fall to either side by the last bit of a product.
-    x = np.floor(np.round(a * col + b * row + c, 6)).astype(np.int64)
-    y = np.floor(np.round(d * col + e * row + f, 6)).astype(np.int64)
+    # A grid along the image's axes needs one line of centres for x and one for y.
+    x = np.floor(np.round((a * col + b * row if b else a * col) + c, 6)).astype(np.int64)
+    y = np.floor(np.round((d * col + e * row if d else e * row) + f, 6)).astype(np.int64)
     return y, x
 
 

@@ -19,7 +19,7 @@ from data.pool import PoolError, default_workers, map_unordered
 from data.sources import BuildError
 from data.taxonomy import TaxonomyError, merge
 
-ROWS_PER_JOB = 64
+ROWS_PER_JOB = 64  # of headers; pixels are decoded tile by tile, so that a crash is one tile's
 EXPECTED = (geotiff.GeoTiffError, TaxonomyError, TileSetError, BuildError)
 
 
@@ -34,9 +34,10 @@ def check(root, decode=False, workers=1):
             first = users.setdefault(row[kind], row["tile"]) if row[kind] else row["tile"]
             if first != row["tile"]:
                 problems.append(f"{root / row[kind]}: belongs to two tiles, {first} and {row['tile']}")
-    jobs = [rows[i : i + ROWS_PER_JOB] for i in range(0, len(rows), ROWS_PER_JOB)]
-    found = []
-    with closing(map_unordered(partial(_check_rows, root, description, decode), jobs, workers, "tiles")) as done:
+    per_job, died = (1, partial(_crashed, root)) if decode else (ROWS_PER_JOB, None)
+    jobs = [rows[i : i + per_job] for i in range(0, len(rows), per_job)]
+    found, check_rows = [], partial(_check_rows, root, description, decode)
+    with closing(map_unordered(check_rows, jobs, workers, "tiles", died)) as done:
         for lines in done:
             found += lines
     return len(rows), problems + sorted(found)
@@ -44,6 +45,11 @@ def check(root, decode=False, workers=1):
 
 def _check_rows(root, description, decode, rows):
     return [line for row in rows for line in _check_tile(root, description, decode, row)]
+
+
+def _crashed(root, rows):
+    files = ", ".join(row[kind] for row in rows for kind in ("image", "high", "low") if row[kind])
+    return [f"{root}/{files}: reading one of them ends the process (a crash inside a codec, or out of memory)"]
 
 
 def _check_tile(root, description, decode, row):
@@ -104,6 +110,9 @@ def main(arguments=None):
     except (*EXPECTED, PoolError) as error:
         print(error, file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("stopped; the same command begins anew", file=sys.stderr)
+        return 130
     for line in problems:
         print(line)
     print(f"{given.root}: {tiles} tiles, {len(problems) or 'no'} problem{'' if len(problems) == 1 else 's'}")

@@ -17,7 +17,8 @@ import numpy as np
 import tifffile
 
 CACHE_BYTES = 64 * 2**20  # decoded strips and tiles that a Raster keeps, so that neighbouring windows share them
-READ_BYTES = 8 * 2**30  # larger rasters are read by window; a sparse file may claim any size
+READ_BYTES = 8 * 2**30  # larger rasters are read by window
+SPARSE_BYTES = 2**29  # the same where strips or tiles are left out: such a file may claim any size
 # How far none, LZW, deflate (two codes) and PackBits can expand what is stored; a claim beyond that is damage.
 EXPANSION = {1: 1, 5: 2731, 8: 1040, 32946: 1040, 32773: 64}
 METRES = {9001: 1.0, 9002: 0.3048, 9003: 1200 / 3937}  # ProjLinearUnits: metre, foot, US survey foot
@@ -87,7 +88,6 @@ class Raster(contextlib.AbstractContextManager):
             self._check_layout()
             self.header = _header(self.path, self._page)
             on_failure.pop_all()
-        self._map = None  # the pixels in the file, where they are stored as they are
         self._segments = OrderedDict()  # index -> decoded strip or tile, the latest used last
         self._kept_bytes = 0
 
@@ -95,7 +95,6 @@ class Raster(contextlib.AbstractContextManager):
         self.close()
 
     def close(self):
-        self._map = None
         self._segments.clear()
         self._file.close()
 
@@ -103,7 +102,7 @@ class Raster(contextlib.AbstractContextManager):
         """All pixels, (H, W, K)."""
         header = self.header
         claimed = header.height * header.width * header.bands * header.dtype.itemsize
-        if claimed > READ_BYTES:
+        if claimed > (READ_BYTES if all(self._counts) else SPARSE_BYTES):
             raise GeoTiffError(f"{self.path}: claims {claimed / 2**30:.1f} GiB of pixels; read it by window")
         with _naming(self.path):
             return self._pixels(0, 0, header.height, header.width, keep=False)
@@ -148,10 +147,10 @@ class Raster(contextlib.AbstractContextManager):
 
     def _pixels(self, row, col, height, width, keep):
         if self._raw:
-            if self._map is None:
-                stored = self._page.parent.byteorder + self.header.dtype.char
-                self._map = np.asarray(self._file.memmap_array(stored, self._page.shaped, self._offsets[0])[:, 0])
-            part = self._map[:, row : row + height, col : col + width]  # (planes, H, W, samples); planes or samples: 1
+            # Mapped anew for each window: pages that were read count as this process's memory until they are let go.
+            stored = self._page.parent.byteorder + self.header.dtype.char
+            pixels = np.asarray(self._file.memmap_array(stored, self._page.shaped, self._offsets[0])[:, 0])
+            part = pixels[:, row : row + height, col : col + width]  # (planes, H, W, samples); planes or samples: 1
             part = part[0] if len(part) == 1 else np.moveaxis(part[..., 0], 0, -1)
             return part.astype(self.header.dtype, order="C")
         header, samples = self.header, self._page.shaped[-1]
@@ -329,7 +328,8 @@ def _in_degrees(epsg):
 def _naming(path):
     """Whatever goes wrong inside becomes one line that names the file."""
     try:
-        yield
+        with np.errstate(all="ignore"):  # what a damaged tag adds up to is no news
+            yield
     except GeoTiffError:
         raise
     except Exception as error:

@@ -1,15 +1,15 @@
 """What a reader of a tile set begins with: ROOT/dataset.yaml and ROOT/tiles.csv, checked before anything is opened."""
 
 import csv
-import math
 import os
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
-from data.taxonomy import Taxonomy, TaxonomyError, read_yaml, taxonomy_from_dict
+from data.taxonomy import Taxonomy, TaxonomyError, read_yaml, taxonomy_from_dict, taxonomy_to_dict
 
 SPLITS = ("train", "validation", "heldout", "test")
+FACTS = ("name", "image_gsd", "label_gsd", "scale", "tile_px", "bands", "dtype", "band_mean", "band_std")
 COLUMNS = ("tile", "region", "split", "image", "high", "low")
 
 
@@ -39,8 +39,9 @@ class Description:
 
     def facts(self):
         """What a checkpoint says of its data, in plain values, so that scoring and mapping ask for nothing twice."""
-        return {"name": self.name, "bands": self.bands, "band_mean": list(self.band_mean),
-                "band_std": list(self.band_std), "image_gsd": self.image_gsd, "classes": self.classes()}
+        return {"name": self.name, "bands": self.bands, "dtype": self.dtype, "band_mean": list(self.band_mean),
+                "band_std": list(self.band_std), "image_gsd": self.image_gsd, "scale": self.scale,
+                **taxonomy_to_dict(self.taxonomy)}
 
 
 def read_manifest(root):
@@ -86,27 +87,40 @@ def read_description(root):
     except TaxonomyError as error:
         raise TileSetError(str(error)) from None
 
-    def number(value):
-        return type(value) in (int, float) and math.isfinite(value) and value > 0
+    require_facts(values, path)
+    fields = {key: tuple(values[key]) if key.startswith("band_") else values[key] for key in FACTS}
+    return Description(**fields, taxonomy=taxonomy)
 
-    bands = values.get("bands")
-    per_band = "one number per band"
+
+def require_facts(values, where, keys=FACTS):
+    """Refuse what a tile set, or a checkpoint in some of these keys, cannot say of itself: TileSetError, one line."""
+
+    def number(value):
+        return type(value) in (int, float) and 0 < value <= 1e12
+
+    def numbers(values):
+        return (
+            isinstance(values, list)
+            and len(values) == bands
+            and all(type(value) in (int, float) and abs(value) <= 1e12 for value in values)
+        )
+
+    bands, per_band = values.get("bands"), "one number per band"
     wanted = {
-        "name": (lambda v: isinstance(v, str), "a name"),
+        "name": (lambda v: isinstance(v, str) and v.isprintable(), "a name"),
         "image_gsd": (number, "metres per pixel"),
         "label_gsd": (number, "metres per pixel"),
         "scale": (lambda v: number(v) and v >= 1, "a number from 1 up"),
         "tile_px": (lambda v: type(v) is int and 0 < v <= 65536, "pixels"),
         "bands": (lambda v: type(v) is int and 0 < v <= 1024, "a count"),
         "dtype": (lambda v: v in ("uint8", "uint16"), "uint8 or uint16"),
-        "band_mean": (lambda v: _numbers(v, bands), per_band),
-        "band_std": (lambda v: _numbers(v, bands) and min(v) > 0, f"{per_band}, above 0"),
+        "band_mean": (numbers, per_band),
+        "band_std": (lambda v: numbers(v) and min(v) > 0, f"{per_band}, above 0"),
     }
-    for key, (is_good, meaning) in wanted.items():
+    for key in keys:
+        is_good, meaning = wanted[key]
         if not is_good(values.get(key)):
-            raise TileSetError(f"{path}: {key} is {values.get(key)!r}; it should be {meaning}")
-    fields = {key: tuple(values[key]) if key.startswith("band_") else values[key] for key in wanted}
-    return Description(**fields, taxonomy=taxonomy)
+            raise TileSetError(f"{where}: {key} is {values.get(key)!r:.80}; it should be {meaning}")
 
 
 def read_tiles(root):
@@ -117,13 +131,13 @@ def read_tiles(root):
         where = f"{path}, line {line}"
         try:
             if row["split"] not in SPLITS:
-                nearest = get_close_matches(row["split"], SPLITS, 1, 0)[0]
-                raise TileSetError(f"{where}: split {row['split']!r}; did you mean {nearest!r}?")
+                nearest = get_close_matches(row["split"][:80], SPLITS, 1, 0)[0]
+                raise TileSetError(f"{where}: split {row['split']!r:.80}; did you mean {nearest!r}?")
             for key in ("tile", "region", "image"):
                 if not row[key]:
                     raise TileSetError(f"{where}: {key} is empty")
             if row["tile"] in seen:
-                raise TileSetError(f"{where}: tile {row['tile']} stands twice")
+                raise TileSetError(f"{where}: tile {row['tile']:.80} stands twice")
             for key in ("image", "high", "low"):
                 row[key] = relative_path(row[key], where)
             rows.append({key: row[key] for key in COLUMNS})
@@ -164,13 +178,5 @@ def relative_path(path, where):
     """
     shortest = os.path.normpath(path) if path else ""
     if "\0" in path or os.path.isabs(path) or shortest == ".." or shortest.startswith(f"..{os.sep}"):
-        raise TileSetError(f"{where}: {path!r} leaves the folder; paths are relative and stay inside it")
+        raise TileSetError(f"{where}: {path!r:.300} leaves the folder; paths are relative and stay inside it")
     return shortest
-
-
-def _numbers(values, count):
-    return (
-        isinstance(values, list)
-        and len(values) == count
-        and all(type(value) in (int, float) and math.isfinite(value) for value in values)
-    )

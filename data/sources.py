@@ -58,8 +58,8 @@ def scene_list(path, name_column="scene"):
             if not row[column]:
                 raise TileSetError(f"{where}: {column} is empty")
         if row["split"] not in ("", *SPLITS):
-            nearest = get_close_matches(row["split"], SPLITS, 1, 0)[0]
-            raise TileSetError(f"{where}: split {row['split']!r}; did you mean {nearest!r}?")
+            nearest = get_close_matches(row["split"][:80], SPLITS, 1, 0)[0]
+            raise TileSetError(f"{where}: split {row['split']!r:.80}; did you mean {nearest!r}?")
         files = {
             key: path.parent / relative_path(row[key], where) if row[key] else None for key in ("image", "high", "low")
         }
@@ -142,7 +142,7 @@ def _checked(scenes, where):
         raise BuildError(f"{where}: lists no scene")
     for scene in scenes:
         if not re.fullmatch(r"[^\s./\\:][^/\\:\x00-\x1f]{0,199}", scene.name):
-            raise BuildError(f"{where}: {scene.name!r} cannot name a tile's file")
+            raise BuildError(f"{where}: {scene.name!r:.80} cannot name a tile's file")
     twice = [name for name, count in Counter(scene.name.casefold() for scene in scenes).items() if count > 1]
     if twice:
         first, second = [scene.image for scene in scenes if scene.name.casefold() == twice[0]][:2]

@@ -76,26 +76,32 @@ def taxonomy_from_dict(description, where):
     names, colors = [], []
     for i, entry in enumerate(classes):
         name, color = (entry.get("name"), entry.get("color")) if isinstance(entry, dict) else (None, None)
-        if not isinstance(name, str) or not name or name == "ignore" or name in names:
-            raise TaxonomyError(f"{where}: classes[{i}].name is {name!r}; it should be a new name other than ignore")
+        if not _is_name(name) or name == "ignore" or name in names:
+            raise TaxonomyError(
+                f"{where}: classes[{i}].name is {name!r:.80}; it should be a new name other than ignore, on one line"
+            )
         if not (isinstance(color, list) and len(color) == 3 and all(type(v) is int and 0 <= v < 256 for v in color)):
-            raise TaxonomyError(f"{where}: classes[{i}].color is {color!r}; it should be [r, g, b], each 0 to 255")
+            raise TaxonomyError(f"{where}: classes[{i}].color is {color!r:.80}; it should be [r, g, b], each 0 to 255")
         names.append(name)
         colors.append(tuple(color))
     tables = {}
     for source in ("high", "low"):
         table = description.get(source)
         if not isinstance(table, dict):
-            raise TaxonomyError(f"{where}: {source} should map codes to class names, is {table!r}")
+            raise TaxonomyError(f"{where}: {source} should map codes to class names, is {table!r:.80}")
         tables[source] = {}
         for code, name in table.items():
-            if type(code) is not int:
-                raise TaxonomyError(f"{where}: {source} has the code {code!r}; codes are integers")
+            if type(code) is not int or abs(code) >= 2**63:
+                raise TaxonomyError(f"{where}: {source} has the code {code!r:.80}; codes are integers, as pixels are")
             if name not in (*names, "ignore"):
-                nearest = get_close_matches(str(name), (*names, "ignore"), 1, 0) or names
-                raise TaxonomyError(f"{where}: {source}[{code}] is {name!r}; did you mean {nearest[0]!r}?")
+                nearest = get_close_matches(str(name)[:80], (*names, "ignore"), 1, 0) or names
+                raise TaxonomyError(f"{where}: {source}[{code}] is {name!r:.80}; did you mean {nearest[0]!r}?")
             tables[source][code] = IGNORE if name == "ignore" else names.index(name)
     return Taxonomy(tuple(names), tuple(colors), **tables)
+
+
+def _is_name(value):
+    return isinstance(value, str) and 0 < len(value) <= 100 and value.isprintable()
 
 
 def taxonomy_to_dict(taxonomy):

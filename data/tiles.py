@@ -83,9 +83,9 @@ class TileSet:
         if not row["low"]:
             return upsampled(self.load(i, high=False).cells, *size).astype(np.int64)
         codes, header = geotiff.read(self.root / row["low"])
-        if codes.shape[:2] == size:
-            return codes[..., 0].astype(np.int64)
         image, image_header = geotiff.read(self.root / row["image"])
+        if on_pixels(codes[..., 0], header, image_header):
+            return codes[..., 0].astype(np.int64)
         cells = low_cells(codes[..., 0], header, image, image_header, self.description)
         return upsampled(cells, *size).astype(np.int64)
 
@@ -138,18 +138,23 @@ class Exemplars:
         return labels[top : top + height, left : left + width]
 
 
+def on_pixels(low, low_header, header):
+    """Whether a low label (h, w) has a value for each of the image's pixels, rather than a grid of its own."""
+    if low.shape != (header.height, header.width):
+        return False
+    georeferenced = low_header.transform is not None and header.transform is not None
+    return not georeferenced or np.allclose(
+        compose(invert(header.transform), low_header.transform), (1, 0, 0, 0, 1, 0), atol=0.05
+    )
+
+
 def low_cells(classes, low_header, image, header, description):
     """Merged low-resolution classes (h, w) over an image (H, W, K) -> Cells: on the label's own grid where its pixels
     are larger than the image's, else reduced to n x n blocks by majority."""
     size, n = image.shape[:2], round(description.scale)
-    georeferenced = low_header.transform is not None and header.transform is not None
-    if classes.shape == size:
-        same = not georeferenced or np.allclose(
-            compose(invert(header.transform), low_header.transform), (1, 0, 0, 0, 1, 0), atol=0.05
-        )
-        if same:
-            return majority_blocks(classes, n, len(description.taxonomy.names))
-    if georeferenced:
+    if on_pixels(classes, low_header, header):
+        return majority_blocks(classes, n, len(description.taxonomy.names))
+    if low_header.transform is not None and header.transform is not None:
         return Cells(classes, compose(invert(low_header.transform), header.transform), classes.shape)
     # Without georeference a grid of n x n blocks starts at the tile's top-left corner.
     ceil, floor = tuple(-(-s // n) for s in size), tuple(s // n for s in size)

@@ -15,9 +15,9 @@ import numpy as np
 import yaml
 
 from data import geotiff
-from data.cells import Cells, compose, invert, region_index
+from data.cells import compose, invert, pixels_of_cells
 from data.manifest import COLUMNS, SPLITS, TileSetError
-from data.taxonomy import IGNORE, merge, taxonomy_to_dict
+from data.taxonomy import merge, taxonomy_to_dict
 
 SPLIT_PERCENT = dict(zip(SPLITS, (75, 10, 10, 5), strict=True))  # [paper, Sec. 3.1]
 PIXEL_GRID = (1.0, 0.0, 0.0, 0.0, -1.0, 0.0)  # stands for the georeference where an image has none: one unit a pixel
@@ -84,10 +84,21 @@ def write_tile(
 
 def sum_bands(image, nodata):
     """Exact sums over the pixels that hold something, for band statistics: {pixels, sums, squares}."""
-    values = image.reshape(-1, image.shape[-1]).astype(np.uint64)  # 2^32 pixels of uint16 would fit
-    if nodata is not None:
-        values = values[(values != nodata).any(axis=1)]
-    return {"pixels": len(values), "sums": values.sum(axis=0).tolist(), "squares": (values**2).sum(axis=0).tolist()}
+    bands = image.shape[-1]
+    rows = image.reshape(len(image), -1)  # whole rows add up fifteen times as fast as the few bands of a pixel
+    squares = np.square(rows, dtype=np.uint16 if image.dtype == np.uint8 else np.uint64)
+    whole = np.uint32 if image.dtype == np.uint8 and len(image) < 2**16 else np.uint64  # what no sum leaves
+    sums, squares = (
+        v.sum(axis=0, dtype=whole).reshape(-1, bands).sum(axis=0, dtype=np.uint64).tolist() for v in (rows, squares)
+    )
+    holes = 0
+    if nodata is not None and (image[..., 0] == nodata).any():
+        holes = int((image == nodata).all(axis=-1).sum())
+    return {
+        "pixels": rows.size // bands - holes,
+        "sums": [value - holes * nodata for value in sums] if holes else sums,
+        "squares": [value - holes * nodata**2 for value in squares] if holes else squares,
+    }
 
 
 def count_labels(high, low, taxonomy, size, transform, low_transform, where):
@@ -96,17 +107,18 @@ def count_labels(high, low, taxonomy, size, transform, low_transform, where):
     size: (H, W) of the image; the rest as in write_tile; `where` opens the error that lists unknown codes
     """
 
-    def count(merged):
-        return np.bincount(merged.ravel(), minlength=256)[: len(taxonomy.names)].tolist()
+    def count(codes, table, pixels=None):
+        merged = merge(codes, table, where)
+        weights = None if pixels is None else pixels.ravel()
+        return np.bincount(merged.ravel(), weights, 256)[: len(taxonomy.names)].astype(np.int64).tolist()
 
-    merged = None if low is None else merge(low, taxonomy.low, where)
+    pixels = None
     if low is not None and low_transform is not None:
         to_cell = compose(invert(low_transform), transform or PIXEL_GRID)
-        cell = region_index(Cells(merged, to_cell, merged.shape), *size)
-        merged = np.where(cell < 0, IGNORE, merged.ravel()[cell])
+        pixels = pixels_of_cells(to_cell, low.shape, *size)
     return {
-        "high_pixels": None if high is None else count(merge(high, taxonomy.high, where)),
-        "low_pixels": None if low is None else count(merged),
+        "high_pixels": None if high is None else count(high, taxonomy.high),
+        "low_pixels": None if low is None else count(low, taxonomy.low, pixels),
     }
 
 

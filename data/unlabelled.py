@@ -47,7 +47,7 @@ def read_unlabelled(root, pattern="**/*", validation_share=0.05, regions=(), exc
             )
         every = round(1 / validation_share)
         validation = found[every // 2 :: every] or found[:1]
-        train = [path for path in found if path not in set(validation)]
+        train = sorted(set(found) - set(validation))
         mean, std = band_statistics(train)
         facts = {"name": root.name, "bands": len(mean), "band_mean": list(mean), "band_std": list(std)}
     return UnlabelledImages(train, facts), UnlabelledImages(validation, facts)

@@ -44,7 +44,7 @@ def load_resnet18(encoder, state, source):
     own = encoder.state_dict()
     adapted = []
     first = state.get("conv1.weight")
-    if first is not None and first.shape[1] != own["conv1.weight"].shape[1]:
+    if first is not None and first.ndim == 4 and first.numel() and first.shape[1] != own["conv1.weight"].shape[1]:
         state["conv1.weight"] = adapt_bands(first, own["conv1.weight"].shape[1])
         adapted = ["conv1.weight"]
     for key in own.keys() & state.keys():

@@ -164,13 +164,16 @@ def load_table(path, classes=None):
         with open(path, encoding="utf-8") as file:
             table = yaml.safe_load(file)
         names = table.pop("classes")
-        table = {int(code): [float(value) for value in row] for code, row in table.items()}
-    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
-        reason = " ".join(str(error).split())
+        if not all(isinstance(name, str) for name in names) or not all(type(code) is int for code in table):
+            raise ValueError("class names are words, codes whole numbers")
+        table = {code: [float(value) for value in row] for code, row in table.items()}
+    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        reason = " ".join(str(error).split())[:200]
         raise TableError(f"{path}: no `classes: [names]` and `code: [probabilities]` were read ({reason})") from error
     if classes is not None and list(names) != list(classes):
-        raise TableError(f"{path}: classes are {', '.join(names)}; the tile set has {', '.join(classes)}")
+        raise TableError(f"{path}: classes are {', '.join(names)[:200]}; the tile set has {', '.join(classes)}")
     for code, row in table.items():
         if len(row) != len(names) or min(row) < 0 or not (sum(row) == 0 or abs(sum(row) - 1) < 0.02):
-            raise TableError(f"{path}: row {code} is {row}; it needs {len(names)} probabilities that sum to 1, or to 0")
+            needs = f"it needs {len(names)} probabilities that sum to 1, or to 0"
+            raise TableError(f"{path}: row {str(code)[:20]} is {str(row)[:80]}; {needs}")
     return {code: [value / (sum(row) or 1) for value in row] for code, row in table.items()}

@@ -7,6 +7,25 @@ from torch import nn
 from models.resnet import ResNet18
 
 
+class Double(torch.autograd.Function):
+    """Bilinear upsampling to twice the size: (B, D, H, W) -> (B, D, 2H, 2W), as F.interpolate does it.
+
+    Its gradient is a convolution of stride 2 by the same weights: torch's own takes five times as long on CPUs under
+    channels_last, and adds in no fixed order on GPUs. A test holds the two equal.
+    """
+
+    @staticmethod
+    def forward(ctx, x):
+        return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+
+    @staticmethod
+    def backward(ctx, grad):
+        line = torch.tensor([0.25, 0.75, 0.75, 0.25], dtype=grad.dtype, device=grad.device)
+        weights = (line[:, None] * line).expand(grad.shape[1], 1, 4, 4)
+        grad = F.pad(grad, (1, 1, 1, 1), mode="replicate")  # what edge pixels gave beyond the edge, they get back
+        return F.conv2d(grad, weights, stride=2, groups=grad.shape[1])
+
+
 class UpBlock(nn.Module):
     """Upsample, join the skip, then conv-ReLU-conv-ReLU [paper ambiguous]; no norm [paper silent; ours]."""
 
@@ -16,8 +35,7 @@ class UpBlock(nn.Module):
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
 
     def forward(self, x, skip):
-        x = F.interpolate(x, size=skip.shape[-2:], mode="bilinear", align_corners=False)
-        x = F.relu(self.conv1(torch.cat([x, skip], dim=1)), inplace=True)
+        x = F.relu(self.conv1(torch.cat([Double.apply(x), skip], dim=1)), inplace=True)
         return F.relu(self.conv2(x), inplace=True)
 
 

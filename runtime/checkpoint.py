@@ -4,9 +4,12 @@ import contextlib
 import math
 import os
 import pickle
+import zipfile
 from pathlib import Path
 
 import torch
+
+from runtime.files import open_whole
 
 
 class CheckpointError(Exception):
@@ -34,21 +37,15 @@ def require_finite(record, networks, run_dir, step):
 
 
 def save(path, state):
-    """Write `state` to a temporary name, flush it to disk, then rename: the file under `path` is always whole.
+    """Write `state`; the file under `path` is always whole.
 
     raises: CheckpointError when the disk is full or the folder cannot be written; what stood under `path` stays
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(temporary, "wb") as file:
+        with open_whole(path) as file:
             torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        _flush_folder(path.parent)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
-        temporary.unlink(missing_ok=True)
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         kept = "the previous checkpoint stays" if path.exists() else "nothing was written"
         raise CheckpointError(f"{path}: could not be saved ({reason}); {kept}") from None
@@ -60,6 +57,7 @@ def load(path):
     raises: CheckpointError when the file is missing, damaged or holds anything else
     """
     try:
+        _require_plain_archive(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such checkpoint") from None
@@ -73,16 +71,21 @@ def load(path):
     return state
 
 
-def remove_leftovers(folder):
-    """Delete temporary files of saves that a kill broke off."""
-    for leftover in Path(folder).glob(".*.tmp"):
-        leftover.unlink(missing_ok=True)
+@contextlib.contextmanager
+def refusing(path):
+    """Whatever a checkpoint of another make breaks inside, loading networks and optimisers, becomes one line."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
+        reason = (str(error).splitlines() or [""])[-1].strip()[:200] or type(error).__name__
+        raise CheckpointError(f"{path}: is not a checkpoint of this run ({reason})") from None
 
 
-def _flush_folder(folder):
-    with contextlib.suppress(OSError):  # some network file systems refuse; the file itself is on disk
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+def _require_plain_archive(path):
+    """torch writes archives that are not compressed: one that unpacks to more than its size would be a bomb."""
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+    if sum(member.file_size for member in members) > os.path.getsize(path):
+        raise ValueError("it unpacks to more than its size")
+    if any(member.filename.endswith("constants.pkl") for member in members):
+        raise ValueError("it is a TorchScript program")

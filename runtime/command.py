@@ -1,20 +1,35 @@
-"""From a script's main to the shell: an expected error is one line on stderr and exit status 2, never a traceback."""
+"""From a script's main to the shell: an expected error is one line on stderr and exit status 2, never a traceback.
+
+A run that a signal stopped is one line too, with the status that shells give it: 128 + the signal's number.
+"""
 
 import os
+import signal
 import sys
 
 from runtime import distributed
+from runtime.signals import Stopped
 
 
 def run(main, expected):
     """Call main(); leave the process group at the end. expected: the errors that a user can cause."""
+    rank = f"rank {os.environ['RANK']}: " if int(os.environ.get("WORLD_SIZE", 1)) > 1 else ""
     try:
         main()
     except (*expected, OSError) as error:
         if isinstance(error, OSError):  # a folder that cannot be written, a full disk
             error = f"{error.filename}: {error.strerror}" if error.filename else error
-        rank = f"rank {os.environ['RANK']}: " if int(os.environ.get("WORLD_SIZE", 1)) > 1 else ""
-        print(f"error: {rank}{error}", file=sys.stderr, flush=True)
-        # Under torchrun the other ranks wait in a collective: leave at once, and the launcher ends them.
-        os._exit(2) if rank else sys.exit(2)
+        _leave(f"error: {rank}{error}", 2, at_once=rank)
+    except KeyboardInterrupt:
+        _leave(f"{rank}stopped; the same command goes on from what is complete", 128 + signal.SIGINT, at_once=rank)
+    except Stopped as stopped:  # on all ranks alike, so the first speaks for them
+        distributed.stop()
+        _leave("" if os.environ.get("RANK", "0") != "0" else str(stopped), 128 + stopped.number)
     distributed.stop()
+
+
+def _leave(line, status, at_once=False):
+    """at_once: under torchrun the other ranks wait in a collective; the launcher ends them when this one is gone."""
+    if line:
+        print(line, file=sys.stderr, flush=True)
+    os._exit(status) if at_once else sys.exit(status)

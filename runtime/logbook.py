@@ -1,14 +1,13 @@
 """Records to log.jsonl and the terminal: one JSON object a line, numbers only where numbers were measured."""
 
 import json
-import os
 import time
 from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
-from runtime import checkpoint
+from runtime.files import remove_leftovers, write_text
 from runtime.settings import to_yaml
 
 
@@ -25,14 +24,14 @@ class Logbook:
         if not enabled:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        checkpoint.remove_leftovers(run_dir)
-        (self.path.parent / "config.yaml").write_text(to_yaml(config))
+        remove_leftovers(run_dir)
+        write_text(self.path.parent / "config.yaml", to_yaml(config))
         kept = []
         if self.path.exists() and step > 0:
             kept = [line for line in self.path.read_text().splitlines() if _step_of(line) <= step]
-        temporary = self.path.with_name(".log.jsonl.tmp")
-        temporary.write_text("".join(line + "\n" for line in kept))
-        os.replace(temporary, self.path)
+        write_text(self.path, "".join(line + "\n" for line in kept))
+        (self.path.parent / "metrics.json").unlink(missing_ok=True)  # written last: a run that has it is complete
+        self.started, self.first_step, self.expected = time.perf_counter(), step, False
 
     def write(self, record):
         """record: {"step": int, "kind": str, name: value, ...} -> one line of log.jsonl."""
@@ -47,6 +46,15 @@ class Logbook:
         """One line on the terminal, above a progress bar where there is one."""
         if self.enabled:
             tqdm.write(text)
+
+    def expect(self, step, steps, epoch_steps):
+        """Once, after this process's first evaluation: say how long the rest of the run takes at its pace so far."""
+        if self.enabled and not self.expected and step < steps:
+            pace = (time.perf_counter() - self.started) / (step - self.first_step)
+            rest, epochs = pace * (steps - step), (steps - step) / epoch_steps
+            spent = f"{rest / 3600:.1f} h" if rest > 5400 else f"{rest / 60:.0f} min" if rest > 90 else f"{rest:.0f} s"
+            self.say(f"about {spent} for the remaining {epochs:.3g} epochs")
+            self.expected = True
 
 
 class Recent:

@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import difflib
+import math
 import types
 import typing
 from dataclasses import field
@@ -46,8 +47,9 @@ def load_config(cls, path, overrides=()):
     """
     values = {}
     for key, value in _read_yaml(path).items():
-        if not isinstance(value, dict):
-            raise ConfigError(f"{path}: {key} must be a section of settings; the sections are {_sections(cls)}")
+        if not isinstance(value, dict) or not value and key not in _sections(cls):
+            sections = ", ".join(_sections(cls))
+            raise ConfigError(f"{path}: {str(key)[:80]} must be a section of settings; the sections are {sections}")
         values.update({f"{key}.{name}": setting for name, setting in value.items()})
     values = _checked(cls, values, str(path))
     given = {}
@@ -100,9 +102,23 @@ def check_resumable(saved, config, where):
         before = saved.get(key)
         if key in config.FREE_ON_RESUME or before == value:
             continue
-        if key == "train.epochs" and value > before:
+        # Only under a constant rate is a longer run the same run: a cosine would jump back up.
+        if key == "train.epochs" and value > before and saved.get("train.schedule") == "constant":
             continue
         raise ConfigError(f"{where} holds a run with {key}={before}, not {value}; choose another run.dir")
+
+
+def check_same_data(saved, facts, root, where):
+    """A run goes on with the data that it began with, under whatever name: refuse others, naming what differs.
+
+    saved: the facts in the run's checkpoint
+    """
+    differing = [key for key, value in facts.items() if key != "name" and saved.get(key) != value]
+    if differing:
+        raise ConfigError(
+            f"{root} holds other data than the run in {where} began with: {', '.join(differing)} differ"
+            f"{'s' if len(differing) == 1 else ''}; choose another run.dir"
+        )
 
 
 def describe(cls):
@@ -135,7 +151,7 @@ def _read_yaml(path):
 
 
 def _sections(cls):
-    return ", ".join(f.name for f in dataclasses.fields(cls))
+    return [f.name for f in dataclasses.fields(cls)]
 
 
 def _checked(cls, values, where):
@@ -155,7 +171,10 @@ def _convert(key, value, setting, where):
     kind = setting.type
     if isinstance(kind, types.GenericAlias) or typing.get_origin(kind) is tuple:
         items = value if isinstance(value, (list, tuple)) else [] if value in (None, "") else str(value).split(",")
-        return tuple(str(item).strip() for item in items)
+        items = tuple(str(item).strip() for item in items)
+        if any("\0" in item for item in items):
+            raise ConfigError(f"{where}: {key}={items!r:.80} must be words, as [a, b]")
+        return items
     choices = setting.metadata["choices"]
     if choices:
         word = ("on" if value else "off") if isinstance(value, bool) else value  # YAML reads a bare off as False
@@ -173,10 +192,11 @@ def _convert(key, value, setting, where):
             raise ValueError
         if kind is int and float(value) != int(float(value)):
             raise ValueError
-        number = kind(float(value)) if kind in (int, float) else str(value)
-        if kind is float and number != number:
+        value = kind(float(value)) if kind in (int, float) else str(value)
+        if kind is float and not math.isfinite(value) or kind is str and "\0" in value:  # no path holds a NUL
             raise ValueError
-        return number
+        return value
     except (ValueError, OverflowError):
         words = {bool: "true or false", int: "a whole number", float: "a number", str: "a word"}[kind]
-        raise ConfigError(f"{where}: {key}={value} must be {words}, as {key}={setting.default}") from None
+        value = repr(value) if kind is str else value
+        raise ConfigError(f"{where}: {key}={str(value)[:80]} must be {words}, as {key}={setting.default}") from None

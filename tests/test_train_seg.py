@@ -1,3 +1,4 @@
+import copy
 import json
 import os
 import shutil
@@ -10,9 +11,12 @@ import numpy as np
 import pytest
 import torch
 from commands import ROOT, error_of, run_script
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from data import geotiff
 from data.tiles import TileSet
+from models.unet import UNet
+from train_seg import update_average
 
 SMALL = ["model.width=8", "train.batch_size=16", "train.learning_rate=1e-3", "train.precision=off", "run.log_every=2"]
 
@@ -242,3 +246,20 @@ def test_evaluate_refuses_what_does_not_fit(tile_set, agg_run, tmp_path):
     assert "nowhere" in error_of("evaluate.py", tmp_path / "nowhere.pt", "--data", tile_set)
     (tmp_path / "broken.pt").write_bytes(b"no checkpoint")
     assert "broken.pt" in error_of("evaluate.py", tmp_path / "broken.pt", "--data", tile_set)
+
+
+def test_the_moving_average_is_torchs_own():
+    torch.manual_seed(0)
+    network = UNet(width=2)
+    average = copy.deepcopy(network)
+    theirs = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(0.9), use_buffers=True)
+    for step in range(3):
+        network(torch.randn(2, 3, 32, 32))  # moves batch norm's statistics
+        with torch.no_grad():
+            for p in network.parameters():
+                p += torch.randn_like(p)
+        update_average(average, network, 0.9 if step else 0.0)
+        theirs.update_parameters(network)
+    for name, value in theirs.module.state_dict().items():
+        counts = name.endswith("num_batches_tracked")
+        assert torch.equal(average.state_dict()[name], network.state_dict()[name] if counts else value), name

@@ -615,3 +615,21 @@ def test_a_full_disk_is_one_line_and_the_scenes_that_are_done_stay(tmp_path, cap
     assert [path.stem for path in (tmp_path / "out").glob(".build/scenes/*")] == ["s0"]
     monkeypatch.undo()
     assert run(*arguments) == 0
+
+
+def do_and_crash_at_s1(root, options, job):
+    if job[0][0].name == "s1":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    return do(root, options, job)
+
+
+do = build_module._do
+
+
+def test_a_scene_that_crashes_its_codec_is_named_and_the_others_stay(tmp_path, capsys, monkeypatch):
+    scenes = many_scenes(tmp_path / "raw", 3)
+    monkeypatch.setattr(build_module, "_do", do_and_crash_at_s1)
+    assert run(tmp_path / "out", "--scenes", scenes, "--taxonomy", LOW2HIGH, "--tile-px", PX, workers=2) == 2
+    line = capsys.readouterr().err
+    assert f"{tmp_path / 'raw' / 's1_image.tif'}, " in line and "reading it ends the process" in line
+    assert line.count("\n") == 1 and list((tmp_path / "out").glob(".build/scenes/*"))

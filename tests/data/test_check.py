@@ -1,6 +1,7 @@
 """data.check: a whole set passes, and of a damaged one everything is named in one pass."""
 
 import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 
 from data import geotiff
 from data.build import main as build
-from data.check import check, main
+from data.check import _check_rows, check, main
 from data.taxonomy import load_taxonomy
 from data.tileset import write_tile, write_tile_set
 
@@ -91,6 +92,23 @@ def test_decoding_names_every_damaged_tile_in_one_pass(root, workers, monkeypatc
         f"{root}/{name}" for name in ("high/t4", "high/t5", "images/t0", "images/t2", "images/t3", "low/t1")
     ]
     assert "codes without a class: 77 (2 times)" in problems[-1] and not any("\n" in line for line in problems)
+
+
+def check_and_crash_at_t3(root, description, decode, rows):
+    if any(row["tile"] == "t3" for row in rows):
+        os.kill(os.getpid(), signal.SIGSEGV)
+    return _check_rows(root, description, decode, rows)
+
+
+def test_a_tile_that_crashes_its_codec_is_named_among_the_others(root, monkeypatch):
+    monkeypatch.setattr("data.check._check_rows", check_and_crash_at_t3)
+    damage(root / "images" / "t0.tif")
+    truncate(root / "low" / "t5.tif")
+    tiles, problems = check(root, decode=True, workers=1)
+    assert tiles == 6 and len(problems) == 3
+    assert problems[0].startswith(f"{root}/images/t0.tif: ") and problems[2].startswith(f"{root}/low/t5.tif: ")
+    files = f"{root}/images/t3.tif, high/t3.tif, low/t3.tif"
+    assert problems[1].startswith(f"{files}: reading one of them ends the process")
 
 
 def test_without_decoding_only_headers_are_read(root, monkeypatch):

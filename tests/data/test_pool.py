@@ -43,3 +43,17 @@ def test_workers_end_with_the_process_that_started_them():
         assert time.monotonic() < until, "workers outlive their parent"
         time.sleep(0.05)
     assert len(workers) == 2
+
+
+def root_of(number):
+    """Of 13 it dies, of the others it is the root."""
+    if number == 13:
+        os.kill(os.getpid(), signal.SIGSEGV)
+    return math.sqrt(number)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_of_jobs_whose_process_dies_each_is_named_and_the_others_are_done(workers):
+    jobs = [13, 1, 4, 9, 13, 16, 25]
+    done = map_unordered(root_of, jobs, workers, "roots", died=lambda number: -number)
+    assert sorted(done) == [-13, -13, 1, 2, 3, 4, 5]

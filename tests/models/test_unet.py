@@ -5,7 +5,7 @@ import torchvision
 
 from models import adapt_bands, load_resnet18
 from models.resnet import ResNet18
-from models.unet import UNet
+from models.unet import Double, UNet
 
 
 def test_resnet_gives_torchvisions_outputs_for_the_same_weights():
@@ -48,6 +48,16 @@ def test_the_final_convolution_commutes_with_the_upsampling():
     after = net.head(F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False))
     before = F.interpolate(net.head(x), scale_factor=2, mode="bilinear", align_corners=False)
     assert torch.allclose(after, before, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (5, 8)])
+def test_doubling_and_its_gradient_are_those_of_bilinear_interpolation(size):
+    x = torch.randn(2, 3, *size, dtype=torch.float64, requires_grad=True)
+    doubled, expected = Double.apply(x), F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+    assert torch.equal(doubled, expected)
+    weights = torch.randn_like(doubled)
+    mine, other = (torch.autograd.grad((y * weights).sum(), x)[0] for y in (doubled, expected))
+    assert torch.allclose(mine, other, atol=1e-12)
 
 
 def test_decoder_channels_are_those_of_the_paper_at_full_width():

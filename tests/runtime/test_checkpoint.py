@@ -1,9 +1,16 @@
+"""Checkpoints and records: whole or not at all, whatever breaks off their writing."""
+
+import contextlib
+import os
+import resource
+import signal
 
 import pytest
 import torch
 
 from config import SegmenterConfig
 from runtime import checkpoint
+from runtime.files import write_text
 from runtime.logbook import Logbook
 
 
@@ -29,13 +36,43 @@ def test_a_full_disk_keeps_the_previous_checkpoint_and_says_so(tmp_path, monkeyp
     assert [p.name for p in tmp_path.iterdir()] == ["last.pt"]
 
 
-@pytest.mark.skipif(not __import__("os").path.exists("/dev/full"), reason="no /dev/full here")
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
 def test_what_torch_raises_on_a_full_disk_is_one_line(tmp_path, monkeypatch):
     real_open = open
     monkeypatch.setattr("builtins.open", lambda path, mode="r", *a, **k: real_open("/dev/full", "wb"))
     with pytest.raises(checkpoint.CheckpointError) as caught:
         checkpoint.save(tmp_path / "last.pt", {"w": torch.zeros(300_000)})
     assert "\n" not in str(caught.value)
+
+
+@contextlib.contextmanager
+def no_file_above(size):
+    """The system refuses to let a file grow, as on a full disk, with another reason."""
+    before, ignored = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
+
+
+def test_a_disk_that_fills_leaves_every_file_of_a_run_whole(tmp_path):
+    log = Logbook(tmp_path, SegmenterConfig())
+    log.write({"step": 1, "kind": "train"})
+    checkpoint.save(tmp_path / "last.pt", {"step": 1})
+    write_text(tmp_path / "metrics.json", "{}")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with no_file_above(len(before["log.jsonl"])):
+        with pytest.raises(checkpoint.CheckpointError, match="last.pt: could not be saved .*; the previous"):
+            checkpoint.save(tmp_path / "last.pt", {"w": torch.zeros(100_000)})
+        with pytest.raises(OSError, match=str(tmp_path / "metrics.json")):
+            write_text(tmp_path / "metrics.json", "x" * 10_000)
+        with pytest.raises(OSError, match=str(tmp_path / "log.jsonl")):
+            log.write({"step": 2, "kind": "train"})
+        with pytest.raises(OSError, match=str(tmp_path / "config.yaml")):
+            Logbook(tmp_path, SegmenterConfig())
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 class Malicious:

@@ -1,11 +1,13 @@
 """Score checkpoints and the Oracle on the high-resolution labels of a split (Sec. 5).
 
     python evaluate.py runs/low runs/agg runs/high --oracle --data tiles --out scores.json --figure scores.png
+    python evaluate.py --scene map.tif truth.tif --taxonomy configs/taxonomies/low2high.yaml
 
 A run's folder stands for its best.pt. The last.pt beside it is scored too and goes into the JSON only.
 """
 
 import argparse
+import difflib
 import json
 from pathlib import Path
 
@@ -13,10 +15,14 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from data.alignment import check_high, check_label
 from data.cells import filled, upsampled
+from data.images import open_image
 from data.loading import EXPECTED_ERRORS, scoring_batches, to_device
+from data.sources import BuildError
+from data.taxonomy import IGNORE, load_taxonomy, merge
 from data.tiles import ScoringTiles, TileSet
-from figures import color_image, color_labels, contact_sheet
+from figures import choose_varied, color_image, color_labels, contact_sheet
 from metrics import confusion_matrix, scores
 from models.epitomes import TableError, add_counts, load_table, super_resolve, table_from_counts
 from runtime import checkpoint, command, distributed
@@ -29,6 +35,8 @@ class ScoringError(Exception):
 
 
 def main(arguments):
+    if arguments.scene:
+        return main_scene(*arguments.scene, arguments)
     ranks = distributed.start(arguments.device)
     needs = ("high", "low") if arguments.oracle or arguments.lsr else ("high",)
     tiles = TileSet(arguments.data, arguments.split, arguments.regions, needs=needs)
@@ -49,21 +57,58 @@ def main(arguments):
     result = {"data": str(arguments.data), "split": arguments.split, "rows": rows}
     if not ranks.first:
         return result
-    print(table(rows, classes))
-    if arguments.out:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(json.dumps(result, indent=1))
+    publish(result, classes, arguments.out)
     if arguments.figure:
-        figure6(arguments.figure, methods, tiles, classes, ranks.device, arguments.figure_tiles)
+        figure6(arguments.figure, methods, tiles, classes, ranks.device, chosen_tiles(tiles, arguments))
     return result
 
 
+def main_scene(predicted, truth, arguments):
+    """One label raster against another: class indices of predict.py against codes that the taxonomy merges."""
+    taxonomy = load_taxonomy(arguments.taxonomy)
+    classes = [{"name": name} for name in taxonomy.names]
+    confusion = scene_confusion(predicted, truth, taxonomy)
+    row = {"name": Path(predicted).stem, **report(confusion, classes), "predicted": str(predicted)}
+    result = {"data": str(truth), "split": None, "rows": [row]}
+    publish(result, classes, arguments.out)
+    return result
+
+
+def scene_confusion(predicted, truth, taxonomy):
+    """Counted over the pixels with a class in both, some rows at a time: (C, C), rows truth, columns prediction.
+
+    A taxonomy without high codes merges truth by its low ones. The truth's own nodata is ignored unless it has a class.
+    raises: BuildError, TaxonomyError, ScoringError, GeoTiffError
+    """
+    count = len(taxonomy.names)
+    confusion = torch.zeros(count, count, dtype=torch.int64)
+    with open_image(predicted) as ours, open_image(truth) as theirs:
+        header = ours.header
+        for each in (ours, theirs):
+            check_label(each.header)
+        check_high(header, theirs.header)
+        merges = taxonomy.high or taxonomy.low
+        if theirs.header.nodata is not None:
+            merges = {theirs.header.nodata: IGNORE, **merges}
+        for top in tqdm(range(0, header.height, 256), desc=Path(predicted).name, disable=None, leave=False):
+            window = (top, 0, min(256, header.height - top), header.width)
+            classes, labels = ours.window(*window), merge(theirs.window(*window), merges, truth)
+            void = classes == (IGNORE if header.nodata is None else header.nodata)
+            if (strange := np.unique(classes[~void & ((classes < 0) | (classes >= count))])).size:
+                raise ScoringError(f"{predicted}: holds {strange[0]}, which is none of the {count} classes")
+            labels[void] = IGNORE
+            confusion += confusion_matrix(torch.from_numpy(classes.astype(np.int64)), torch.from_numpy(labels), count)
+    if not confusion.any():
+        raise ScoringError(f"{predicted}: no pixel has a class both there and in {truth}")
+    return confusion
+
+
 def load_for(tiles, path, device):
-    """-> Trained. raises: ScoringError if its bands or classes are not those of the tile set"""
+    """-> Trained. raises: ScoringError if its bands, pixels or classes are not those of the tile set"""
     trained, description = load_trained(path, device), tiles.description
-    if trained.facts["bands"] != description.bands:
-        bands = trained.facts["bands"]
-        raise ScoringError(f"{path}: was trained on {bands} bands, the tile set has {description.bands}")
+    for what in ("bands", "dtype"):
+        if (its := trained.facts[what]) != (theirs := getattr(description, what)):
+            raise ScoringError(f"{path}: was trained on images with {what} {its}, the tile set has {what} {theirs}")
     names = [c["name"] for c in trained.facts["classes"]]
     if names != list(description.taxonomy.names):
         raise ScoringError(f"{path}: knows the classes {names}, the tile set {list(description.taxonomy.names)}")
@@ -94,43 +139,56 @@ def oracle_row(tiles, classes):
 
 
 def lsr_row(tiles, classes, arguments, device):
-    """Self-Epitomic label super-resolution (ref. 20), tile by tile, from the image and its low-resolution codes.
-
-    p(l | code) is counted on the split heldout of the same regions, or read from --lsr-table. A code that heldout lacks
-    has its merged class for certain [paper silent; ours].
-    """
-    taxonomy = tiles.description.taxonomy
-    if arguments.lsr_table:
-        p_class = load_table(arguments.lsr_table, [c["name"] for c in classes])
-    else:
-        counts, heldout = {}, TileSet(arguments.data, "heldout", arguments.regions, needs=("high", "low"))
-        for i in range(len(heldout)):
-            high, codes = torch.from_numpy(heldout.load_high(i)), torch.from_numpy(heldout.low_codes(i))
-            add_counts(counts, high.long(), codes, len(classes))
-        derived = {c: c for c in range(len(classes))}
-        certain = {
-            code: [float(c == merged) for c in range(len(classes))]
-            for code, merged in (taxonomy.low if tiles.rows[0]["low"] else derived).items()
-        }
-        p_class = {**certain, **table_from_counts(counts)}
-    brightest = np.iinfo(tiles.description.dtype).max
+    """Self-Epitomic label super-resolution (ref. 20), tile by tile, from the image and its low-resolution codes."""
+    description, p_class = tiles.description, lsr_table(tiles, classes, arguments)
+    # Few sensors fill all 16 bits: such images are scaled by their band statistics [paper silent; ours].
+    brightest = max(m + 3 * s for m, s in zip(description.band_mean, description.band_std, strict=True))
+    brightest = 255 if description.dtype == "uint8" else brightest
     confusion = torch.zeros(len(classes), len(classes), dtype=torch.int64)
     for i in tqdm(range(len(tiles)), desc="Self-Epitomic LSR", disable=None, leave=False):
         tile = tiles.load(i, low=False)
-        image = torch.from_numpy(tile.image.astype(np.float32) / brightest).permute(2, 0, 1).to(device)
+        image = torch.from_numpy(tile.image.astype(np.float32) / brightest).clamp(0, 1).permute(2, 0, 1).to(device)
         codes = torch.from_numpy(tiles.low_codes(i)).to(device)
         try:
-            labels, _ = super_resolve(image, codes, p_class, patches=arguments.lsr_patches)
+            labels, _ = super_resolve(image, codes, p_class, patches=arguments.lsr_patches, seed=arguments.lsr_seed)
         except TableError as error:
             raise ScoringError(f"{tiles.rows[i]['tile']}: {error}") from None
         confusion += confusion_matrix(labels.cpu(), torch.from_numpy(tile.high), len(classes))
     return {"name": "Self-Epitomic LSR", **report(confusion, classes)}
 
 
+def lsr_table(tiles, classes, arguments):
+    """p(l | code): read from --lsr-table, or counted on the split heldout of the same regions.
+
+    A code that heldout lacks has its merged class for certain [paper silent; ours].
+    """
+    if arguments.lsr_table:
+        return load_table(arguments.lsr_table, [c["name"] for c in classes])
+    heldout = TileSet(arguments.data, "heldout", arguments.regions, needs=("high", "low"))
+    native = {bool(row["low"]) for row in (*tiles.rows, *heldout.rows)}
+    if len(native) > 1:  # native codes, and classes where low is derived from high: numbers that must not meet
+        raise ScoringError(f"{arguments.data}: some tiles have a low label and some none; --lsr needs all or none")
+    counts = {}
+    for i in range(len(heldout)):
+        high, codes = torch.from_numpy(heldout.load_high(i)), torch.from_numpy(heldout.low_codes(i))
+        add_counts(counts, high.long(), codes, len(classes))
+    merged = tiles.description.taxonomy.low if native == {True} else {c: c for c in range(len(classes))}
+    certain = {code: [float(c == to) for c in range(len(classes))] for code, to in merged.items()}
+    return {**certain, **table_from_counts(counts)}
+
+
 def report(confusion, classes):
     result = scores(confusion)
     named = {c["name"]: s for c, s in zip(classes, result["per_class"], strict=True)}
     return {**result, "per_class": named, "confusion": confusion.tolist()}
+
+
+def publish(result, classes, out):
+    """Print the table, and write the JSON where it was asked for."""
+    print(table(result["rows"], classes))
+    if out:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps(result, indent=1))
 
 
 def table(rows, classes):
@@ -147,12 +205,25 @@ def table(rows, classes):
     return "\n".join(lines)
 
 
+def chosen_tiles(tiles, arguments):
+    """Indices of the tiles to draw: those named, else some that show many classes, from all over the set."""
+    if not arguments.tiles:
+        maps = (tiles.load_high(i) for i in tqdm(range(len(tiles)), desc="choosing tiles", disable=None, leave=False))
+        return choose_varied(maps, arguments.figure_tiles)
+    index = {row["tile"]: i for i, row in enumerate(tiles.rows)}
+    for name in arguments.tiles:
+        if name not in index:
+            nearest = difflib.get_close_matches(name, index, n=1, cutoff=0.0)[0]
+            raise ScoringError(f"--tiles: there is no tile {name} in this split; did you mean {nearest}?")
+    return [index[name] for name in arguments.tiles]
+
+
 @torch.no_grad()
-def figure6(path, methods, tiles, classes, device, count):
-    """Image, high-resolution label, each method's prediction, low-resolution label (Fig. 6)."""
+def figure6(path, methods, tiles, classes, device, chosen):
+    """Image, high-resolution label, each method's prediction, low-resolution label (Fig. 6; without methods 2)."""
     rows = []
-    for i in np.linspace(0, len(tiles) - 1, min(count, len(tiles))).astype(int):
-        tile = tiles.load(int(i))
+    for i in chosen:
+        tile = tiles.load(i)
         image = torch.from_numpy(tile.image.astype(np.int32)).permute(2, 0, 1)[None].to(device)
         row = [color_image(tile.image), color_labels(tile.high, classes)]
         row += [color_labels(s(image).argmax(dim=1)[0].cpu().numpy(), classes) for s in methods]
@@ -172,14 +243,23 @@ def parse(argv=None):
     parser.add_argument("--oracle", action="store_true", help="score the upsampled low-resolution label too")
     parser.add_argument("--lsr", action="store_true", help="score Self-Epitomic label super-resolution too")
     parser.add_argument("--lsr-patches", type=int, default=20_000, metavar="N", help="a tile (default: 20000)")
+    parser.add_argument("--lsr-seed", type=int, default=0, metavar="N", help="of its draws (default: 0)")
     parser.add_argument("--lsr-table", metavar="YAML", help="p(l | code), as configs/tables/nlcd_low2high.yaml")
+    parser.add_argument("--scene", nargs=2, metavar=("PREDICTED", "TRUTH"), help="score a map of predict.py")
+    parser.add_argument("--taxonomy", metavar="YAML", help="merges TRUTH's codes, as configs/taxonomies/low2high.yaml")
     parser.add_argument("--out", type=Path, metavar="JSON", help="write the scores here")
     parser.add_argument("--figure", type=Path, metavar="PNG", help="write a contact sheet like Fig. 6 here")
     parser.add_argument("--figure-tiles", type=int, default=6, metavar="N", help="its rows (default: 6)")
+    words = {"type": lambda s: tuple(s.split(",")), "metavar": "NAME,..."}
+    parser.add_argument("--tiles", **words, help="draw these tiles of the split; default: some that show many classes")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"), help="(default: auto)")
     arguments = parser.parse_args(argv)
+    if bool(arguments.scene) != bool(arguments.taxonomy):
+        parser.error("--scene PREDICTED TRUTH and --taxonomy YAML go together")
+    if arguments.scene:
+        return arguments
     if not (arguments.checkpoints or arguments.oracle or arguments.lsr):
-        parser.error("nothing to score: name a CHECKPOINT, --oracle or --lsr")
+        parser.error("nothing to score: name a CHECKPOINT, --oracle, --lsr or --scene")
     if arguments.lsr_patches < 1:
         parser.error(f"--lsr-patches {arguments.lsr_patches}: must be 1 or more")
     if arguments.figure_tiles < 1:
@@ -195,5 +275,5 @@ def parse(argv=None):
 
 
 if __name__ == "__main__":
-    errors = (ConfigError, ScoringError, TableError, checkpoint.CheckpointError, distributed.DeviceError)
+    errors = (BuildError, ConfigError, ScoringError, TableError, checkpoint.CheckpointError, distributed.DeviceError)
     command.run(lambda: main(parse()), (*errors, *EXPECTED_ERRORS))

@@ -28,6 +28,20 @@ def color_labels(labels, classes):
     return palette[labels]
 
 
+def choose_varied(label_maps, count):
+    """Indices of maps that show many classes: of each of `count` equal stretches of the sequence, that of most entropy.
+
+    label_maps: (H, W) class indices each; ignored pixels, 255, do not count
+    """
+    entropies = []
+    for labels in label_maps:
+        pixels = np.bincount(labels.ravel(), minlength=256)[:255]
+        share = pixels[pixels > 0] / max(pixels.sum(), 1)
+        entropies.append(-(share * np.log(share)).sum())
+    stretches = np.array_split(np.arange(len(entropies)), min(count, len(entropies)))
+    return [int(stretch[np.argmax(np.take(entropies, stretch))]) for stretch in stretches]
+
+
 def contact_sheet(path, titles, rows, classes=(), zoom=1):
     """Write a PNG: a row of pictures for each tile under the columns' titles, then the legend where there are classes.
 

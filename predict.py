@@ -1,0 +1,230 @@
+"""Map whole scenes with a trained segmenter: a GeoTIFF of any size in, a land-cover GeoTIFF out.
+
+    python predict.py runs/agg_app scene.tif --out map.tif
+    torchrun --nproc_per_node=4 predict.py runs/agg_app 'scenes/*.tif' more.csv --out maps --probs
+
+A SCENE is a GeoTIFF, a PNG or JPEG, a pattern, or a list: a .txt with one path a line or a .csv with a column image, of
+paths below its folder. A map holds class indices, 255 where the scene has no data, with the scene's georeference, the
+classes' colours and overviews. --probs writes MAP_probs.tif beside it: a band a class, 0 to 254 for probability 0 to 1,
+255 where the scene has no data. The same command goes on: what is complete is not done again.
+"""
+
+import argparse
+import hashlib
+import math
+import signal
+import sys
+import time
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from tqdm import tqdm
+
+from data.geotiff import GeoTiffError
+from data.images import PICTURES, TIFFS, open_image
+from data.loading import EXPECTED_ERRORS, to_tensor
+from data.mapwriter import MapError, MapWriter, read_description
+from data.scenes import SceneError, read_windows, require_fitting, scale_warning, scene_paths
+from data.taxonomy import IGNORE
+from data.transforms import normalize
+from models.windows import ALIGN, Blend, mean_over_views, most_probable, probabilities, window_starts
+from runtime import checkpoint, command, distributed
+from trained import checkpoint_path, load_trained
+
+CERTAIN = 254  # what stands for probability 1 in --probs; 255 is nodata
+AHEAD = 3  # windows that are read, and blocks that wait to be written, beside those in work
+
+
+def main(arguments):
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # leave as by Ctrl-C: nothing half written stays
+    ranks = distributed.start(arguments.device)
+    # The ranks meet once, at the end, and may map for days until then.
+    group = dist.new_group(backend="gloo", timeout=timedelta(days=365)) if ranks.world > 1 else None
+    path = checkpoint_path(arguments.checkpoint)
+    trained = load_trained(path, ranks.device)
+    trained.segmenter.to(memory_format=torch.channels_last)
+    _, autocast, _ = distributed.mixed_precision(arguments.precision, ranks.device)
+    scenes = scene_paths(arguments.scenes)
+    outputs = output_paths(scenes, arguments.out, arguments.probs)
+    weights = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    how = f"weights {weights}, window {arguments.window}, overlap {arguments.overlap}, tta {arguments.tta}"
+    recipes = [f"Low2High: {how}, scene of {scene.stat().st_size} bytes" for scene in scenes]
+    share = list(zip(scenes, outputs, recipes, strict=True))[ranks.rank :: ranks.world]
+    jobs = [job for job in share if not is_complete(*job[1:])]
+    if len(jobs) < len(share):
+        tqdm.write(f"{len(share) - len(jobs)} of {len(share)} scenes are complete")
+    failed = 0
+    for scene, outputs, recipe in jobs:
+        try:
+            map_scene(trained, scene, outputs, recipe, arguments, ranks.device, autocast)
+        except MapError:
+            raise  # a full disk is full for the next scene too
+        except (GeoTiffError, SceneError) as error:
+            if len(scenes) == 1:
+                raise
+            tqdm.write(f"not mapped: {error}", file=sys.stderr)
+            failed += 1
+    if group:
+        counts = torch.tensor(failed)
+        dist.all_reduce(counts, group=group)
+        failed = int(counts)
+    if failed:
+        raise SceneError(f"{failed} of {len(scenes)} scenes could not be mapped, as said above; the others are done")
+
+
+@torch.inference_mode()
+def map_scene(trained, scene, outputs, recipe, arguments, device, autocast):
+    """One scene to its map, and its probabilities where there is a second output; raises GeoTiffError or SceneError."""
+    started, classes = time.perf_counter(), trained.facts["classes"]
+    with ExitStack() as stack:
+        raster = stack.enter_context(open_image(scene))
+        header = raster.header
+        require_fitting(header, trained.facts, arguments.window)
+        if warning := scale_warning(header, trained.facts["image_gsd"]):
+            tqdm.write(f"warning: {warning}", file=sys.stderr)
+        rows, height = window_starts(header.height, arguments.window, arguments.overlap)
+        cols, width = window_starts(header.width, arguments.window, arguments.overlap)
+        size = header.height, header.width
+        facts = {"transform": header.transform, "epsg": header.epsg, "nodata": IGNORE, "description": recipe}
+        palette = [c["color"] for c in classes]
+        writers = [stack.enter_context(MapWriter(outputs[0], *size, overviews="nearest", palette=palette, **facts))]
+        if arguments.probs:
+            names = [c["name"] for c in classes]
+            writers.append(MapWriter(outputs[1], *size, len(classes), overviews="mean", names=names, **facts))
+            stack.enter_context(writers[1])
+        reading, writing = (stack.enter_context(ThreadPoolExecutor(1)) for _ in range(2))
+        look = {"unit": "px", "unit_scale": True, "desc": scene.name, "disable": None}
+        bar = stack.enter_context(tqdm(total=math.prod(size), **look))
+
+        # Read ahead, through the network, blend, write behind. The writer's thread takes the blocks off the device.
+        windows = read_ahead(read_windows(raster, rows, cols, height, width), reading, AHEAD + arguments.batch)
+        blend = Blend(len(classes), rows, cols, height, width, device)
+        behind = deque()
+        for batch in batched(windows, arguments.batch):
+            maps = iter(predict(trained, [w for w in batch if w[2] is not None], device, autocast, arguments.tta))
+            for i, j, pixels, void in batch:
+                seen = pixels is not None  # where nothing is to be seen, the network is not asked
+                probs = next(maps) if seen else torch.zeros(len(classes), height, width, device=device)
+                block = blend.add(i, j, probs)
+                blocks = [most_probable(block)]
+                if arguments.probs:
+                    blocks.append((block * CERTAIN).round().to(torch.uint8).movedim(0, 2))
+                for writer, made in zip(writers, blocks, strict=True):
+                    behind.append(writing.submit(put, writer, made, void, rows[i], cols[j], size))
+                bar.update(min(block.shape[1], size[0] - rows[i]) * min(block.shape[2], size[1] - cols[j]))
+                while len(behind) > AHEAD * len(writers):
+                    behind.popleft().result()
+        for write in behind:
+            write.result()
+    seconds = time.perf_counter() - started
+    rate = math.prod(size) / 1e6 / seconds
+    tqdm.write(f"{outputs[0]}: {size[0]} x {size[1]} px in {seconds:.1f} s, {rate:.2f} megapixels/s")
+
+
+def predict(trained, windows, device, autocast, tta):
+    """Class probabilities (B, C, height, width) of windows as `read_windows` yields them; () of none."""
+    if not windows:
+        return ()
+    # The network sees zeros, the band mean, where a scene has no data, as beyond its edge.
+    images = torch.stack([to_tensor(pixels) for _, _, pixels, _ in windows]).to(device, non_blocking=True)
+    images = normalize(images.permute(0, 3, 1, 2), trained.mean, trained.std)  # channels last, as they are stored
+    for image, (_, _, _, void) in zip(images, windows, strict=True):
+        if void is not None:
+            image.masked_fill_(torch.from_numpy(void).to(device), 0)
+
+    def network(images):
+        with autocast:
+            return probabilities(trained.segmenter(images))
+
+    return mean_over_views(network, images) if tta else network(images)
+
+
+def put(writer, block, void, row, col, size):
+    """A block of the map at (row, col) of a scene of `size`, off the device and to the file; in the writer's thread."""
+    block = block.cpu().numpy()[: size[0] - row, : size[1] - col]
+    if void is not None:
+        block[void[: block.shape[0], : block.shape[1]]] = IGNORE
+    writer.put(block)
+
+
+def read_ahead(items, pool, count):
+    """The items of an iterator, made by the pool's one thread, up to `count` before they are asked for."""
+    pending = deque(pool.submit(next, items, None) for _ in range(count))
+    while (item := pending.popleft().result()) is not None:
+        pending.append(pool.submit(next, items, None))
+        yield item
+
+
+def batched(items, count):
+    batch = []
+    for item in items:
+        batch.append(item)
+        if len(batch) == count:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def output_paths(scenes, out, with_probs):
+    """Of each scene, the files to write: (map,) or (map, probabilities). raises: SceneError where two would be one."""
+    if out.suffix.lower() in TIFFS and not out.is_dir():
+        if len(scenes) != 1:
+            raise SceneError(f"--out {out}: names one file, and there are {len(scenes)} scenes; give a folder")
+        maps = [out]
+    else:
+        maps = [out / f"{scene.stem}.tif" for scene in scenes]
+    outputs = [(m, m.with_name(f"{m.stem}_probs.tif")) if with_probs else (m,) for m in maps]
+    taken = {scene.resolve(): "is a scene itself" for scene in scenes}
+    for scene, files in zip(scenes, outputs, strict=True):
+        for file in files:
+            if file.resolve() in taken:
+                raise SceneError(f"{file}: is where {scene} is to go, but {taken[file.resolve()]}; change --out")
+            taken[file.resolve()] = f"so is {scene}"
+    return outputs
+
+
+def is_complete(outputs, recipe):
+    """Whether all outputs are there, so made. raises: SceneError where one stands that was made otherwise"""
+    for path in filter(Path.exists, outputs):
+        found = read_description(path)
+        if found != recipe:
+            raise SceneError(
+                f"{path}: is there, but by other means ({found or 'not by this command'}) than asked for ({recipe}); "
+                "remove it, or give another --out"
+            )
+    return all(path.exists() for path in outputs)
+
+
+def parse(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="best.pt, last.pt or a run's folder")
+    parser.add_argument("scenes", nargs="+", metavar="SCENE")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE_OR_DIR", help="MAP.tif, or a folder of maps")
+    parser.add_argument("--probs", action="store_true", help="write class probabilities too")
+    parser.add_argument("--tta", action="store_true", help="average the eight dihedral views: eight times the work")
+    parser.add_argument("--window", type=int, default=1024, metavar="PX", help="(default: 1024)")
+    parser.add_argument("--overlap", type=int, default=128, metavar="PX", help="of neighbouring windows (default: 128)")
+    parser.add_argument("--batch", type=int, default=1, metavar="N", help="windows at a time (default: 1)")
+    parser.add_argument("--precision", default="auto", choices=("auto", "bf16", "fp16", "off"), help="(default: auto)")
+    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"), help="(default: auto)")
+    arguments = parser.parse_args(argv)
+    if arguments.window < ALIGN or arguments.window % ALIGN:
+        parser.error(f"--window {arguments.window}: must be a multiple of {ALIGN}")
+    if not 0 <= arguments.overlap <= arguments.window // 2 or arguments.overlap % ALIGN:
+        parser.error(f"--overlap {arguments.overlap}: must be a multiple of {ALIGN}, at most half of --window")
+    if arguments.batch < 1:
+        parser.error(f"--batch {arguments.batch}: must be 1 or more")
+    if arguments.out.suffix.lower() in PICTURES:
+        parser.error(f"--out {arguments.out}: maps are GeoTIFFs; name a .tif or a folder")
+    return arguments
+
+
+if __name__ == "__main__":
+    errors = (SceneError, checkpoint.CheckpointError, distributed.DeviceError)
+    command.run(lambda: main(parse()), (*errors, *EXPECTED_ERRORS))

@@ -1,0 +1,256 @@
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+from commands import ROOT, error_of
+from PIL import Image
+from random_checkpoint import COLORS, NAMES, save_random_checkpoint
+
+import predict
+from data import geotiff
+from data.geotiff import GeoTiffError
+from data.mapwriter import MapError
+from data.scenes import SceneError
+from trained import load_trained
+
+UTM = (1.0, 0.0, 400000.0, 0.0, -1.0, 4100000.0)
+SMALL = ("--window", 96, "--overlap", 32, "--precision", "off", "--device", "cpu")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    return save_random_checkpoint(tmp_path_factory.mktemp("run") / "best.pt", width=4)
+
+
+@pytest.fixture(scope="module")
+def trained_on_uint16(tmp_path_factory):
+    return save_random_checkpoint(tmp_path_factory.mktemp("run16") / "best.pt", width=4, dtype="uint16")
+
+
+@pytest.fixture(autouse=True)
+def default_signals():
+    yield
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def run(*words):
+    predict.main(predict.parse([str(word) for word in words]))
+
+
+def save_scene(path, height, width, dtype=np.uint8, bands=3, **header):
+    rng = np.random.default_rng(height * width)
+    small = rng.integers(1, 250, (height // 8 + 1, width // 8 + 1, bands))
+    pixels = np.kron(small, np.ones((8, 8, 1), int))[:height, :width].astype(dtype)
+    header = {"transform": UTM, "epsg": 26918, **header}
+    geotiff.write(path, pixels, **header)
+    return path
+
+
+def whole_scene(trained, path):
+    """Class probabilities of a scene in one piece, (C, H, W)."""
+    with torch.inference_mode():
+        image = torch.from_numpy(geotiff.read(path)[0].astype(np.int32)).permute(2, 0, 1)[None]
+        return load_trained(trained, "cpu")(image).softmax(dim=1)[0].numpy()
+
+
+def test_a_map_has_the_scenes_georeference_and_the_classes_colours(trained, tmp_path):
+    scene = save_scene(tmp_path / "scene.tif", 610, 530)
+    run(trained, scene, "--out", tmp_path / "map.tif", "--probs", "--window", 256)
+    labels, header = geotiff.read(tmp_path / "map.tif")
+    assert labels.shape == (610, 530, 1) and set(np.unique(labels)) <= {0, 1, 2, 3}
+    assert (header.transform, header.epsg, header.nodata) == (UTM, 26918, 255)
+    assert header.palette[:4].tolist() == [list(color) for color in COLORS]
+    probs, header = geotiff.read(tmp_path / "map_probs.tif")
+    assert probs.shape == (610, 530, 4) and (header.transform, header.nodata) == (UTM, 255)
+    assert np.abs(probs.sum(axis=2, dtype=int) - 254).max() <= 2
+    rasterio = pytest.importorskip("rasterio")
+    with rasterio.open(tmp_path / "map.tif") as raster, rasterio.open(scene) as original:
+        assert (raster.crs, raster.transform, raster.nodata) == (original.crs, original.transform, 255)
+        assert raster.overviews(1) == [2] and raster.colormap(1)[1][:3] == (0, 100, 0)
+    with rasterio.open(tmp_path / "map_probs.tif") as raster:
+        assert raster.descriptions == NAMES
+
+
+@pytest.mark.parametrize("size", [(1, 1), (5, 200), (33, 31), (96, 64)])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_small_and_odd_scenes_are_mapped_whole(trained, trained_on_uint16, tmp_path, size, dtype):
+    trained = trained if dtype == np.uint8 else trained_on_uint16
+    scene = save_scene(tmp_path / "scene.tif", *size, dtype=dtype)
+    run(trained, scene, "--out", tmp_path / "map.tif", "--probs", "--window", 256, "--precision", "off")
+    probs = geotiff.read(tmp_path / "map_probs.tif")[0]
+    assert probs.shape[:2] == size == geotiff.read(tmp_path / "map.tif")[0].shape[:2]
+    if min(size) >= 32:  # smaller ones the network does not take by itself
+        expected = whole_scene(trained, scene)
+        assert np.abs(probs / 254 - expected.transpose(1, 2, 0)).max() <= 0.5 / 254 + 1e-5
+        assert np.array_equal(geotiff.read(tmp_path / "map.tif")[0][..., 0], expected.argmax(axis=0))
+
+
+def test_the_middle_of_a_map_by_windows_is_that_of_the_whole_scene(trained, tmp_path):
+    scene = save_scene(tmp_path / "scene.tif", 1000, 1000)
+    run(trained, scene, "--out", tmp_path / "map.tif", "--window", 960, "--overlap", 480, "--precision", "off")
+    labels = geotiff.read(tmp_path / "map.tif")[0][..., 0]
+    expected = whole_scene(trained, scene).argmax(axis=0)
+    assert np.array_equal(labels[352:-384, 352:-384], expected[352:-384, 352:-384])  # 352 px inside of each window
+    assert (labels == expected).mean() > 0.9
+
+
+def test_pixels_without_data_stay_without_and_are_no_work(trained, tmp_path, monkeypatch):
+    scene = save_scene(tmp_path / "scene.tif", 200, 300, nodata=0)
+    pixels, header = geotiff.read(scene)
+    pixels[:, :150] = pixels[20:30, 200:220] = 0
+    geotiff.write(scene, pixels, transform=UTM, epsg=26918, nodata=0)
+    asked, predict_windows = [], predict.predict
+
+    def counting(trained, windows, *more):
+        asked.append(len(windows))
+        return predict_windows(trained, windows, *more)
+
+    monkeypatch.setattr(predict, "predict", counting)
+    run(trained, scene, "--out", tmp_path / "map.tif", "--probs", "--batch", 2, *SMALL)
+    void = (pixels == 0).all(axis=2)
+    assert np.array_equal(geotiff.read(tmp_path / "map.tif")[0][..., 0] == 255, void)
+    assert np.array_equal(geotiff.read(tmp_path / "map_probs.tif")[0] == 255, np.repeat(void[..., None], 4, axis=2))
+    assert sum(asked) == 9 and max(asked) == 2  # of 3 x 5 windows 3 x 2 hold nothing
+
+
+def test_what_the_scene_lacks_does_not_colour_what_it_has(trained_on_uint16, tmp_path):
+    maps = []
+    for nodata in (0, 65535):
+        scene = save_scene(tmp_path / "scene.tif", 128, 160, dtype=np.uint16)
+        pixels, _ = geotiff.read(scene)
+        pixels[:, 100:] = nodata
+        geotiff.write(scene, pixels, nodata=nodata)
+        run(trained_on_uint16, scene, "--out", tmp_path / f"{nodata}.tif", *SMALL)
+        maps.append(geotiff.read(tmp_path / f"{nodata}.tif")[0])
+    assert np.array_equal(*maps)
+
+
+def test_batches_and_threads_change_nothing(trained, tmp_path):
+    scene = save_scene(tmp_path / "scene.tif", 300, 330)
+    for batch in (1, 4):
+        run(trained, scene, "--out", tmp_path / f"{batch}.tif", "--batch", batch, *SMALL)
+    one, four = (geotiff.read(tmp_path / f"{batch}.tif")[0] for batch in (1, 4))
+    assert (one != four).mean() < 1e-4  # a batch may round otherwise
+
+
+def test_tta_is_the_mean_over_eight_views_of_the_scene(trained, tmp_path):
+    scene = save_scene(tmp_path / "scene.tif", 64, 96)
+    run(trained, scene, "--out", tmp_path / "map.tif", "--tta", "--probs", "--precision", "off")
+    pixels, views = geotiff.read(scene)[0], []
+    for k in range(8):
+        view = np.rot90(pixels, k % 4)[:, :: -1 if k > 3 else 1]
+        geotiff.write(tmp_path / "view.tif", view)
+        probs = whole_scene(trained, tmp_path / "view.tif").transpose(1, 2, 0)
+        views.append(np.rot90(probs[:, :: -1 if k > 3 else 1], -(k % 4)))
+    probs = geotiff.read(tmp_path / "map_probs.tif")[0] / 254
+    assert np.abs(probs - np.mean(views, axis=0)).max() <= 0.5 / 254 + 1e-5
+
+
+def test_pictures_give_maps_without_georeference(trained, tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 255, (70, 90, 3)).astype(np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "photo.png")
+    Image.fromarray(pixels).save(tmp_path / "other.jpg")
+    run(trained, tmp_path / "photo.png", tmp_path / "other.jpg", "--out", tmp_path / "maps", *SMALL)
+    for name in ("photo", "other"):
+        labels, header = geotiff.read(tmp_path / "maps" / f"{name}.tif")
+        assert labels.shape == (70, 90, 1) and header.transform is None and header.epsg is None
+
+
+def test_a_complete_map_is_not_made_again_and_one_made_otherwise_is_not_overwritten(trained, tmp_path, capsys):
+    scene, out = save_scene(tmp_path / "scene.tif", 64, 64), tmp_path / "map.tif"
+    run(trained, scene, "--out", out, *SMALL)
+    before = out.stat().st_mtime_ns
+    capsys.readouterr()
+    run(trained, scene, "--out", out, *SMALL)
+    assert out.stat().st_mtime_ns == before and "1 of 1 scenes are complete" in capsys.readouterr().out
+    with pytest.raises(SceneError, match="map.tif: is there, but by other means.*tta False.*tta True"):
+        run(trained, scene, "--out", out, "--tta", *SMALL)
+    save_random_checkpoint(tmp_path / "other.pt", width=4, seed=1)
+    with pytest.raises(SceneError, match="by other means"):
+        run(tmp_path / "other.pt", scene, "--out", out, *SMALL)
+    assert out.stat().st_mtime_ns == before
+    run(trained, scene, "--out", out, "--probs", *SMALL)
+    assert (tmp_path / "map_probs.tif").exists() and out.stat().st_mtime_ns > before
+
+
+def test_a_scene_that_breaks_leaves_nothing_and_the_others_are_mapped(trained, tmp_path, capsys):
+    for name in "abc":
+        save_scene(tmp_path / f"{name}.tif", 600, 40)
+    with tifffile.TiffFile(tmp_path / "b.tif") as tiff:
+        offset = tiff.pages[0].dataoffsets[1]
+    with open(tmp_path / "b.tif", "r+b") as file:
+        file.seek(offset)
+        file.write(b"\xff" * 50)
+    maps, large = tmp_path / "maps", ("--window", 640, *SMALL[4:])
+    with pytest.raises(SceneError, match="1 of 3 scenes could not be mapped"):
+        run(trained, tmp_path / "*.tif", "--out", maps, "--probs", *large)
+    assert "not mapped:" in (said := capsys.readouterr().err) and "b.tif" in said
+    expected = ["a.tif", "a_probs.tif", "c.tif", "c_probs.tif"]
+    assert sorted(path.name for path in maps.iterdir()) == expected
+    with pytest.raises(GeoTiffError, match="b.tif"):
+        run(trained, tmp_path / "b.tif", "--out", maps, *large)
+    assert sorted(path.name for path in maps.iterdir()) == expected
+
+
+def test_a_disk_that_fills_ends_it_and_keeps_what_is_complete(trained, tmp_path, monkeypatch):
+    for name in "abc":
+        save_scene(tmp_path / f"{name}.tif", 100, 100)
+    put = predict.MapWriter.put
+
+    def full(writer, block):
+        if writer.path.name == "b.tif":
+            raise MapError(f"{writer.path}: cannot be written: No space left on device")
+        put(writer, block)
+
+    monkeypatch.setattr(predict.MapWriter, "put", full)
+    with pytest.raises(MapError, match="b.tif: cannot be written: No space left"):
+        run(trained, tmp_path / "*.tif", "--out", tmp_path / "maps", *SMALL)
+    assert [path.name for path in (tmp_path / "maps").iterdir()] == ["a.tif"]
+
+
+def test_two_processes_share_the_scenes(trained, tmp_path):
+    for i in range(3):
+        save_scene(tmp_path / f"{i}.tif", 40 + i, 64)
+    words = ["-m", "torch.distributed.run", "--nproc_per_node=2", "predict.py", trained, tmp_path / "*.tif"]
+    words += ["--out", tmp_path / "maps", *SMALL]
+    done = subprocess.run([sys.executable, *map(str, words)], cwd=ROOT, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    made = [line.split(":")[0][-5:] for line in done.stdout.splitlines() if "megapixels/s" in line]
+    assert sorted(made) == ["0.tif", "1.tif", "2.tif"]
+    assert sorted(path.name for path in (tmp_path / "maps").iterdir()) == ["0.tif", "1.tif", "2.tif"]
+
+
+def test_other_bands_are_refused_and_other_pixel_sizes_warned_of(trained, tmp_path, capsys):
+    with pytest.raises(SceneError, match="4 bands, the network was trained on 3"):
+        run(trained, save_scene(tmp_path / "four.tif", 40, 40, bands=4), "--out", tmp_path / "map.tif")
+    scene = save_scene(tmp_path / "fine.tif", 40, 40, transform=(0.5, 0, 4e5, 0, -0.5, 4e6))
+    run(trained, scene, "--out", tmp_path / "map.tif", *SMALL)
+    assert capsys.readouterr().err.count("gdalwarp -tr 1 1 -r average") == 1
+
+
+def test_outputs_that_would_overwrite_something_are_refused(trained, tmp_path):
+    scene = save_scene(tmp_path / "a.tif", 40, 40)
+    (tmp_path / "other").mkdir()
+    twin = save_scene(tmp_path / "other" / "a.tif", 40, 40)
+    before = scene.read_bytes()
+    for out, scenes, reason in (
+        (tmp_path, [scene], "is a scene itself"),
+        (scene, [scene], "is a scene itself"),
+        (tmp_path / "maps", [scene, twin], "so is"),
+        (tmp_path / "map.tif", [scene, twin], "names one file, and there are 2 scenes"),
+    ):
+        with pytest.raises(SceneError, match=reason):
+            run(trained, *scenes, "--out", out)
+    assert scene.read_bytes() == before and not (tmp_path / "maps").exists()
+
+
+def test_words_that_cannot_be_are_one_line(trained, tmp_path, capsys):
+    for words in (["--window", 100], ["--window", 0], ["--overlap", 640], ["--overlap", 20], ["--batch", 0]):
+        with pytest.raises(SystemExit):
+            run(trained, "scene.tif", "--out", tmp_path / "map.tif", *words)
+        assert f"{words[0]} {words[1]}: must be" in capsys.readouterr().err
+    assert "no such file" in error_of("predict.py", trained, tmp_path / "no.tif", "--out", tmp_path / "map.tif")

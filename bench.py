@@ -1,0 +1,489 @@
+"""How fast each stage is, side by side with what users would pick instead and with what the machine can do.
+
+    python bench.py --out bench.json                 # minutes on two CPU cores; two of them are torch.compile's
+    python bench.py --stages 1,2 --no-compile
+    python bench.py --stages 4,8 --data tiles        # on a tile set of your own instead of made-up tiles
+
+Peers are extras: pip install segmentation_models_pytorch timm rasterio. One that is missing is named and skipped. A
+figure is the median over repeats after a warm-up, ours and the peer's by turns; ratio is ours / peer.
+
+Stages: 1 training step, 2 supervision, 3 region aggregation, 4 input, 5 masked autoencoder, 6 scene prediction,
+7 building, 8 processes.
+"""
+
+import argparse
+import importlib
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import tifffile
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+from torchvision.transforms.functional import gaussian_blur
+
+from config import AdversarialConfig, DataConfig, PretrainConfig, SegmenterConfig, TrainConfig
+from data import geotiff
+from data.build import TAXONOMIES
+from data.cells import Blocks, blocks_index
+from data.cutting import Options, cut_scene
+from data.landscape import landscape
+from data.loading import EXPECTED_ERRORS, to_device, training_batches
+from data.sources import Scene
+from data.synthetic import low_label
+from data.taxonomy import load_taxonomy
+from data.tiles import Exemplars, TileSet, TrainingTiles
+from data.tileset import write_tile, write_tile_set
+from data.transforms import normalize
+from losses import IGNORE, cross_entropy_sum, discriminator_hinge, sargmax, segmenter_hinge
+from models import UNet, build_discriminator, build_mae
+from models.mae import SIZES
+from models.regions import aggregate, aggregate_logits, pool_logits
+from models.vit import Transformer
+from models.windows import window_starts
+from runtime import checkpoint, command, distributed
+from runtime.settings import ConfigError, flatten, require
+
+CELL_PX, WIDTH = 30, 64  # of the paper
+TILES = 16  # of the tile set that is made up where --data gives none
+SCENE_TILES = {"cpu": 24, "cuda": 48, "mps": 24}  # along a scene's side: 12,288 px are a quarter quadrangle at 0.6 m
+
+
+@dataclass
+class Bench:
+    """What all stages share. rows: the table; skipped: what is not in it; needed: tiles/s of stage 1."""
+
+    device: torch.device
+    repeats: int
+    px: int
+    compile: bool
+    data: Path | None
+    folder: Path
+    rows: list
+    skipped: list
+    needed: float | None = None
+
+    @property
+    def on_cpu(self):
+        return self.device.type == "cpu"
+
+    def row(self, stage, what, ours, peer, unit, peer_name, limit=None):
+        row = {"stage": stage, "what": what, "ours": ours, "peer": peer}
+        row.update(ratio=ours / peer if ours and peer else None, limit=limit, unit=unit, peer_name=peer_name)
+        self.rows.append(row)
+        print_row(*row.values())
+
+    def peer(self, stage, name):
+        """The module of an extra; None, and a line below the table, where it is not installed."""
+        try:
+            return importlib.import_module(name)
+        except ImportError as error:
+            self.skipped.append(f"stage {stage}: the peer {name} is not installed ({error}); pip install {name}")
+            return None
+
+    def rates(self, count, *calls, repeats=None):
+        """`count` a call -> how many a second each call does, by turns; None for a call that is None."""
+        spent = [[] for _ in calls]
+        for turn in range((repeats or self.repeats) + 1):
+            for call, times in zip(calls, spent, strict=True):
+                if call:
+                    self.wait()
+                    started = time.perf_counter()
+                    call()
+                    self.wait()
+                    times += [time.perf_counter() - started] if turn else []
+        return [count / statistics.median(times) if times else None for times in spent]
+
+    def wait(self):
+        if not self.on_cpu:
+            getattr(torch, self.device.type).synchronize()
+
+
+def training_step(bench):
+    """Stage 1: ours as shipped is what train_seg.py calls (supervised_step); the plain loop is the same for both."""
+    smp, device = bench.peer(1, "segmentation_models_pytorch"), bench.device
+    tiles = TileSet(tile_set(bench), "train")
+    bands, classes = tiles.description.bands, len(tiles.description.taxonomy.names)
+
+    def plain(kind, batch, compiled=False):
+        if kind == "ours":
+            network = UNet(bands, classes, WIDTH)
+        else:
+            network = smp.Unet("resnet18", encoder_weights=None, in_channels=bands, classes=classes)
+        network = network.to(device).train()
+        optimizer = torch.optim.Adam(network.parameters(), 1e-4)
+        images = torch.randn(batch, bands, bench.px, bench.px, device=device)
+        labels = torch.randint(classes, (batch, bench.px, bench.px), device=device)
+        network = torch.compile(network) if compiled else network
+
+        def step():
+            with torch.autocast(device.type, torch.bfloat16):
+                loss = F.cross_entropy(network(images), labels)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+        return step
+
+    batch = fitting_batch(bench, plain)
+    with FlopCounterMode(display=False) as counter:
+        plain("ours", 1)()
+    limit = matrix_rate(bench) / counter.get_total_flops()
+    shipped, precision = supervised_step(bench, tiles, "high", batch)
+    calls = shipped, smp and plain("smp", batch), plain("ours", batch)
+    bench.needed, peer, eager = bench.rates(batch, *calls)
+    unit, name = f"tiles/s, batch {batch}", "smp.Unet('resnet18'), bf16"
+    bench.row(1, f"as shipped (precision {precision})", bench.needed, peer, unit, name, limit)
+    bench.row(1, "eager, in the peer's loop", eager, peer, unit, name, limit)
+    if bench.compile:
+        fast = bench.rates(batch, plain("ours", batch, True), smp and plain("smp", batch, True))
+        bench.row(1, "compiled, in the peer's loop", *fast, unit, f"{name}, compiled", limit)
+    else:
+        bench.skipped.append("stage 1: the compiled pair, as --no-compile asks")
+
+
+def supervision(bench):
+    """Stage 2: what the supervision of each row adds to a step of High."""
+    tiles, batch = TileSet(tile_set(bench), "train"), 4 if bench.on_cpu else 32
+    names = {"high": "High", "low_upsampled": "Low", "low_regions": "Agg, pooling", "index": "Agg, index",
+             "adversary": "Agg+App, pooling"}  # fmt: skip
+    rates = bench.rates(batch, *(supervised_step(bench, tiles, kind, batch)[0] for kind in names))
+    high, *others = (1e3 * batch / rate for rate in rates)
+    for name, spent in zip(list(names.values())[1:], others, strict=True):
+        bench.row(2, f"step of {name}", spent, high, f"ms, batch {batch}", "step of High")
+
+
+def aggregation(bench):
+    """Stage 3: region sums alone, against one pass over the logits."""
+    count, grid = 8, (bench.px // CELL_PX,) * 2
+    logits = torch.randn(count, 4, bench.px, bench.px, device=bench.device)
+    index = torch.from_numpy(blocks_index(Blocks(CELL_PX, 0, 0, np.zeros(grid, np.uint8)), bench.px, bench.px))
+    index = index.long().expand(count, -1, -1).contiguous().to(bench.device)
+    calls = (
+        lambda: pool_logits(logits, CELL_PX, [(0, 0)] * count, grid),
+        lambda: aggregate_logits(logits, index, grid[0] * grid[1]),
+        lambda: logits.sum(dim=(2, 3)),
+    )
+    pooling, by_index, once = (1e3 / rate for rate in bench.rates(1, *calls, repeats=10 * bench.repeats))
+    for what, spent in (("pooling", pooling), ("index", by_index)):
+        bench.row(3, f"region sums by {what}", spent, once, f"ms, batch {count}", "the sum of all logits", once)
+
+
+def input_tiles(bench):
+    """Stage 4: tiles from disk, from the loader, and how long a training loop waits for them."""
+    rasterio = bench.peer(4, "rasterio")
+    os.environ["GDAL_NUM_THREADS"] = "1"
+    tiles = TileSet(tile_set(bench), "train")
+    paths = [tiles.root / row["image"] for row in tiles.rows[:64]]
+    for compression in ("zlib", "none"):
+        copies = [bench.folder / f"{compression}_{i}.tif" for i in range(len(paths))]
+        for path, copy in zip(paths, copies, strict=True):
+            place = {"transform": (1, 0, 0, 0, -1, 0), "epsg": 32618}
+            geotiff.write(copy, geotiff.read(path)[0], compression=compression, **place)
+        theirs = rasterio and (lambda files=copies: rasterio_reads(rasterio, files))
+        rates = bench.rates(len(copies), lambda files=copies: [geotiff.read(file) for file in files], theirs)
+        what = f"reading tiles, {'raw' if compression == 'none' else compression}"
+        bench.row(4, what, *rates, "tiles/s, one core", "rasterio")
+
+    batch, steps, data = 4 if bench.on_cpu else 32, 4 * bench.repeats, DataConfig()
+    options = {"dihedral": data.dihedral, "gain": data.gain, "offset": data.offset}
+    samples = TrainingTiles(tiles, "low_regions", 1.0, batch_size=batch, seed=0, **options)
+    (rate,) = bench.rates(batch, lambda: samples.collate([samples[0, i] for i in range(batch)]))
+    bench.row(4, "loader with augmentation", rate, bench.needed, "tiles/s, one core", "what stage 1 takes")
+    step, _ = supervised_step(bench, tiles, "low_regions", batch)
+    batches = training_batches(samples, 0, steps + 1, batch, batch, 0, data.workers, pin_memory=not bench.on_cpu)
+    step(next(batches))  # the start of the workers comes once a run
+    waited, started = 0.0, time.perf_counter()
+    for _ in range(steps):
+        bench.wait()  # or the host would run ahead, and wait for what the device does not need yet
+        asked = time.perf_counter()
+        loaded = next(batches)
+        waited += time.perf_counter() - asked
+        step(loaded)
+    bench.wait()
+    share = 100 * waited / (time.perf_counter() - started)
+    bench.row(4, f"waiting for data in {steps} training steps", share, None, "% of the time", "")
+
+
+def autoencoder(bench):
+    """Stage 5: encoder on visible tokens and decoder on all, from tokens on, against timm's blocks, as many and as
+    wide; then the whole step, whose ResNet-18 embedding timm does not have."""
+    timm, device, batch = bench.peer(5, "timm.models.vision_transformer"), bench.device, 1 if bench.on_cpu else 32
+    tokens = (bench.px // 16) ** 2
+    sizes = {"encoder": tokens - round(0.75 * tokens), "decoder": tokens}
+    _, autocast, _ = distributed.mixed_precision("auto", device)
+
+    def theirs(width, depth, heads):
+        return nn.Sequential(*(timm.Block(width, heads, qkv_bias=True) for _ in range(depth)), nn.LayerNorm(width))
+
+    def stepping(network, forward):
+        network.train()
+        optimizer = torch.optim.AdamW(network.parameters(), 1e-4, fused=device.type != "mps")
+
+        def step():
+            with autocast:
+                loss = forward()
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+
+        return step
+
+    def transformers(make):
+        parts = nn.ModuleList([make(*SIZES["base"][part]) for part in sizes]).to(device)
+        inputs = [torch.randn(batch, n, SIZES["base"][part][0], device=device) for part, n in sizes.items()]
+        return stepping(parts, lambda: sum(p(x).square().mean() for p, x in zip(parts, inputs, strict=True)))
+
+    mae = build_mae(PretrainConfig(), 3).to(device, memory_format=torch.channels_last)
+    images = torch.randn(batch, 3, bench.px, bench.px, device=device).contiguous(memory_format=torch.channels_last)
+    noise = torch.rand(batch, tokens, device=device)
+    whole = stepping(mae, lambda: mae(images, noise)[0])
+    ours, peer, step = bench.rates(batch, transformers(Transformer), timm and transformers(theirs), whole)
+    unit = f"images/s, batch {batch}"
+    bench.row(5, "transformers of the MAE step", ours, peer, unit, "timm's blocks")
+    bench.row(5, "MAE step, embedding included", step, None, unit, "")
+
+
+def prediction(bench):
+    """Stage 6: predict.py from the shell to the last byte, once over one large scene; against its network on windows as
+    large as its own that lie in memory, as many as its windows are."""
+    side, window = SCENE_TILES[bench.device.type] * bench.px, 2 * bench.px
+    overlap = max(32, bench.px // 128 * 32)
+    times, scene, run = side // bench.px, bench.folder / "scene.tif", bench.folder / "segmenter.pt"
+    tile = landscape(np.random.default_rng(0), bench.px)[0]
+    place = {"transform": (1, 0, 0, 0, -1, 0), "epsg": 32618}
+    geotiff.write(scene, np.tile(tile, (times, times, 1)), compression="none", **place)
+    description = TileSet(tile_set(bench), "train").description
+    network = UNet(3, len(description.taxonomy.names), WIDTH)
+    state = {"config": flatten(SegmenterConfig()), "data": description.facts(), "segmenter": network.state_dict()}
+    checkpoint.save(run, {**state, "step": 0})
+    network = network.to(bench.device, memory_format=torch.channels_last).eval()
+    _, autocast, _ = distributed.mixed_precision("auto", bench.device)
+    images = torch.randn(4, 3, window, window, device=bench.device).contiguous(memory_format=torch.channels_last)
+
+    @torch.inference_mode()
+    def alone():
+        with autocast:
+            for image in images:
+                network(image[None])
+
+    def program():
+        words = ["--out", bench.folder / "map.tif", "--window", window, "--overlap", overlap]
+        run_command("predict.py", run, scene, *words, "--device", bench.device.type)
+
+    windows, megapixels = len(window_starts(side, window, overlap)[0]) ** 2, side**2 / 1e6
+    before = bench.rates(4 * megapixels / windows, alone)
+    started = time.perf_counter()
+    program()
+    ours = megapixels / (time.perf_counter() - started)
+    peer = statistics.mean(before + bench.rates(4 * megapixels / windows, alone))
+    bench.row(6, f"predict.py, {side} x {side} px", ours, peer, "megapixels/s", "the network alone")
+
+
+def building(bench):
+    """Stage 7: a scene stored as the raw Chesapeake set is (LZW, few rows a strip), cut into raw tiles on one core."""
+    rasterio, side = bench.peer(7, "rasterio"), 4 * bench.px
+    rng, paths = np.random.default_rng(0), {}
+    image, high = (np.tile(a, (4, 4, 1)[: a.ndim]) for a in landscape(rng, bench.px, 4))
+    low = low_label(rng, high, CELL_PX)
+    for kind, array, cell in (("image", image, 1), ("high", high, 1), ("low", low, CELL_PX)):
+        paths[kind] = bench.folder / f"scene_{kind}.tif"
+        layout = geotiff.page_layout(array.shape[2] if array.ndim == 3 else 1, array.dtype)
+        tags = geotiff.geo_tags(paths[kind], array.dtype, transform=(cell, 0, 0, 0, -cell, 0), epsg=32618)
+        tifffile.imwrite(paths[kind], array, compression="lzw", rowsperstrip=7, extratags=tags, **layout)
+    taxonomy = load_taxonomy(TAXONOMIES / "low2high.yaml")
+    options = Options("scenes", taxonomy, bench.px, CELL_PX, filter=False, compression="none")
+    ours = lambda: cut_scene(tempfile.mkdtemp(dir=bench.folder), Scene("scene", "a", **paths), options)  # noqa: E731
+    rates = bench.rates(side**2 / 1e6, ours, rasterio and (lambda: rasterio_reads(rasterio, paths.values())))
+    bench.row(7, "building raw tiles", *rates, "megapixels/s, one core", "rasterio reading the same")
+
+
+def processes(bench):
+    """Stage 8: train_seg.py under torchrun: on a CPU two processes on the cores of one, else one process a GPU."""
+    worlds = [2] if bench.on_cpu else sorted({2, torch.cuda.device_count()})
+    if not bench.on_cpu and torch.cuda.device_count() < 2:
+        bench.skipped.append("stage 8: there are not several GPUs here")
+        return
+    root, batch, cores = tile_set(bench), 4 if bench.on_cpu else 16 * worlds[-1], torch.get_num_threads()
+
+    def rate(world):
+        folder = Path(tempfile.mkdtemp(dir=bench.folder))
+        words = [f"data.root={root}", f"run.dir={folder}", f"run.device={bench.device.type}", "run.log_every=1",
+                 f"train.batch_size={batch}", "train.epochs=2", "data.workers=1"]  # fmt: skip
+        threads = str(max(1, cores // world) if bench.on_cpu else 4)
+        torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={world}"]
+        run_command(*torchrun, "train_seg.py", "configs/low2high/agg.yaml", *words, OMP_NUM_THREADS=threads)
+        records = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+        return statistics.median(r["tiles_per_second"] for r in records[1:] if r["kind"] == "train")
+
+    one = rate(1)
+    for world in worlds:
+        what, limit = f"training on {world} processes", one * (1 if bench.on_cpu else world)
+        bench.row(8, what, rate(world), one, f"tiles/s, batch {batch}", "1 process", limit)
+
+
+def supervised_step(bench, tiles, kind, batch):
+    """The calls of train_seg.py for one step with its default settings: kind is a word of supervision.labels, or index
+    (regions that are no blocks), or adversary. Left out: accumulation, logging, validation, sums over ranks.
+
+    returns: a function of a batch from the loader, or of none: then of one that lies on the device; the precision
+    """
+    device, train, game, data = bench.device, TrainConfig(), AdversarialConfig(), tiles.description
+    mean, std = (torch.tensor(values, device=device) for values in (data.band_mean, data.band_std))
+    classes = len(data.taxonomy.names)
+    segmenter = UNet(data.bands, classes, WIDTH).to(device, memory_format=torch.channels_last).train()
+    discriminator = build_discriminator(game).to(device, memory_format=torch.channels_last)
+    adam = {"lr": train.learning_rate, "fused": device.type != "mps"}
+    optimizer, discriminator_optimizer = (torch.optim.Adam(n.parameters(), **adam) for n in (segmenter, discriminator))
+    precision, autocast, _ = distributed.mixed_precision(train.precision, device)
+    samples = TrainingTiles(
+        tiles, kind if kind in ("high", "low_upsampled") else "low_regions", 0.99 if kind == "index" else 1.0,
+        batch_size=batch, seed=0, dihedral=True, gain=0.2, offset=0.2,
+        exemplars=Exemplars(tiles.root, data, 0, 0) if kind == "adversary" else None,
+    )  # fmt: skip
+    kept = to_device(samples.collate([samples[0, i] for i in range(batch)]), device)
+
+    def appearance(index_map, exemplar):
+        scaled = torch.where(exemplar == IGNORE, 0.0, index_map / (classes - 1))
+        return gaussian_blur(scaled, [3, 3], [game.blur_sigma] * 2)
+
+    def step(loaded=None):
+        b = to_device(loaded, device) if loaded else kept
+        images = normalize(b["image"], mean, std, b["color"]).contiguous(memory_format=torch.channels_last)
+        with autocast:
+            logits = segmenter(images)
+        logits = logits.to(images.dtype)
+        values = aggregate(logits, b["regions"]) if "regions" in b else logits
+        loss = cross_entropy_sum(values, b["labels"]) / max(1, b["count"])
+        if kind == "adversary":
+            discriminator.requires_grad_(False).eval()
+            made, real = sargmax(logits, game.temperature), b["exemplars"][:, :1]
+            with autocast:
+                made_scores = discriminator(appearance(made, real))
+            loss = loss + 0.1 * segmenter_hinge(made_scores.to(images.dtype))
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        if kind == "adversary":
+            discriminator.requires_grad_(True).train()
+            maps = torch.cat([appearance(m, real) for m in (real.to(made.dtype), made.detach())])
+            with autocast:
+                both = discriminator(maps).to(maps.dtype).chunk(2)
+            discriminator_hinge(*both).backward()
+            discriminator_optimizer.step()
+            discriminator_optimizer.zero_grad(set_to_none=True)
+
+    return step, precision
+
+
+def fitting_batch(bench, plain):
+    """4 on a CPU; on a GPU the power of two, up to 128, that its memory holds."""
+    for batch in (128, 64, 32, 16, 8) if bench.device.type == "cuda" else ():
+        try:
+            plain("ours", batch)()
+            return batch // 2  # stage 1 keeps several networks at a time
+        except torch.cuda.OutOfMemoryError:
+            torch.cuda.empty_cache()
+    return 4
+
+
+def matrix_rate(bench):
+    """Operations a second of a large product in bf16, the plain loop's precision."""
+    n = 2048 if bench.on_cpu else 8192
+    a, b = (torch.randn(n, n, device=bench.device, dtype=torch.bfloat16) for _ in range(2))
+    return bench.rates(2 * n**3, lambda: a @ b, repeats=10)[0]
+
+
+def tile_set(bench):
+    """--data, or a made-up tile set, made once."""
+    root = bench.data or bench.folder / "tiles"
+    if not bench.data and not root.exists():
+        taxonomy, records = load_taxonomy(TAXONOMIES / "low2high.yaml"), []
+        for i, split in enumerate(["validation", "heldout", *["train"] * (TILES - 2)]):
+            rng = np.random.default_rng([0, i])
+            image, high = landscape(rng, bench.px)
+            facts = {"taxonomy": taxonomy, "region": "a", "split": split}
+            low, place = low_label(rng, high, CELL_PX), (CELL_PX, 0, 0, 0, -CELL_PX, 0)
+            records.append(write_tile(root, f"t{i}", image, high, low, low_transform=place, **facts))
+        with redirect_stdout(None):
+            facts = {"image_gsd": 1.0, "scale": CELL_PX, "tile_px": bench.px, "seed": 0}
+            write_tile_set(root, name="bench", taxonomy=taxonomy, records=records, **facts)
+    return root
+
+
+def rasterio_reads(rasterio, paths):
+    for path in paths:
+        with rasterio.open(path) as file:
+            file.read()
+
+
+def run_command(*words, **environment):
+    words, here = [sys.executable, *map(str, words)], Path(__file__).resolve().parent
+    done = subprocess.run(words, cwd=here, env={**os.environ, **environment}, capture_output=True, text=True)
+    require(not done.returncode, f"{' '.join(words[1:3])} failed: {(done.stderr.strip().splitlines() or ['?'])[-1]}")
+
+
+def print_row(*cells):
+    def text(cell):
+        if cell is None or isinstance(cell, str):
+            return cell or ""
+        return f"{cell:.3g}" if cell < 100 else f"{cell:,.0f}"
+
+    stage, what, ours, peer, ratio, limit, unit, name = map(text, cells)
+    print(f"{stage:>5}  {what:<38} {ours:>8} {peer:>8} {ratio:>6} {limit:>8}  {unit:<23} {name}".rstrip(), flush=True)
+
+
+STAGES = (training_step, supervision, aggregation, input_tiles, autoencoder, prediction, building, processes)
+
+
+def main(arguments):
+    chosen = arguments.stages.split(",")
+    named = all(word in map(str, range(1, 9)) for word in chosen)
+    require(named, f"--stages {arguments.stages}: give some of 1 to 8, as 1,3,4")
+    require(arguments.repeats >= 1, f"--repeats {arguments.repeats}: must be 1 or more")
+    nearest = max(2, round(arguments.px / 32)) * 32
+    require(arguments.px == nearest, f"--px {arguments.px}: must be a multiple of 32 from 64 up, as {nearest}")
+    device = distributed.start(arguments.device).device
+    torch.manual_seed(0)
+    facts = {"device": torch.cuda.get_device_name() if device.type == "cuda" else device.type, "px": arguments.px,
+             "threads": torch.get_num_threads(), "torch": torch.__version__, "python": platform.python_version(),
+             "repeats": arguments.repeats}  # fmt: skip
+    print(", ".join(f"{key} {value}" for key, value in facts.items()))
+    print_row("stage", "what", "ours", "peer", "ratio", "limit", "unit", "peer's name")
+    with tempfile.TemporaryDirectory() as folder:
+        data = arguments.data and arguments.data.resolve()
+        bench = Bench(device, arguments.repeats, arguments.px, not arguments.no_compile, data, Path(folder), [], [])
+        for stage in sorted(set(map(int, chosen))):
+            STAGES[stage - 1](bench)
+    for line in bench.skipped:
+        print(f"skipped: {line}")
+    if arguments.out:
+        arguments.out.write_text(json.dumps({**facts, "rows": bench.rows, "skipped": bench.skipped}, indent=1))
+
+
+def parsed():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, metavar="JSON", help="also write the table there")
+    parser.add_argument("--stages", default="1,2,3,4,5,6,7,8", help="some of 1 to 8, as 1,3,4 (default all)")
+    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"))
+    parser.add_argument("--repeats", type=int, default=5, metavar="N", help="of each figure (default 5)")
+    parser.add_argument("--px", type=int, default=512, help="side of a tile (default 512)")
+    parser.add_argument("--no-compile", action="store_true", help="leave out the compiled pair of stage 1")
+    parser.add_argument("--data", type=Path, metavar="ROOT", help="a tile set with all splits; default: made up")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    errors = (ConfigError, checkpoint.CheckpointError, distributed.DeviceError, *EXPECTED_ERRORS)
+    command.run(lambda: main(parsed()), errors)

@@ -1,0 +1,398 @@
+"""Every drawing and picture of docs/ but demo.png, from the code and the runs. Needs matplotlib (requirements-dev.txt).
+
+    python -m docs.figures [architecture regions sums blur rows pretraining]      after `make demo` and the Dubai runs
+
+The lesson's pictures need runs/demo alone; architecture, regions and pretraining show real tiles (runs/dubai).
+"""
+
+import sys
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import torch
+from PIL import Image
+
+matplotlib.use("Agg")
+from matplotlib import pyplot  # noqa: E402
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle  # noqa: E402
+
+from config import PretrainConfig  # noqa: E402
+from data.cells import region_index, upsampled  # noqa: E402
+from data.tiles import TileSet  # noqa: E402
+from data.transforms import normalize  # noqa: E402
+from figures import color_image, color_labels  # noqa: E402
+from losses import cross_entropy_sum  # noqa: E402
+from models import build_mae  # noqa: E402
+from models.mae import blank, reconstruct  # noqa: E402
+from models.regions import aggregate_logits  # noqa: E402
+from runtime import checkpoint  # noqa: E402
+from runtime.settings import config_from_flat  # noqa: E402
+from trained import load_trained  # noqa: E402
+
+DOCS = Path(__file__).resolve().parent
+RUNS = DOCS.parent / "runs"
+INK, GREY = "#222222", "#777777"
+BLUE, GREEN, ORANGE, PURPLE = "#dbe8f6", "#dff0dc", "#fbe6d0", "#e9e0f3"
+REAL_TILE, EXEMPLAR = "tile4_part9", "tile4_part7"  # scenes of the Dubai set: prefixes of tile names
+LESSON_TILE = "suburb_00071"  # of the demo's test split
+
+
+@torch.no_grad()
+def logits_of(run, image):
+    """(C, H, W) logits of a run's best checkpoint for an image (H, W, K)."""
+    return load_trained(run / "best.pt", "cpu")(torch.from_numpy(image.astype(np.int32)).permute(2, 0, 1)[None])[0]
+
+
+def architecture():
+    """Fig. 3 in our own way: the network, the two losses on its logits, and where its encoder comes from."""
+    tiles = TileSet(RUNS / "dubai/tiles", "test")
+    classes = tiles.description.classes()
+    tile = tiles.load(named(tiles, REAL_TILE))
+    heldout = TileSet(RUNS / "dubai/tiles", "heldout")
+    exemplar = heldout.load_high(named(heldout, EXEMPLAR))
+    predicted = logits_of(RUNS / "dubai/agg_app-0", tile.image).argmax(dim=0).numpy()
+    mask = torch.rand(1, 256, generator=torch.Generator().manual_seed(0)).argsort(dim=1) < 192
+    masked = blank(torch.from_numpy(tile.image.astype(np.float32)).permute(2, 0, 1)[None], mask)[0].permute(1, 2, 0)
+
+    figure, ax = canvas(128, 61, 13, bottom=4)
+    image = color_image(tile.image)
+    picture(ax, image, 1, 40, 13, "image\n(K, H, W)")
+    # Segmenter: heights fall by the stride, skips go over to the block of the same height.
+    ax.add_patch(Rectangle((17.5, 35), 49, 25, facecolor="#f6f6f6", edgecolor="none"))
+    label(ax, 42, 61.6, "segmenter: U-Net on ResNet-18 (Sec. 4.2)", weight="bold")
+    stages = [("stem", 2, 18), ("layer1", 4, 14), ("layer2", 8, 10.5), ("layer3", 16, 7.5), ("layer4", 32, 5)]
+    places = {}
+    for i, (name, stride, height) in enumerate(stages):
+        x = 19 + 5.1 * i
+        box(ax, x, 46.5 - height / 2, 3.9, height, name, BLUE, vertical=height > 6)
+        label(ax, x + 1.95, 36.2, f"/{stride}", size=8, color=GREY)
+        places[name] = (x + 1.95, 46.5 + height / 2)
+    for i, (name, skip, height) in enumerate(
+        [("up3", "layer3", 7.5), ("up2", "layer2", 10.5), ("up1", "layer1", 14), ("up0", "stem", 18)]
+    ):
+        x = 45.3 + 5.1 * i
+        box(ax, x, 46.5 - height / 2, 3.9, height, name, GREEN, vertical=True)
+        bend = 0.16 + 0.02 * i
+        arrow(ax, places[skip], (x + 1.95, 46.5 + height / 2), color=GREY, bend=-bend, width=0.8)
+    arrow(ax, (14.5, 46.5), (18.6, 46.5))
+    arrow(ax, (43.6, 46.5), (45.1, 46.5))
+    arrow(ax, (64.8, 46.5), (69.6, 46.5))
+    label(ax, 67.3, 48.2, "1x1,\n2x up", size=7.5)
+    picture(ax, color_labels(predicted, classes), 70, 40, 13, "logits (C, H, W)\nshown by their argmax")
+
+    # Region aggregation.
+    label(ax, 107, 62, "region aggregation (Sec. 4.3)", weight="bold")
+    box(ax, 88, 50.5, 11, 7, "sum each region\nof M (Fig. 4)", ORANGE)
+    arrow(ax, (83.4, 50.5), (87.7, 53.5))
+    box(ax, 102.5, 50.5, 10.5, 7, "region logits\n(C, R)", "white")
+    arrow(ax, (99.2, 54), (102.3, 54))
+    cells = color_labels(tile.cells.labels, classes)
+    picture(ax, cells, 118, 49.5, 9, "low label")
+    arrow(ax, (113.2, 54), (117.6, 54), both=True)
+    label(ax, 115.4, 56.3, "Eq. 1", size=8)
+
+    # Adversary.
+    label(ax, 107, 40.6, "adversarial learning (Sec. 4.4)", weight="bold")
+    box(ax, 88, 31, 11, 7, "sargmax, Eq. 3\n(1, H, W)", ORANGE)
+    arrow(ax, (83.4, 42.5), (87.7, 36.6))
+    box(ax, 102.5, 31, 9, 7, "blur 3x3\nsigma 0.6", "white")
+    arrow(ax, (99.2, 34.5), (102.3, 34.5))
+    box(ax, 102.5, 20.5, 9, 7, "blur 3x3\nsigma 0.6", "white")
+    box(ax, 116, 25.5, 11, 7.5, "discriminator\nreal or made?", PURPLE)
+    arrow(ax, (111.7, 34), (115.7, 31))
+    arrow(ax, (111.7, 24.5), (115.7, 27.5))
+    label(ax, 121.5, 23.6, "hinge loss, Eq. 2", size=8)
+    picture(ax, color_labels(exemplar, classes), 88, 18.5, 11, "high label from elsewhere,\nno image with it")
+    arrow(ax, (99.4, 24), (102.3, 24))
+
+    # Pretraining.
+    ax.add_patch(Rectangle((0.5, 4.6), 77.5, 20.9, facecolor="#f6f6f6", edgecolor="none"))
+    label(ax, 54, 27.2, "before all this: self-supervised pretraining (Sec. 4.5)", weight="bold")
+    seen = color_image(masked.numpy(), like=tile.image.astype(np.float32))
+    picture(ax, seen, 2, 10, 11, "75 % of its\ntokens masked")
+    box(ax, 17, 11.5, 9.5, 8, "ResNet-18\nembedding", BLUE)
+    box(ax, 29.5, 11.5, 8, 8, "2x up", "white")
+    box(ax, 40.5, 11.5, 9.5, 8, "ViT on the\nvisible 25 %", PURPLE)
+    box(ax, 53, 11.5, 8.5, 8, "light\ndecoder", PURPLE)
+    picture(ax, image, 65.5, 10, 11, "its masked patches")
+    for a, b in ((13.3, 16.7), (26.8, 29.2), (37.8, 40.2), (50.3, 52.7)):
+        arrow(ax, (a, 15.5), (b, 15.5))
+    arrow(ax, (61.8, 15.5), (65.1, 15.5), both=True)
+    label(ax, 63.4, 17.4, "MSE", size=8)
+    arrow(ax, (21.8, 19.9), (29.3, 34.7), color="#2a62a8", width=1.8, bend=-0.1)
+    label(ax, 28.6, 31.4, "its weights start the encoder", size=8.5, color="#2a62a8", align="left")
+    save(figure, "architecture.png")
+
+
+def regions():
+    """Fig. 4 in our own way: a real tile, its cells, M, and the sum of one class's logits over each cell."""
+    tiles = TileSet(RUNS / "dubai/tiles", "test")
+    classes = tiles.description.classes()
+    tile = tiles.load(named(tiles, REAL_TILE))
+    size, n = tile.image.shape[0], round(tiles.description.scale)
+    logits = logits_of(RUNS / "dubai/agg_app-0", tile.image)
+    index = region_index(tile.cells, size, size)
+    h, w = tile.cells.labels.shape
+    sums = aggregate_logits(logits[None], torch.from_numpy(index)[None].long(), h * w)[0].view(-1, h, w)
+    shown = 0  # water
+    figure, axes = pyplot.subplots(1, 5, figsize=(13, 3.5))
+    figure.subplots_adjust(left=0.012, right=0.988, top=0.84, bottom=0.13, wspace=0.16)
+    margins = logits[shown] - logits[[c for c in range(len(classes)) if c != shown]].amax(dim=0)
+    region_margins = sums[shown] - sums[[c for c in range(len(classes)) if c != shown]].amax(dim=0)
+    axes[0].imshow(color_image(tile.image))
+    axes[1].imshow(np.where((index // w + index % w) % 2, 0.93, 0.8), cmap="gray", vmin=0, vmax=1)
+    for at in range(h * w):
+        axes[1].text(at % w * n + n / 2, at // w * n + n / 2, at, ha="center", va="center", fontsize=8.5, color=INK)
+    show_signed(axes[2], margins.numpy())
+    show_signed(axes[3], region_margins.numpy())
+    for y, x in np.ndindex(h, w):
+        value = round(region_margins[y, x].item())
+        dark = abs(region_margins[y, x]) > 0.6 * region_margins.abs().quantile(0.98)
+        axes[3].text(x, y, value, ha="center", va="center", fontsize=7.5, color="white" if dark else INK)
+    axes[4].imshow(color_labels(tile.cells.labels, classes))
+    titles = [
+        f"image, {size} x {size} px,\nand the low label's {h} x {w} cells",
+        f"region index M:\neach pixel's cell (n = {n})",
+        f"logit of {classes[shown]['name']} minus the\nlargest other, at each pixel",
+        f"the same, of the sums over\neach cell's {n * n:,} px",
+        "low label: what Eq. 1\nasks the sums to say",
+    ]
+    for i, (ax, title) in enumerate(zip(axes, titles, strict=True)):
+        ax.set_title(title, fontsize=10, color=INK)
+        ax.set_xticks([])
+        ax.set_yticks([])
+        step, offset = (n, -0.5) if i < 3 else (1, -0.5)
+        for k in range(1, h):
+            for line in (ax.axhline, ax.axvline):
+                line(k * step + offset, color="white" if i in (0, 4) else "#999999", linewidth=0.7)
+    for a, b, word in ((1, 2, ""), (2, 3, "sum"), (3, 4, "Eq. 1")):
+        if word:
+            left, right = axes[a].get_position().x1, axes[b].get_position().x0
+            figure.text((left + right) / 2, 0.53, word, ha="center", fontsize=9)
+            figure.text((left + right) / 2, 0.46, "→" if word == "sum" else "↔", ha="center", fontsize=13)
+    legend(figure, classes)
+    save(figure, "regions.png")
+
+
+def blur():
+    """Why Low blurs: what it is told, what it says, and how sure it is."""
+    tiles = TileSet(RUNS / "demo/tiles", "test")
+    classes = tiles.description.classes()
+    tile = tiles.load(index_of(tiles, LESSON_TILE))
+    size = tile.image.shape[0]
+    told = upsampled(tile.cells, size, size)
+    probs = logits_of(RUNS / "demo/low-0", tile.image).softmax(dim=0).numpy()
+    panels = [color_image(tile.image), *(color_labels(m, classes) for m in (tile.high, told, probs.argmax(axis=0)))]
+    titles = ["image", "high label: what is there", "low label: what Low is told", "what Low says"]
+    figure, _ = panels_of(panels, titles, 6)
+    bars = figure.add_axes((0.735, 0.2, 0.25, 0.66))
+    shares = np.zeros((len(classes), len(classes)))
+    for i in range(len(tiles)):
+        other = tiles.load(i)
+        told, both = upsampled(other.cells, size, size), other.high < 255
+        np.add.at(shares, (other.high[both], told[both]), 1)
+    shares = 100 * shares / shares.sum(axis=1, keepdims=True)
+    left = np.zeros(len(classes))
+    for c, entry in enumerate(classes):
+        color = np.array(entry["color"]) / 255
+        bars.barh(range(len(classes)), shares[:, c], left=left, color=color, edgecolor="white", height=0.7)
+        left += shares[:, c]
+    for c in range(len(classes)):
+        middle = shares[c, :c].sum() + shares[c, c] / 2
+        bars.text(middle, c, f"{shares[c, c]:.0f} %", ha="center", va="center", color="white", weight="bold")
+    bars.set(yticks=range(len(classes)), yticklabels=[c["name"] for c in classes], xticks=[], xlim=(0, 100))
+    bars.invert_yaxis()
+    bars.spines[:].set_visible(False)
+    bars.tick_params(length=0, labelsize=9)
+    bars.set_title("what pixels of a class are told (test split)", fontsize=10, color=INK)
+    legend(figure, classes)
+    save(figure, "lesson_blur.png")
+
+
+def sums():
+    """What aggregation cannot know: four maps that Eq. 1 cannot tell apart."""
+    tiles = TileSet(RUNS / "demo/tiles", "test")
+    classes = tiles.description.classes()
+    tile = tiles.load(index_of(tiles, LESSON_TILE))
+    size = tile.image.shape[0]
+    logits = logits_of(RUNS / "demo/agg-0", tile.image)
+    index = torch.from_numpy(region_index(tile.cells, size, size)).long().flatten()
+    versions = rearranged(logits.flatten(1), index)
+    labels = torch.from_numpy(tile.cells.labels.ravel())[None]
+    titles = ["image", "high label"]
+    panels = [color_image(tile.image), color_labels(tile.high, classes)]
+    names = ["Agg's own map", "its pixels shuffled\nwithin each cell", "its pixels sorted\nwithin each cell"]
+    names.append("each cell's mean\nlogits everywhere")
+    for name, version in zip(names, versions, strict=True):
+        loss = cross_entropy_sum(cell_sums(version, index), labels).item() / labels.numel()
+        titles.append(f"{name}\nloss {loss:.4f}")
+        panels.append(color_labels(version.argmax(dim=0).view(size, size).numpy(), classes))
+    figure, axes = panels_of(panels, titles, 6)
+    n = round(tiles.description.scale)
+    for ax in axes[2:]:
+        for at in range(n, size, n):
+            ax.axhline(at - 0.5, color="white", linewidth=0.4)
+            ax.axvline(at - 0.5, color="white", linewidth=0.4)
+    legend(figure, classes)
+    save(figure, "lesson_sums.png")
+
+
+def rows():
+    """A made-up and a real tile under four rows, and how ragged the maps of each are over the test split."""
+    runs = {"Low": "low-0", "Agg": "agg-0", "Agg+App": "agg_app-0", "High": "high-0"}
+    figure, axes = pyplot.subplots(2, 6, figsize=(13, 5.6))
+    figure.subplots_adjust(left=0.008, right=0.992, top=0.91, bottom=0.06, wspace=0.06, hspace=0.24)
+    for line, folder, chosen in ((axes[0], "demo", LESSON_TILE), (axes[1], "dubai", "tile1_part9_001_001")):
+        tiles = TileSet(RUNS / folder / "tiles", "test")
+        classes, i = tiles.description.classes(), index_of(tiles, chosen)
+        images = [tiles.load(j, high=False, low=False).image for j in range(len(tiles))]
+        maps = {"high label": [tiles.load_high(j) for j in range(len(tiles))]}
+        for name, run in runs.items():
+            trained = load_trained(RUNS / folder / run / "best.pt", "cpu")
+            maps[name] = [map_of(trained, image) for image in images]
+        panels = [color_image(images[i]), *(color_labels(of[i], classes) for of in maps.values())]
+        titles = ["image", *(f"{name}\n{raggedness(of):.1f} % borders" for name, of in maps.items())]
+        for ax, panel, title in zip(line, panels, titles, strict=True):
+            show(ax, panel, title)
+    legend(figure, classes)
+    save(figure, "lesson_rows.png")
+
+
+@torch.no_grad()
+def map_of(trained, image):
+    return trained(torch.from_numpy(image.astype(np.int32)).permute(2, 0, 1)[None])[0].argmax(dim=0).numpy()
+
+
+def pretraining():
+    """What a masked autoencoder fills in, on validation tiles of the Dubai set."""
+    state = checkpoint.load(RUNS / "dubai/mae-0/last.pt")
+    config = config_from_flat(PretrainConfig, state["config"])
+    mae = build_mae(config, state["data"]["bands"])
+    mae.load_state_dict(state["mae"])
+    tiles = TileSet(RUNS / "dubai/tiles", "validation")
+    mean, std = (torch.tensor(state["data"][key]) for key in ("band_mean", "band_std"))
+    panels, titles = [], []
+    for i in (0, len(tiles) // 2):
+        image = torch.from_numpy(tiles.load(i, False, False).image.astype(np.int32)).permute(2, 0, 1)[None]
+        crop = normalize(image, mean, std)
+        with torch.no_grad():
+            _, predicted, mask = mae.eval()(crop, torch.rand(1, 256, generator=torch.Generator().manual_seed(i)))
+        stored = [(m[0] * std.view(-1, 1, 1) + mean.view(-1, 1, 1)).permute(1, 2, 0).numpy()
+                  for m in (crop, blank(crop, mask), reconstruct(crop, predicted, mask))]
+        panels += [color_image(picture, like=stored[0]) for picture in stored]
+        titles += ["image", "what is left", "filled in"]
+    figure, _ = panels_of(panels, titles, 6)
+    save(figure, "lesson_pretraining.png")
+
+
+def rearranged(flat, index):
+    """Logits (C, N) and the cell of each of the N pixels -> four maps of the same sums: as they are, shuffled within
+    each cell, sorted there by their class, and the cell's mean everywhere."""
+    generator = torch.Generator().manual_seed(0)
+    shuffled, in_order, level = flat.clone(), flat.clone(), flat.clone()
+    for cell in index.unique():
+        inside = (index == cell).nonzero().flatten()
+        shuffled[:, inside] = flat[:, inside[torch.randperm(len(inside), generator=generator)]]
+        in_order[:, inside] = flat[:, inside[flat[:, inside].argmax(dim=0).argsort(stable=True)]]
+        level[:, inside] = flat[:, inside].mean(dim=1, keepdim=True)
+    return [flat, shuffled, in_order, level]
+
+
+def cell_sums(flat, index):
+    """(C, H W) logits and (H W,) cells -> (1, C, R), by the code that trains."""
+    return aggregate_logits(flat[None, :, None], index.view(1, 1, -1), int(index.max()) + 1)
+
+
+def raggedness(maps):
+    """Percent of neighbouring pixels, to the right and below, that are of two classes; ignored ones do not count."""
+    pairs = [pair for m in maps for pair in ((m[:, 1:], m[:, :-1]), (m[1:], m[:-1]))]
+    counts = [((a != b) & both, both) for a, b in pairs for both in [(a < 255) & (b < 255)]]
+    return 100 * sum(differ.sum() for differ, _ in counts) / sum(both.sum() for _, both in counts)
+
+
+def panels_of(panels, titles, columns):
+    figure, axes = pyplot.subplots(1, columns, figsize=(13, 3.1))
+    figure.subplots_adjust(left=0.008, right=0.992, top=0.82, bottom=0.1, wspace=0.06)
+    for ax in axes[len(panels):]:
+        ax.remove()
+    for ax, panel, title in zip(axes, panels, titles, strict=False):
+        show(ax, panel, title)
+    return figure, axes
+
+
+def show(ax, panel, title):
+    ax.imshow(panel, interpolation="nearest")
+    ax.set_title(title, fontsize=9.5, color=INK)
+    ax.axis("off")
+
+
+def index_of(tiles, name):
+    return [row["tile"] for row in tiles.rows].index(name)
+
+
+def show_signed(ax, values):
+    top = np.percentile(np.abs(values), 98)
+    ax.imshow(values, cmap="PuOr_r", vmin=-top, vmax=top)
+
+
+def named(tiles, prefix):
+    """The first tile of these with the most classes in its label."""
+    own = [i for i, row in enumerate(tiles.rows) if row["tile"].startswith(prefix)]
+    return max(own, key=lambda i: entropy(tiles.load_high(i)))
+
+
+def entropy(labels):
+    share = np.bincount(labels.ravel())[:4] / labels.size  # holes lower it
+    return -(share[share > 0] * np.log(share[share > 0])).sum()
+
+
+def canvas(width, height, inches, bottom):
+    figure = pyplot.figure(figsize=(inches, inches * height / width))
+    ax = figure.add_axes((0, 0, 1, 1))
+    ax.set(xlim=(0, width), ylim=(bottom, bottom + height))
+    ax.axis("off")
+    return figure, ax
+
+
+def box(ax, x, y, width, height, text, color, vertical=False):
+    style = "round,pad=0,rounding_size=0.6"
+    ax.add_patch(FancyBboxPatch((x, y), width, height, boxstyle=style, facecolor=color, edgecolor=INK, linewidth=0.9))
+    rotation = 90 if vertical else 0
+    ax.text(x + width / 2, y + height / 2, text, ha="center", va="center", fontsize=8.5, rotation=rotation, color=INK)
+
+
+def arrow(ax, start, end, color=INK, bend=0.0, width=1.2, both=False):
+    style = f"{'<|' if both else ''}-|>,head_width=2.4,head_length=4"
+    line = {"color": color, "linewidth": width, "shrinkA": 0, "shrinkB": 0, "connectionstyle": f"arc3,rad={bend}"}
+    ax.add_patch(FancyArrowPatch(start, end, arrowstyle=style, mutation_scale=1, **line))
+
+
+def label(ax, x, y, text, size=9.5, color=INK, weight="normal", align="center"):
+    ax.text(x, y, text, ha=align, va="center", fontsize=size, color=color, weight=weight)
+
+
+def picture(ax, pixels, x, y, side, caption):
+    ax.imshow(pixels, extent=(x, x + side, y, y + side), interpolation="nearest", aspect="auto", zorder=2)
+    ax.add_patch(Rectangle((x, y), side, side, fill=False, edgecolor=INK, linewidth=0.9, zorder=3))
+    ax.text(x + side / 2, y - 0.8, caption, ha="center", va="top", fontsize=8.5, color=INK)
+
+
+def legend(figure, classes):
+    handles = [Rectangle((0, 0), 1, 1, facecolor=np.array(c["color"]) / 255, edgecolor=INK) for c in classes]
+    names = [c["name"] for c in classes]
+    figure.legend(handles, names, loc="lower center", ncols=len(names), frameon=False, fontsize=9.5, handlelength=1.2)
+
+
+def save(figure, name):
+    figure.savefig(DOCS / name, dpi=110)
+    pyplot.close(figure)
+    Image.open(DOCS / name).convert("RGB").quantize(256).save(DOCS / name, optimize=True)  # a third of the size
+    print(f"docs/{name}: {(DOCS / name).stat().st_size // 1024} KiB")
+
+
+DRAWINGS = {f.__name__: f for f in (architecture, regions, blur, sums, rows, pretraining)}
+
+if __name__ == "__main__":
+    for word in sys.argv[1:] or DRAWINGS:
+        DRAWINGS[word]()

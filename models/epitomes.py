@@ -164,8 +164,8 @@ def load_table(path, classes=None):
         with open(path, encoding="utf-8") as file:
             table = yaml.safe_load(file)
         names = table.pop("classes")
-        if not all(isinstance(name, str) for name in names) or not all(type(code) is int for code in table):
-            raise ValueError("class names are words, codes whole numbers")
+        if wrong := [name for name in names if not isinstance(name, str)] or [c for c in table if type(c) is not int]:
+            raise ValueError(f"class names are words, codes whole numbers, and not {wrong[0]!r}")
         table = {code: [float(value) for value in row] for code, row in table.items()}
     except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         reason = " ".join(str(error).split())[:200]

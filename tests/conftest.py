@@ -5,7 +5,7 @@ import pytest
 import torch
 from commands import run_script
 
-torch.set_num_threads(2)
+torch.set_num_threads(1)  # two would wait for each other on a busy machine, and tests are small
 
 
 @pytest.fixture(scope="session")

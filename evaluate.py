@@ -106,9 +106,10 @@ def scene_confusion(predicted, truth, taxonomy):
 def load_for(tiles, path, device):
     """-> Trained. raises: ScoringError if its bands, pixels or classes are not those of the tile set"""
     trained, description = load_trained(path, device), tiles.description
-    for what in ("bands", "dtype"):
-        if (its := trained.facts[what]) != (theirs := getattr(description, what)):
-            raise ScoringError(f"{path}: was trained on images with {what} {its}, the tile set has {what} {theirs}")
+    its = f"{trained.facts['bands']} bands of {trained.facts['dtype']}"
+    theirs = f"{description.bands} bands of {description.dtype}"
+    if its != theirs:
+        raise ScoringError(f"{path}: was trained on {its}, the tile set has {theirs}")
     names = [c["name"] for c in trained.facts["classes"]]
     if names != list(description.taxonomy.names):
         raise ScoringError(f"{path}: knows the classes {names}, the tile set {list(description.taxonomy.names)}")

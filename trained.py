@@ -43,7 +43,7 @@ def load_trained(path, device):
     try:
         config, facts = config_from_flat(SegmenterConfig, state["config"]), state["data"]
         weights, classes, bands = state["segmenter"], len(facts["classes"]), facts["bands"]
-        require_facts(facts, path, ("name", "image_gsd", "bands", "band_mean", "band_std"))
+        require_facts(facts, path, ("name", "image_gsd", "bands", "dtype", "band_mean", "band_std"))
         taxonomy_from_dict({"classes": facts["classes"], "high": {}, "low": {}}, path)
         if config.train.average and "averaged" in state:  # of last.pt; best.pt holds the average alone
             start = "module."

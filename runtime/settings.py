@@ -113,11 +113,12 @@ def check_same_data(saved, facts, root, where):
 
     saved: the facts in the run's checkpoint
     """
-    differing = [key for key, value in facts.items() if key != "name" and saved.get(key) != value]
+    differing = {key: value for key, value in facts.items() if key != "name" and saved.get(key) != value}
     if differing:
+        plain = (int, float, str)
+        named = [f"{k} {v}, not {saved.get(k)}" if isinstance(v, plain) else k for k, v in differing.items()]
         raise ConfigError(
-            f"{root} holds other data than the run in {where} began with: {', '.join(differing)} differ"
-            f"{'s' if len(differing) == 1 else ''}; choose another run.dir"
+            f"{root} holds other data than the run in {where} began with ({'; '.join(named)}); choose another run.dir"
         )
 
 

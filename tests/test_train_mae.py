@@ -164,7 +164,7 @@ def test_bad_input_is_one_line_each(tile_set, mae_run, folder, tmp_path):
     four = tmp_path / "four"
     run_script("-m", "data.synthetic", four, "--tiles", 80, "--tile-px", 64, "--bands", 4)
     line = error_of("train_mae.py", *settings(four, mae_run, "train.epochs=2"))
-    assert "4 bands" in line and str(mae_run) in line
+    assert "bands 4, not 3" in line and str(mae_run) in line
     line = error_of("train_mae.py", *settings(tile_set, mae_run, "train.epochs=2", "mae.size=base"))
     assert "mae.size=tiny" in line
     Image.new("L", (80, 80)).save(folder / "images" / "image_part_000.png")

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import pytest
 import torch
@@ -35,6 +36,7 @@ class _Begun:
             cwd=ROOT,
             env=environment,
             start_new_session=True,
+            preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # who runs the tests may ignore Ctrl-C
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

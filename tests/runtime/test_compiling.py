@@ -3,6 +3,7 @@ import shutil
 
 import pytest
 import torch
+import torch._inductor.config
 from torch import nn
 
 from runtime.compiling import compiled
@@ -14,10 +15,10 @@ def network():
     return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
 
 
-def test_what_cannot_be_compiled_trains_as_it_is_after_one_line(monkeypatch):
-    monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("no-such-compiler",))
+def test_what_cannot_be_compiled_trains_as_it_is_after_one_line():
     net, lines = network(), []
-    assert compiled(net, contextlib.nullcontext(), [torch.zeros(2, 3, 9, 11)], lines.append) is net
+    with torch._inductor.config.patch("cpp.cxx", ("no-such-compiler",)):
+        assert compiled(net, contextlib.nullcontext(), [torch.zeros(2, 3, 9, 11)], lines.append) is net
     assert len(lines) == 1 and "no-such-compiler" in lines[0] and "\n" not in lines[0], lines
 
 

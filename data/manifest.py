@@ -150,7 +150,10 @@ def read_tiles(root):
 
 
 def read_csv(path, required, optional=()):
-    """[(line number, row)] of a CSV with these columns; absent optional cells are ""; others are left out."""
+    """[(line number, row)] of a CSV with these columns; absent optional cells are "".
+
+    Other columns are left out, but refused where some are optional: a misspelt `high` would go unnoticed.
+    """
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file)
@@ -158,6 +161,11 @@ def read_csv(path, required, optional=()):
             missing = [column for column in required if column not in columns]
             if missing:
                 raise TileSetError(f"{path}: no column {missing[0]!r}; the header should hold {','.join(required)}")
+            known = [*required, *optional]
+            for column in columns if optional else ():
+                if column not in known:
+                    nearest = get_close_matches(str(column)[:80], known, 1, 0)[0]
+                    raise TileSetError(f"{path}: unknown column {column!r:.80}; did you mean {nearest!r}?")
             rows = []
             for row in reader:
                 short = [column for column in required if row[column] is None]
@@ -178,5 +186,5 @@ def relative_path(path, where):
     """
     shortest = os.path.normpath(path) if path else ""
     if "\0" in path or os.path.isabs(path) or shortest == ".." or shortest.startswith(f"..{os.sep}"):
-        raise TileSetError(f"{where}: {path!r:.300} leaves the folder; paths are relative and stay inside it")
+        raise TileSetError(f"{where}: {path!r:.300} leaves the folder; paths are relative and stay in it or its links")
     return shortest

@@ -3,6 +3,7 @@
 A run that a signal stopped is one line too, with the status that shells give it: 128 + the signal's number.
 """
 
+import multiprocessing
 import os
 import signal
 import sys
@@ -25,6 +26,10 @@ def run(main, expected):
     except Stopped as stopped:  # on all ranks alike, so the first speaks for them
         distributed.stop()
         _leave("" if os.environ.get("RANK", "0") != "0" else str(stopped), 128 + stopped.number)
+    finally:  # an error leaves loaders open, and Python would wait for their workers, which pass over a SIGTERM
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch raises an error where a worker dies
+        for worker in multiprocessing.active_children():
+            worker.kill()
     distributed.stop()
 
 

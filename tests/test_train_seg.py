@@ -153,13 +153,16 @@ def test_bad_settings_are_one_line(tile_set, tmp_path, change, names):
     assert all(name in line for name in names), line
 
 
-@pytest.mark.parametrize("damage, workers", [("missing", 0), ("truncated", 2), ("code", 2)])
-def test_a_bad_tile_is_named_in_one_line(tile_set, tmp_path, damage, workers):
+@pytest.mark.parametrize(
+    "damage, workers, split",
+    [("missing", 0, "train"), ("truncated", 2, "train"), ("truncated", 2, "validation"), ("code", 2, "train")],
+)
+def test_a_bad_tile_is_named_in_one_line_and_ends_the_run(tile_set, tmp_path, damage, workers, split):
     root = tmp_path / "set"
     shutil.copytree(tile_set, root)
     victim = sorted((root / "low").iterdir())[0] if damage == "code" else sorted((root / "images").iterdir())[0]
     for row in (root / "tiles.csv").read_text().splitlines():
-        if ",train," in row:
+        if f",{split}," in row:
             victim = victim.with_name(row.split(",")[0] + ".tif")
     if damage == "missing":
         victim.unlink()
@@ -169,7 +172,7 @@ def test_a_bad_tile_is_named_in_one_line(tile_set, tmp_path, damage, workers):
         codes, header = geotiff.read(victim)
         codes[0, 0] = 77
         geotiff.write(victim, codes, transform=header.transform, epsg=header.epsg)
-    line = error_of("train_seg.py", *settings(root, tmp_path / "run", f"data.workers={workers}"))
+    line = error_of("train_seg.py", *settings(root, tmp_path / "run", f"data.workers={workers}", "train.eval_every=1"))
     assert victim.name in line and (damage != "code" or "77" in line)
 
 

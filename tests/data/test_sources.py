@@ -177,6 +177,8 @@ def test_a_bad_scene_list_is_one_line_that_names_it(tmp_path, row, said):
     "content, said",
     [
         (b"scene,region\n", "no column 'image'"),
+        (b"scene,region,image,hgih\n", "unknown column 'hgih'; did you mean 'high'?"),
+        (b"scene,region,Split,image\n", "unknown column 'Split'; did you mean 'split'?"),
         (b"", "no column 'region'"),
         (b"\xff\xfe\x00", "not a CSV in UTF-8"),
         (b"region,image\nde," + b"x" * 200_000, "not a CSV"),

@@ -249,7 +249,7 @@ class Runs:
 def good_state(**changes):
     """What train_seg.py saves as best.pt, at the smallest size."""
     config = {**flatten(SegmenterConfig()), "model.width": 2}
-    facts = {"name": "set", "bands": 1, "band_mean": [1.0], "band_std": [1.0], "image_gsd": 1.0,
+    facts = {"name": "set", "bands": 1, "dtype": "uint8", "band_mean": [1.0], "band_std": [1.0], "image_gsd": 1.0,
              "classes": TAXONOMY["classes"]}  # fmt: skip
     segmenter, _ = build_segmenter(load_config_of_width(2), 1, 2)
     state = {"step": 1, "best": {"step": 1, "score": 0.5}, "config": config, "data": facts}

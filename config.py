@@ -10,6 +10,15 @@ from dataclasses import dataclass
 from runtime.settings import opt, require
 
 
+def require_width(width):
+    possible = 2 <= width <= 1024 and width % 2 == 0
+    require(possible, f"model.width={width}: must be an even number from 2 to 1024")
+
+
+def require_workers(workers):
+    require(0 <= workers <= 1024, f"data.workers={workers}: must be 0 or more, as 2, and at most 1024")
+
+
 @dataclass(frozen=True)
 class DataConfig:
     root: str = opt("", "the tile set's folder, as data.build or data.synthetic writes it; required")
@@ -21,7 +30,7 @@ class DataConfig:
     offset: float = opt(0.2, "brightness plus +- this many standard deviations, one draw [paper silent; ours]")
 
     def __post_init__(self):
-        require(0 <= self.workers <= 1024, f"data.workers={self.workers}: must be 0 or more, as 2, and at most 1024")
+        require_workers(self.workers)
         require(0 <= self.gain < 1, f"data.gain={self.gain}: must lie in [0, 1), as 0.2")
         require(self.offset >= 0, f"data.offset={self.offset}: must be 0 or more, as 0.2")
 
@@ -32,8 +41,7 @@ class ModelConfig:
     init: str = opt("none", "start of the ResNet-18: none, imagenet, or the path of a resnet18.pt [paper silent; ours]")
 
     def __post_init__(self):
-        possible = 2 <= self.width <= 1024 and self.width % 2 == 0
-        require(possible, f"model.width={self.width}: must be an even number from 2 to 1024")
+        require_width(self.width)
         require(
             self.init != "imagenet" or self.width == 64,
             f"model.init=imagenet needs model.width=64, the width of those weights; model.width is {self.width}",
@@ -186,7 +194,7 @@ class PretrainDataConfig:
     min_area: float = opt(0.2, "least share of the image that a random crop takes [paper silent; ours: ref. 10]")
 
     def __post_init__(self):
-        require(0 <= self.workers <= 1024, f"data.workers={self.workers}: must be 0 or more, as 2, and at most 1024")
+        require_workers(self.workers)
         nearest = max(1, round(self.crop_px / 32)) * 32
         require(self.crop_px == nearest, f"data.crop_px={self.crop_px}: must be a multiple of 32, as {nearest}")
         require(0 < self.min_area <= 1, f"data.min_area={self.min_area}: must lie in (0, 1], as 0.2")
@@ -199,8 +207,7 @@ class EncoderConfig:
     width: int = opt(64, "channels of the ResNet-18's stem; the segmenter's model.width [paper, Sec. 4.2]")
 
     def __post_init__(self):
-        possible = 2 <= self.width <= 1024 and self.width % 2 == 0
-        require(possible, f"model.width={self.width}: must be an even number from 2 to 1024")
+        require_width(self.width)
 
 
 @dataclass(frozen=True)

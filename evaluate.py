@@ -26,6 +26,7 @@ from figures import choose_varied, color_image, color_labels, contact_sheet
 from metrics import confusion_matrix, scores
 from models.epitomes import TableError, add_counts, load_table, super_resolve, table_from_counts
 from runtime import checkpoint, command, distributed
+from runtime.files import write_text
 from runtime.settings import ConfigError
 from trained import checkpoint_path, load_trained
 
@@ -189,7 +190,7 @@ def publish(result, classes, out):
     print(table(result["rows"], classes))
     if out:
         out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps(result, indent=1))
+        write_text(out, json.dumps(result, indent=1))
 
 
 def table(rows, classes):

@@ -23,6 +23,7 @@ from pathlib import Path
 from config import PretrainConfig, SegmenterConfig
 from data.manifest import TileSetError, read_description, read_manifest
 from figures import PlotError, save_curve
+from runtime.files import write_text
 from runtime.settings import ConfigError, check_resumable, flatten, load_config
 from tables import PAPER_TABLE3, Row, as_markdown, as_text, as_values, gap_closed, rows_of
 
@@ -261,9 +262,9 @@ def report(arguments, heading, titles, rows, notes=()):
     path = arguments.out / f"{arguments.what}.md"
     print(f"\n{heading}; the paper's on Low2High. Percent.\n{as_text(titles, rows)}")
     print("".join(f"{note}\n" for note in notes), end="")
-    path.write_text(as_markdown(titles, rows) + "".join(f"\n- {note}" for note in notes) + ("\n" if notes else ""))
+    write_text(path, as_markdown(titles, rows) + "".join(f"\n- {note}" for note in notes) + ("\n" if notes else ""))
     values = {"what": heading, "rows": as_values(titles, rows), "notes": notes}
-    path.with_suffix(".json").write_text(json.dumps(values, indent=1))
+    write_text(path.with_suffix(".json"), json.dumps(values, indent=1))
     print(f"table: {path} and .json; scores of each class and seed: {arguments.what}-*.json beside it")
 
 

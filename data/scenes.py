@@ -59,8 +59,8 @@ def require_fitting(header, facts, window):
         )
     if header.bands < bands:
         raise SceneError(f"{path}: has {header.bands} bands, the network was trained on {bands}")
-    if header.dtype not in (np.uint8, np.uint16) or facts.get("dtype", header.dtype) != header.dtype:
-        wanted = facts.get("dtype", "uint8 or uint16")  # checkpoints of before do not say it
+    if header.dtype != facts["dtype"]:
+        wanted = facts["dtype"]
         raise SceneError(f"{path}: its pixels are {header.dtype}, those that the network was trained on {wanted}")
     claimed = (window + ROWS) * header.width * bands * header.dtype.itemsize
     if claimed > BAND_BYTES:

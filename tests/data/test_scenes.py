@@ -11,7 +11,7 @@ from data.images import open_image
 from data.manifest import TileSetError
 from data.scenes import SceneError, read_windows, require_fitting, scale_warning, scene_paths
 
-FACTS = {"bands": 3, "image_gsd": 1.0}
+FACTS = {"bands": 3, "dtype": "uint8", "image_gsd": 1.0}
 
 
 def header(path=Path("scene.tif"), bands=3, dtype=np.uint8, gsd=1.0, width=1000, **more):
@@ -95,7 +95,7 @@ def test_scenes_that_are_not_there_are_one_line(tmp_path, word, lines, error):
 
 def test_other_bands_other_pixels_and_absurd_widths_are_refused():
     require_fitting(header(), FACTS, 1024)
-    require_fitting(header(dtype=np.uint16), FACTS, 1024)
+    require_fitting(header(dtype=np.uint16), {**FACTS, "dtype": "uint16"}, 1024)
     with pytest.raises(SceneError, match="4 bands, the network was trained on 3.*gdal_translate -b 1 -b 2 -b 3 a.tif "):
         require_fitting(header(Path("a.tif"), bands=4), FACTS, 1024)
     with pytest.raises(SceneError, match="has 1 bands, the network was trained on 3"):

@@ -37,11 +37,11 @@ from config import AdversarialConfig, DataConfig, PretrainConfig, SegmenterConfi
 from data import geotiff
 from data.build import TAXONOMIES
 from data.cells import Blocks, blocks_index
+from data.coarse import low_label
 from data.cutting import Options, cut_scene
 from data.landscape import landscape
 from data.loading import EXPECTED_ERRORS, to_device, training_batches
 from data.sources import Scene
-from data.synthetic import low_label
 from data.taxonomy import load_taxonomy
 from data.tiles import Exemplars, TileSet, TrainingTiles
 from data.tileset import write_tile, write_tile_set

@@ -57,9 +57,10 @@ class SupervisionConfig:
         ("high", "low_upsampled", "low_regions"),
     )
     aggregate: str = opt(
-        "sum_logits",
-        "what a region's pixels become: sum_logits [paper, Sec. 4.3], mean_logits or mean_probs [ours]",
-        ("sum_logits", "mean_logits", "mean_probs"),
+        "sum",
+        "what a region's pixels become: sum, of logits x = u / n² [paper, Sec. 4.3; scale ours: models/regions.py], "
+        "literal_sum, of the network's own outputs u, x = u [paper, Sec. 4.3], or mean_probs [ours]",
+        ("sum", "literal_sum", "mean_probs"),
     )
     min_coverage: float = opt(
         1.0, "supervise cells of which at least this share of the area lies in the tile [paper silent; ours]"
@@ -69,28 +70,53 @@ class SupervisionConfig:
         require(0 < self.min_coverage <= 1, f"supervision.min_coverage={self.min_coverage}: must lie in (0, 1]")
 
 
+def logit_gain(supervision, n):
+    """UNet's gain: n² where the paper's sum is taken to the letter, x = u, so that logits mean the same in every row.
+
+    "sum_logits" is what literal_sum was called in checkpoints made before there was another sum.
+    """
+    literal = supervision.labels == "low_regions" and supervision.aggregate in ("literal_sum", "sum_logits")
+    return float(n) ** 2 if literal else 1.0
+
+
 @dataclass(frozen=True)
 class AdversarialConfig:
     weight: float = opt(0.0, "weight of the segmenter's hinge loss; 0: no adversary [paper, Sec. 4.4; value ours]")
     warmup_steps: int = opt(0, "steps over which the weight rises from 0 [paper silent; ours]")
-    temperature: float = opt(1e3, "tau of sargmax [paper, Sec. 4.4]")
+    temperature: float = opt(
+        1.11, "of sargmax, as tau / n²: the paper's tau is 1000 at n = 30 [paper, Sec. 4.4; at other n ours]"
+    )
+    maps: str = opt(
+        "straight_through",
+        "predictions as the discriminator reads them: soft, the sargmax [paper, Sec. 4.4], or straight_through, the "
+        "argmax with sargmax's gradient: soft maps give themselves away by values between classes [ours]",
+        ("straight_through", "soft"),
+    )
     blur_sigma: float = opt(0.6, "of the 3x3 Gaussian on both kinds of maps, pixels [paper, Sec. 4.6]")
     exemplars: int = opt(0, "high-resolution label maps to show, K of Fig. 5; 0: all of the split heldout")
     exemplar_root: str = opt("", "tile set that the label maps come from; empty: data.root [paper, Sec. 4.4]")
-    width: int = opt(32, "channels of the discriminator's first layer [paper silent; ours]")
+    width: int = opt(16, "channels of the discriminator's first layer [paper silent; ours]")
     layers: int = opt(3, "its layers of stride 2; a score sees 46 px with 3, 22 with 2 [paper silent; ours]")
-    learning_rate: float = opt(0.0, "of the discriminator's Adam; 0: the segmenter's [paper silent; ours]")
+    spectral_norm: bool = opt(False, "bound the norm of the discriminator's layers [paper silent; ours]")
+    learning_rate: float = opt(1e-3, "of the discriminator's Adam, constant [paper silent; ours]")
+    beta1: float = opt(0.0, "of the discriminator's Adam: decay of its mean gradient [paper silent; ours]")
+    beta2: float = opt(0.99, "of the discriminator's Adam: decay of its mean square [paper silent; ours]")
     steps: int = opt(1, "discriminator steps for each segmenter step [paper silent; ours]")
 
     def __post_init__(self):
         require(self.weight >= 0, f"adversarial.weight={self.weight}: must be 0 or more, as 0.1")
         require(self.warmup_steps >= 0, f"adversarial.warmup_steps={self.warmup_steps}: must be 0 or more")
-        require(self.temperature > 0, f"adversarial.temperature={self.temperature}: must be above 0, as 1000")
+        require(
+            0 < self.temperature <= 100,
+            f"adversarial.temperature={self.temperature}: is tau / n², in (0, 100], as 1.11: the paper's 1000 / 900",
+        )
         require(self.blur_sigma > 0, f"adversarial.blur_sigma={self.blur_sigma}: must be above 0, as 0.6")
         require(self.exemplars >= 0, f"adversarial.exemplars={self.exemplars}: must be 0 or more")
         require(1 <= self.width <= 1024, f"adversarial.width={self.width}: must be 1 to 1024, as 32")
         require(1 <= self.layers <= 5, f"adversarial.layers={self.layers}: must be 1 to 5, as 3")
-        require(self.learning_rate >= 0, f"adversarial.learning_rate={self.learning_rate}: must be 0 or more")
+        require(self.learning_rate > 0, f"adversarial.learning_rate={self.learning_rate}: must be above 0, as 1e-3")
+        for name in ("beta1", "beta2"):
+            require(0 <= getattr(self, name) < 1, f"adversarial.{name}={getattr(self, name)}: must lie in [0, 1)")
         require(1 <= self.steps <= 100, f"adversarial.steps={self.steps}: must be 1 or more, and at most 100")
 
 
@@ -140,14 +166,18 @@ class TrainConfig(LoopConfig):
         "constant", "constant [paper, Sec. 4.6] or cosine, towards 0 at the last step [ours]", ("constant", "cosine")
     )
     warmup_steps: int = opt(0, "steps over which the learning rate rises from 0 [paper silent; ours]")
+    encoder_rate: float = opt(
+        1.0, "learning rate of the ResNet-18 as a share of the others', for one that starts from weights [ours]"
+    )
     average: float = opt(
         0.0,
-        "validate and keep an exponential moving average of the weights with this decay per step, as 0.99; "
-        "0: the weights themselves [paper silent; ours]",
+        "validate and keep an exponential moving average of the weights with this decay per step, as 0.99, less in the "
+        "first steps; 0: the weights themselves [paper silent; ours]",
     )
 
     def __post_init__(self):
         super().__post_init__()
+        require(self.encoder_rate > 0, f"train.encoder_rate={self.encoder_rate}: must be above 0, as 0.2")
         require(0 <= self.average < 1, f"train.average={self.average}: must lie in [0, 1), as 0.99")
 
 

@@ -17,10 +17,11 @@ def cross_entropy_sum(logits, labels):
     return F.cross_entropy(logits, labels.long(), ignore_index=IGNORE, reduction="sum")
 
 
-def sargmax(logits, temperature=1e3):
+def sargmax(logits, temperature):
     """Soft argmax (Eq. 3): sum over c of c * softmax(tau x)_c, classes counted from 0 as labels are [differs: from 1].
 
-    logits:  (B, C, H, W)
+    logits:      (B, C, H, W), u = n² x (models/regions.py)
+    temperature: tau / n², so that tau x = temperature * u; the paper's 1000 / 900 = 1.11
     returns: (B, 1, H, W) in units of class index, float32 (float64 for float64 logits), also under autocast
     """
     with torch.autocast(logits.device.type, enabled=False):
@@ -28,6 +29,16 @@ def sargmax(logits, temperature=1e3):
         probs = (temperature * x).softmax(dim=1)
         index = torch.arange(x.shape[1], device=x.device, dtype=x.dtype).view(1, -1, 1, 1)
         return (index * probs).sum(dim=1, keepdim=True)
+
+
+def straight_through(soft, logits):
+    """The argmax of (B, C, H, W) logits as an index map, with the gradient of their sargmax `soft` (B, 1, H, W) [ours].
+
+    An annotation holds classes only. Where predictions may lie between them, that alone gives them away, and the
+    discriminator has no need to look at shapes.
+    """
+    hard = logits.argmax(dim=1, keepdim=True).to(soft.dtype)
+    return soft + (hard - soft).detach()
 
 
 def discriminator_hinge(real_scores, made_scores):

@@ -1,6 +1,7 @@
 """Scores from one confusion matrix (Sec. 5): accuracy, macro F1, mean intersection over union."""
 
 import torch
+import torch.nn.functional as F
 
 IGNORE = 255
 
@@ -35,3 +36,70 @@ def scores(confusion):
             for f, i, p in zip(f1, iou, present, strict=True)
         ],
     }
+
+
+def border_counts(predicted, truth, within_px=2):
+    """What border_f1 reads of some maps; counts add up over maps, batches and ranks.
+
+    A pixel lies on a border where its right or lower neighbour has another class; pixels beside ignored ones do not
+    count. A border pixel is found where the other map has one within `within_px` rows and columns.
+
+    predicted, truth: (B, H, W) integer classes; truth 255 is left out of both
+    returns: (4,) int64: border pixels of the prediction, those of them that truth has; of truth, those of them found
+    """
+    seen = truth != IGNORE
+    known = seen.clone()
+    known[:, :, :-1] &= seen[:, :, 1:]
+    known[:, :-1, :] &= seen[:, 1:, :]
+    ours, theirs = (_borders(labels) & known for labels in (predicted, truth))
+    near_ours, near_theirs = (_grown(borders, within_px) for borders in (ours, theirs))
+    return torch.stack([ours.sum(), (ours & near_theirs).sum(), theirs.sum(), (theirs & near_ours).sum()])
+
+
+def border_f1(counts):
+    """(4,) of border_counts -> F1 of class borders in [0, 1]: mIoU hardly sees them, and this paper is about them."""
+    ours, ours_right, theirs, theirs_found = counts.tolist()
+    precision, recall = ours_right / max(ours, 1), theirs_found / max(theirs, 1)
+    return 2 * precision * recall / max(precision + recall, 1e-12)
+
+
+def raggedness(maps):
+    """(B, H, W) classes -> share of neighbouring pixels that differ; pairs with an ignored pixel are left out."""
+    differ = pairs = 0
+    for a, b in ((maps[:, 1:], maps[:, :-1]), (maps[:, :, 1:], maps[:, :, :-1])):
+        both = (a != IGNORE) & (b != IGNORE)
+        differ, pairs = differ + ((a != b) & both).sum().item(), pairs + both.sum().item()
+    return differ / max(pairs, 1)
+
+
+def class_shares(maps, num_classes):
+    """(B, H, W) classes -> [share of each class], ignored pixels left out."""
+    counts = torch.bincount(maps[maps != IGNORE].flatten().long(), minlength=num_classes)
+    return (counts / counts.sum().clamp(min=1)).tolist()
+
+
+def ranking(higher, lower):
+    """AUC: the chance that one of the scores `higher` (N,) stands above one of `lower` (M,); a tie counts half."""
+    ordered = lower.sort().values
+    below = torch.searchsorted(ordered, higher, right=False).double()
+    not_above = torch.searchsorted(ordered, higher, right=True).double()
+    return ((below + not_above) / (2 * len(lower))).mean().item()
+
+
+def pixels_that_carry(gradient, part):
+    """Least share of the entries of a tensor of norms that together make up `part` of its sum; 0 where all are 0."""
+    values = gradient.flatten().double().sort(descending=True).values
+    if not values.sum():
+        return 0.0
+    return (torch.searchsorted(values.cumsum(0), part * values.sum()).item() + 1) / len(values)
+
+
+def _borders(labels):
+    borders = torch.zeros_like(labels, dtype=torch.bool)
+    borders[:, :, :-1] |= labels[:, :, :-1] != labels[:, :, 1:]
+    borders[:, :-1, :] |= labels[:, :-1, :] != labels[:, 1:, :]
+    return borders
+
+
+def _grown(mask, px):
+    return F.max_pool2d(mask[:, None].float(), 2 * px + 1, 1, px)[:, 0] > 0

@@ -16,12 +16,12 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torchvision.transforms.functional import gaussian_blur
 from tqdm import tqdm
 
-from config import SegmenterConfig
+from config import SegmenterConfig, logit_gain
 from data.loading import EXPECTED_ERRORS, scoring_batches, to_device, training_batches
 from data.tiles import Exemplars, ScoringTiles, TileSet, TrainingTiles
 from data.transforms import normalize
-from losses import IGNORE, cross_entropy_sum, discriminator_hinge, sargmax, segmenter_hinge
-from metrics import confusion_matrix, scores
+from losses import IGNORE, cross_entropy_sum, discriminator_hinge, sargmax, segmenter_hinge, straight_through
+from metrics import class_shares, confusion_matrix, pixels_that_carry, raggedness, ranking, scores
 from models import InitError, build_discriminator, build_segmenter
 from models.regions import aggregate
 from runtime import checkpoint, command, distributed
@@ -32,6 +32,8 @@ from runtime.logbook import Logbook, Recent
 from runtime.schedule import learning_rate
 from runtime.settings import ConfigError, check_resumable, check_same_data, flatten, from_command_line
 from runtime.signals import Stopped, StopRequest
+
+WATCHED_TILES = 64  # of the validation split, in the report on the game
 
 
 def main(config):
@@ -70,7 +72,7 @@ def main(config):
         exemplars=exemplars,
         exemplar_steps=adversarial.steps,
     )
-    validation_samples = ScoringTiles(validation_tiles, kind, min_coverage)
+    validation_samples = ScoringTiles(validation_tiles, kind, min_coverage, exemplars)
     epoch_steps = max(1, math.ceil(len(train_tiles) / config.train.batch_size))
     steps = config.train.epochs * epoch_steps
     eval_every = config.train.eval_every or epoch_steps
@@ -79,20 +81,28 @@ def main(config):
 
     # Networks, optimisers, precision.
     memory_format = torch.channels_last if config.train.channels_last else torch.contiguous_format
-    classes = len(description.taxonomy.names)
+    classes, cell_px, how = len(description.taxonomy.names), description.scale**2, config.supervision.aggregate
     resumes = (run_dir / "last.pt").exists()
     model = replace(config.model, init="none") if resumes else config.model
-    segmenter, start_line = build_segmenter(model, description.bands, classes)
+    gain = logit_gain(config.supervision, description.scale)
+    segmenter, start_line = build_segmenter(model, description.bands, classes, gain)
     segmenter = segmenter.to(device, memory_format=memory_format)
     scored = segmenter  # what is validated and kept: the weights, or their moving average
     if config.train.average:
         averaged = AveragedModel(segmenter)
         scored = averaged.module
-    optimizer = torch.optim.Adam(segmenter.parameters(), config.train.learning_rate, fused=device.type != "mps")
+    # The ResNet-18 may have a rate of its own: random decoders shake weights that are good already.
+    encoder_rate, fused = config.train.encoder_rate, device.type != "mps"
+    own = set(segmenter.encoder.parameters()) if encoder_rate != 1 else set()
+    groups = [{"params": [p for p in segmenter.parameters() if p not in own], "share": 1.0}]
+    groups += [{"params": list(segmenter.encoder.parameters()), "share": encoder_rate}] if own else []
+    optimizer = torch.optim.Adam(groups, config.train.learning_rate, fused=fused)
     if adversarial.weight:
         discriminator = build_discriminator(adversarial).to(device, memory_format=memory_format)
-        discriminator_rate = adversarial.learning_rate or config.train.learning_rate
-        discriminator_optimizer = torch.optim.Adam(discriminator.parameters(), fused=device.type != "mps")
+        betas = adversarial.beta1, adversarial.beta2
+        discriminator_optimizer = torch.optim.Adam(
+            discriminator.parameters(), adversarial.learning_rate, betas, fused=fused
+        )
     precision, autocast, scaler = distributed.mixed_precision(config.train.precision, device)
 
     # Resume: networks, optimisers, scaler, step, best score.
@@ -137,10 +147,11 @@ def main(config):
     progress = tqdm(total=steps, initial=first_step, unit="step", disable=None if ranks.first else True)
 
     for step in range(first_step, steps):
-        # Learning rates and the adversary's weight for this step.
+        # Learning rates and the adversary's weight for this step. The discriminator's rate is constant: it plays on as
+        # long as the segmenter moves.
         rate = learning_rate(step, steps, config.train)
         for group in optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = group["share"] * rate
         weight = adversarial.weight * min(1.0, (step + 1) / (adversarial.warmup_steps + 1))
         log_now = (step + 1) % config.run.log_every == 0
         micro_batches = [to_device(next(batches), device) for _ in range(per_rank // micro_batch)]
@@ -157,16 +168,16 @@ def main(config):
                 with autocast:
                     logits = segmenter_ddp(images)
                 logits = logits.to(images.dtype)
-                terms = {"loss": segmenter_loss(logits, batch, config.supervision.aggregate) / labels}
+                terms = {"loss": segmenter_loss(logits, batch, cell_px, how) / labels}
                 if adversarial.weight:  # the discriminator is frozen, in eval mode, called unwrapped
                     discriminator.requires_grad_(False).eval()
-                    made = sargmax(logits, adversarial.temperature)
+                    made = made_map(logits, adversarial)
                     with autocast:
                         made_scores = discriminator(appearance(made, batch["exemplars"][:, :1], classes, adversarial))
                     terms["segmenter_hinge"] = share * segmenter_hinge(made_scores.to(images.dtype))
                     made_maps.append(made.detach())
                     if log_now:
-                        probes = probe_game(logits, terms, weight, adversarial.temperature)
+                        probes = probe_game(logits, terms, weight)
                 total = terms["loss"] + weight * terms.get("segmenter_hinge", 0.0)
                 scaler.scale(total * ranks.world).backward()  # DDP averages over ranks; each term is already a share
             recent.add(**terms)
@@ -177,8 +188,6 @@ def main(config):
         # Discriminator: made maps are detached; real and made share one forward.
         if adversarial.weight:
             discriminator.requires_grad_(True)
-            for group in discriminator_optimizer.param_groups:
-                group["lr"] = rate * discriminator_rate / config.train.learning_rate
             for k in range(adversarial.steps):
                 for i, (made, batch) in enumerate(zip(made_maps, micro_batches, strict=True)):
                     real = batch["exemplars"][:, k : k + 1]
@@ -197,7 +206,8 @@ def main(config):
                 discriminator_optimizer.zero_grad(set_to_none=True)
         recent.end_step()
         if config.train.average:
-            update_average(scored, segmenter, config.train.average if step else 0.0)
+            # In a run's first steps the average is of those steps, not of the random weights before them.
+            update_average(scored, segmenter, min(config.train.average, step / (step + 9)))
         progress.update()
 
         # Every log_every steps and before every save: read the losses from the device once; stop if one is not finite.
@@ -222,10 +232,12 @@ def main(config):
             validation_batches = scoring_batches(
                 validation_samples, micro_batch, ranks.rank, ranks.world, config.data.workers, pin
             )
-            result = validate(
-                scored, validation_batches, classes, mean, std, autocast, config.supervision.aggregate, ranks
-            )
+            result = validate(scored, validation_batches, classes, mean, std, autocast, cell_px, how, ranks)
             score = result["miou"]
+            if adversarial.weight:
+                result["game"] = watch_game(
+                    scored, discriminator, validation_samples, classes, mean, std, autocast, adversarial, device
+                )
             log.write({"step": done, "kind": "validation", **result})
             improved = score > best["score"]
             if improved:
@@ -263,37 +275,78 @@ def main(config):
         write_text(run_dir / "metrics.json", json.dumps(summary, indent=1))
 
 
-def segmenter_loss(logits, batch, how):
+def segmenter_loss(logits, batch, cell_px, how):
     """The objective summed over a micro-batch: Eq. 1 over regions (Sec. 4.3), or over pixels (Low, High)."""
     if "regions" in batch:
-        logits = aggregate(logits, batch["regions"], how)
+        logits = aggregate(logits, batch["regions"], cell_px, how)
     return cross_entropy_sum(logits, batch["labels"])
 
 
-def appearance(index_map, exemplar, classes, adversarial):
-    """What the discriminator sees of a label map (Sec. 4.4, 4.6): scaled to [0, 1], masked, blurred.
+def made_map(logits, adversarial):
+    """The segmenter's move in the game: its index map, (B, 1, H, W), with sargmax's gradient (Eq. 3)."""
+    soft = sargmax(logits, adversarial.temperature)
+    return soft if adversarial.maps == "soft" else straight_through(soft, logits)
 
-    index_map: (B, 1, H, W) in units of class index
-    exemplar:  (B, 1, H, W), whose ignored pixels are class 0 in real and made maps alike, so that holes teach nothing
+
+def appearance(index_map, exemplar, classes, adversarial):
+    """What the discriminator sees of a label map (Sec. 4.4, 4.6): scaled to (0, 1], masked, blurred.
+
+    Classes count from 1 here, as in Eq. 3, and 0 is no class: it stands for ignored pixels, and for what lies beyond
+    the edge, with which convolutions pad. Else the first class would look like both.
+
+    index_map: (B, 1, H, W) in units of class index, from 0
+    exemplar:  (B, 1, H, W), whose ignored pixels are 0 in real and made maps alike, so that holes teach nothing
     """
-    scaled = torch.where(exemplar == IGNORE, 0.0, index_map / (classes - 1))
+    scaled = torch.where(exemplar == IGNORE, 0.0, (index_map + 1) / classes)
     return gaussian_blur(scaled, [3, 3], [adversarial.blur_sigma, adversarial.blur_sigma])
 
 
-def probe_game(logits, terms, weight, temperature):
-    """Is the game alive? Gradient norms of the two terms at the logits, and the share of pixels that pass any.
+def probe_game(logits, terms, weight):
+    """Norms of the two terms' gradients at the logits, the adversary's times its weight.
 
-    Of one micro-batch on the first rank: compare the two norms with each other, not with those of other batch sizes.
+    Of one micro-batch on the first rank: compare the two with each other, not with those of other batch sizes.
     """
     (region,) = torch.autograd.grad(terms["loss"], logits, retain_graph=True)
     (adversary,) = torch.autograd.grad(terms["segmenter_hinge"], logits, retain_graph=True)
-    probs = (temperature * logits.detach()).softmax(dim=1)
-    index = torch.arange(logits.shape[1], device=logits.device).view(1, -1, 1, 1)
-    slope = temperature * probs * (index - (index * probs).sum(dim=1, keepdim=True))  # of Eq. 3 by each logit
+    return {"gradient_region": region.norm().item(), "gradient_adversary": weight * adversary.norm().item()}
+
+
+def watch_game(segmenter, discriminator, samples, classes, mean, std, autocast, adversarial, device):
+    """Is the game alive? What the discriminator knows, and where predictions differ from exemplars.
+
+    samples: ScoringTiles with exemplars; the first WATCHED_TILES of them, on every rank alike
+    returns: auc:              the chance that a patch of an exemplar scores above one of a prediction; 0.5 is guessing
+             gradient_pixels:  share of the pixels that carry 90 % of the adversary's gradient
+             ragged_made, ragged_real: share of neighbouring pixels that differ in class
+             shares_made, shares_real: of each class
+    """
+    segmenter.eval()
+    discriminator.eval()
+    found = {"made": [], "real": [], "made_scores": [], "real_scores": [], "gradient": []}
+    for start in range(0, min(WATCHED_TILES, len(samples)), 8):
+        chosen = [samples[i] for i in range(start, min(start + 8, WATCHED_TILES, len(samples)))]
+        batch = to_device(samples.collate(chosen), device)
+        real = batch["exemplars"][:, :1]
+        with torch.no_grad(), autocast:
+            logits = segmenter(normalize(batch["image"], mean, std)).float()
+        logits.requires_grad_(True)
+        made = made_map(logits, adversarial)
+        with autocast:
+            made_scores = discriminator(appearance(made, real, classes, adversarial)).float()
+            with torch.no_grad():
+                real_scores = discriminator(appearance(real.to(made.dtype), real, classes, adversarial)).float()
+        (gradient,) = torch.autograd.grad(segmenter_hinge(made_scores), logits)
+        found["gradient"].append(gradient.norm(dim=1))
+        found["made"].append(logits.detach().argmax(dim=1))
+        found["real"].append(real[:, 0])
+        found["made_scores"].append(made_scores.detach().flatten())
+        found["real_scores"].append(real_scores.flatten())
+    found = {key: torch.cat(values).cpu() for key, values in found.items()}
     return {
-        "gradient_region": region.norm().item(),
-        "gradient_adversary": weight * adversary.norm().item(),
-        "pixels_passing_gradient": (slope.abs().amax(dim=1) > 1e-6).float().mean().item(),
+        "auc": ranking(found["real_scores"], found["made_scores"]),
+        "gradient_pixels": pixels_that_carry(found["gradient"], 0.9),
+        **{f"ragged_{kind}": raggedness(found[kind]) for kind in ("made", "real")},
+        **{f"shares_{kind}": class_shares(found[kind], classes) for kind in ("made", "real")},
     }
 
 
@@ -312,7 +365,7 @@ def update_average(average, network, decay):
 
 
 @torch.no_grad()
-def validate(segmenter, batches, classes, mean, std, autocast, how, ranks):
+def validate(segmenter, batches, classes, mean, std, autocast, cell_px, how, ranks):
     """Scores on labels of the kind that supervises: of pixels, or of region predictions on region labels."""
     segmenter.eval()
     confusion = torch.zeros(classes, classes, dtype=torch.int64, device=ranks.device)
@@ -323,7 +376,7 @@ def validate(segmenter, batches, classes, mean, std, autocast, how, ranks):
             logits = segmenter(images)
         logits = logits.to(images.dtype)
         if "regions" in batch:
-            logits = aggregate(logits, batch["regions"], how)
+            logits = aggregate(logits, batch["regions"], cell_px, how)
         confusion += confusion_matrix(logits.argmax(dim=1), batch["labels"], classes)
     if not ranks.sum(confusion).any():
         raise TrainingError(

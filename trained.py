@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from config import SegmenterConfig
+from config import SegmenterConfig, logit_gain
 from data.manifest import TileSetError, require_facts
 from data.taxonomy import TaxonomyError, taxonomy_from_dict
 from data.transforms import normalize
@@ -43,13 +43,14 @@ def load_trained(path, device):
     try:
         config, facts = config_from_flat(SegmenterConfig, state["config"]), state["data"]
         weights, classes, bands = state["segmenter"], len(facts["classes"]), facts["bands"]
-        require_facts(facts, path, ("name", "image_gsd", "bands", "dtype", "band_mean", "band_std"))
+        require_facts(facts, path, ("name", "image_gsd", "scale", "bands", "dtype", "band_mean", "band_std"))
         taxonomy_from_dict({"classes": facts["classes"], "high": {}, "low": {}}, path)
         if config.train.average and "averaged" in state:  # of last.pt; best.pt holds the average alone
             start = "module."
             weights = {key[len(start) :]: w for key, w in state["averaged"].items() if key.startswith(start)}
         with torch.device("meta"):  # a config may claim any width: memory is that of the file's own tensors
-            segmenter, _ = build_segmenter(replace(config.model, init="none"), bands, classes)
+            gain = logit_gain(config.supervision, facts["scale"])
+            segmenter, _ = build_segmenter(replace(config.model, init="none"), bands, classes, gain)
         segmenter.load_state_dict(weights, assign=True)
         _require_weights(segmenter)
         mean, std = (torch.tensor(facts[key], dtype=torch.float32, device=device) for key in ("band_mean", "band_std"))

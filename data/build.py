@@ -4,6 +4,7 @@
     python -m data.build OUT --tiled tiles.csv --taxonomy configs/taxonomies/low2high.yaml
     python -m data.build OUT --chesapeake RAW_DIR
     python -m data.build OUT --dubai RAW_DIR --tile-px 256 --scale 32 --no-filter
+    python -m data.build OUT --naip215 RAW_DIR --rotation 0 --coarse nlcd
 
 A second run completes the first: each scene that is done leaves a record below OUT/.build, and dataset.yaml comes last.
 """
@@ -14,7 +15,7 @@ import itertools
 import json
 import sys
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
@@ -23,14 +24,20 @@ from data.cutting import Options, cut_scene, ignoring, take_tile
 from data.geotiff import GeoTiffError
 from data.manifest import TileSetError
 from data.pool import PoolError, default_workers, map_unordered
-from data.sources import BuildError, chesapeake, dubai, scene_list, tile_list
+from data.sources import NAIP215_ROTATIONS, BuildError, chesapeake, dubai, naip215, scene_list, tile_list
 from data.taxonomy import TaxonomyError, load_taxonomy, taxonomy_to_dict
 from data.tileset import write_text, write_tile_set
 
 TAXONOMIES = Path(__file__).resolve().parent.parent / "configs" / "taxonomies"
-DEFAULT_TAXONOMY = {"chesapeake": TAXONOMIES / "low2high.yaml", "dubai": TAXONOMIES / "dubai.yaml"}
-SOURCES = {"scenes": scene_list, "tiled": tile_list, "chesapeake": chesapeake, "dubai": dubai}
+DEFAULT_TAXONOMY = {
+    "chesapeake": TAXONOMIES / "low2high.yaml",
+    "dubai": TAXONOMIES / "dubai.yaml",
+    "naip215": TAXONOMIES / "naip215.yaml",
+}
+SOURCES = {"scenes": scene_list, "tiled": tile_list, "chesapeake": chesapeake, "dubai": dubai, "naip215": naip215}
 DEFAULT_TILE_PX = 512  # [paper, Sec. 3.1]
+NAIP215_TILE_PX = 256  # as it is distributed
+NAIP215_SCALE = {"majority": 32, "nlcd": 50}  # 19 m; 30 m, the paper's cell, on pixels of 0.6 m
 MIN_TILE_PX = 32  # the segmenter's smallest image
 TILES_PER_JOB = 256  # of --tiled
 OPTION_NAMES = {
@@ -41,6 +48,8 @@ OPTION_NAMES = {
     "seed": "--seed",
     "filter": "--no-filter",
     "compression": "--compression",
+    "rotation": "--rotation",
+    "coarse": "--coarse",
     "scenes": "list of scenes, or other files",
 }
 EXPECTED = (BuildError, TileSetError, TaxonomyError, GeoTiffError, PoolError)
@@ -189,6 +198,22 @@ def main(arguments=None):
     )
     source.add_argument("--chesapeake", metavar="DIR", help="the raw Chesapeake set as it is distributed")
     source.add_argument("--dubai", metavar="DIR", help="the Dubai set as it is distributed")
+    source.add_argument(
+        "--naip215", metavar="DIR", help="the 215 NAIP tiles as their repository distributes them, not filtered"
+    )
+    parser.add_argument(
+        "--rotation",
+        type=int,
+        choices=tuple(NAIP215_ROTATIONS),
+        default=0,
+        help="of --naip215: which groups of places train, give exemplars and test (default 0)",
+    )
+    parser.add_argument(
+        "--coarse",
+        choices=tuple(NAIP215_SCALE),
+        default="majority",
+        help="of --naip215: coarse labels by majority, n = 32, or codes made from fine ones in NLCD's manner, n = 50",
+    )
     parser.add_argument(
         "--taxonomy",
         type=Path,
@@ -240,10 +265,22 @@ def main(arguments=None):
         options = Options(
             kind, load_taxonomy(taxonomy), tile_px, given.scale, given.seed, not given.no_filter, given.compression
         )
-        listed = Path(getattr(given, kind))
+        listed, more = Path(getattr(given, kind)), ()
+        if kind == "naip215":
+            more = (given.rotation,)
+            options = replace(
+                options,
+                tile_px=given.tile_px or NAIP215_TILE_PX,
+                scale=given.scale or NAIP215_SCALE[given.coarse],
+                filter=False,
+                rotation=given.rotation,
+                coarse=None if given.coarse == "majority" else given.coarse,
+            )
+        elif given.rotation or given.coarse != "majority":
+            raise BuildError("--rotation and --coarse are of --naip215")
         if listed.absolute() == (given.out / "tiles.csv").absolute():
             raise BuildError(f"{listed}: is where the manifest goes; give the list another name")
-        build(given.out, SOURCES[kind](listed), options, given.workers)
+        build(given.out, SOURCES[kind](listed, *more), options, given.workers)
     except EXPECTED as error:
         print(error, file=sys.stderr)
         return 2

@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from data import geotiff
-from data.alignment import check_high, check_label, low_grid
+from data.alignment import DEFAULT_SCALE, check_high, check_label, low_grid
 from data.cells import compose, invert
+from data.coarse import low_label
 from data.images import open_image
 from data.sources import BuildError, codes_from_colors
 from data.taxonomy import IGNORE, Taxonomy, TaxonomyError, unknown_codes
@@ -29,13 +30,15 @@ RULES = ("empty", "classes", "dominant")
 class Options:
     """What the tiles depend on, beside the scenes themselves."""
 
-    source: str  # scenes, tiled, chesapeake or dubai
+    source: str  # scenes, tiled, chesapeake, dubai or naip215
     taxonomy: Taxonomy
     tile_px: int = 512
     scale: int | None = None  # None: as the rasters say, or 30
     seed: int = 0
     filter: bool = True
     compression: str = "zlib"
+    rotation: int | None = None  # of naip215
+    coarse: str | None = None  # nlcd: made from the fine label in NLCD's manner; None: as the source has it
 
 
 def cut_scene(root, scene, options):
@@ -53,12 +56,15 @@ def cut_scene(root, scene, options):
         header = image.header
         grid, facts = _lay(header, high and high.header, low and low.header, options.scale)
         taxonomy = ignoring(options.taxonomy, facts["nodata"])
-        base = header.transform or (PIXEL_GRID if grid else None)
+        base = header.transform or (PIXEL_GRID if grid or options.coarse else None)
         for row, col in itertools.product(range(header.height // px), range(header.width // px)):
             window = (row * px, col * px, px, px)
             transform = base and compose(base, (1, 0, col * px, 0, 1, row * px))
+            name = f"{scene.name}_{row:03d}_{col:03d}"
             high_codes = high.window(*window)[..., 0] if high else None
             low_codes, low_transform = None, None
+            if options.coarse:
+                low_codes, low_transform = _made_coarse(high_codes, scene.materials, transform, options, name)
             if grid:
                 low_codes, low_transform = _cells_over(low, grid, transform, px)
             elif low:
@@ -81,7 +87,7 @@ def cut_scene(root, scene, options):
             records.append(
                 write_tile(
                     root,
-                    f"{scene.name}_{row:03d}_{col:03d}",
+                    name,
                     pixels,
                     high_codes,
                     low_codes,
@@ -184,6 +190,17 @@ def _lay(image, high, low, scale):
         for kind, label in (("high", high), ("low", low))
     }
     return grid, {"image_gsd": round(geotiff.gsd(image) or 1.0, 6), "scale": n, "nodata": nodata}
+
+
+def _made_coarse(high_codes, materials, transform, options, name):
+    """Coarse codes in NLCD's manner from a fine label (data/coarse.py), and where their cells lie.
+
+    The draws come from the build's seed and the tile's name: a tile has one coarse map, whichever split it is in.
+    """
+    n, land_cover = options.scale or DEFAULT_SCALE, np.zeros(256, np.uint8)
+    land_cover[[code for code, _ in materials]] = [material for _, material in materials]
+    rng = np.random.default_rng([options.seed, *name.encode()])
+    return low_label(rng, land_cover[high_codes], n), compose(transform, (n, 0, 0, 0, n, 0))
 
 
 def _cells_over(low, grid, transform, px):

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from data.manifest import SPLITS, TileSetError, read_csv, relative_path
+from data.town import BARREN, BUILT, GRASS, ROAD, TREE, WATER
 
 # Mask colours of the Dubai set, as they are in its masks (its own classes.json is wrong), and the codes we give them.
 DUBAI_CODES = {
@@ -25,6 +26,17 @@ DUBAI_CODES = {
     (0x00, 0x00, 0x00): 0,
 }
 DUBAI_SPLITS = {7: "heldout", 8: "validation", 9: "test"}  # parts of each tile; the others train
+# Mask codes of naip215, and the land cover that they are: coarse codes in NLCD's manner are made from it.
+NAIP215_MATERIALS = {0: GRASS, 1: BUILT, 2: ROAD, 3: BARREN, 4: TREE, 5: WATER}
+NAIP215_PLACES = Path(__file__).resolve().parent.parent / "configs" / "tables" / "naip215_places.csv"
+# Of each rotation: the groups of places that train, the one whose label maps are exemplars, and the one that tests.
+NAIP215_ROTATIONS = {
+    0: ((2, 3), 1, 0),
+    1: ((0, 3), 2, 1),
+    2: ((0, 1), 3, 2),
+    3: ((1, 2), 0, 3),
+    4: ((0, 1, 2), 3, 4),
+}
 CHESAPEAKE_FOLDER = re.compile(r"([a-z]{2})_1m_\d{4}_.+")
 
 
@@ -43,6 +55,7 @@ class Scene:
     low: Path | None = None
     split: str = ""  # fixed, or "" to have one drawn for each tile
     colors: tuple = ()  # ((r, g, b), code) where `high` holds colours instead of codes
+    materials: tuple = ()  # (code of `high`, Chesapeake code) where coarse codes can be made from it (data/coarse.py)
 
 
 def scene_list(path, name_column="scene"):
@@ -114,6 +127,39 @@ def dubai(folder):
         )
     if not scenes:
         raise BuildError(f"{folder}: no 'Tile N/images/image_part_00P.jpg' in it or below")
+    return _checked(scenes, folder)
+
+
+def naip215(folder, rotation):
+    """naip215 as its repository distributes it: dataset_split/{train,val,test}/{img/tile_ID,mask/mask_ID}.tif.
+
+    The set's own split has neighbours in train and test. Here places rotate: a rotation trains on some groups of places
+    (configs/tables/naip215_places.csv), of which every eighth tile, in the order of place and tile, validates; it takes
+    exemplars from one more group and tests another. region = group of places.
+    raises: BuildError where a tile of these groups is not in the folder
+    """
+    train, heldout, test = NAIP215_ROTATIONS[rotation]
+    splits = {**dict.fromkeys(train, "train"), heldout: "heldout", test: "test"}
+    found = {path.stem.removeprefix("tile_"): path for path in _files(folder, ".tif") if path.parent.name == "img"}
+    tiles = [row for _, row in read_csv(NAIP215_PLACES, ("tile", "place", "group")) if row["group"]]
+    tiles = sorted((int(row["group"]), int(row["place"]), int(row["tile"])) for row in tiles)
+    learned = [tile for group, _, tile in sorted(tiles, key=lambda t: t[1:]) if group in train]
+    validation = set(learned[7::8])
+    scenes = []
+    for group, _, tile in tiles:
+        if group not in splits:
+            continue
+        image = found.get(str(tile))
+        if image is None:
+            raise BuildError(
+                f"{folder}: has no tile_{tile}.tif, of the group of places {group}, which rotation {rotation} needs"
+            )
+        mask = image.parent.parent / "mask" / f"mask_{tile}.tif"
+        if not mask.is_file():
+            raise BuildError(f"{image}: its mask {mask} is not there")
+        split = "validation" if tile in validation else splits[group]
+        materials = tuple(NAIP215_MATERIALS.items())
+        scenes.append(Scene(f"naip_{tile}", f"group{group}", image, mask, split=split, materials=materials))
     return _checked(scenes, folder)
 
 

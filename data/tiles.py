@@ -257,10 +257,11 @@ class TrainingTiles(Dataset):
 
 
 class ScoringTiles(Dataset):
-    """Samples by index, unchanged."""
+    """Samples by index, unchanged; where there are `exemplars`, each beside one label map of them, always the same."""
 
-    def __init__(self, tiles, labels, min_coverage):
+    def __init__(self, tiles, labels, min_coverage, exemplars=None):
         self.tiles, self.labels, self.min_coverage = tiles, labels, min_coverage
+        self.exemplars = exemplars
 
     def __len__(self):
         return len(self.tiles)
@@ -269,7 +270,10 @@ class ScoringTiles(Dataset):
 
     def __getitem__(self, i):
         high = self.labels == "high"
-        return make_sample(self.tiles.load(i, high, not high), self.labels, self.min_coverage)
+        sample = make_sample(self.tiles.load(i, high, not high), self.labels, self.min_coverage)
+        if self.exemplars is not None:
+            sample["exemplars"] = self.exemplars.draw(draw(0, 0, i), *sample["image"].shape[1:], False)[None]
+        return sample
 
 
 def _merged(path, table):

@@ -12,9 +12,9 @@ class InitError(Exception):
     """Weights that cannot start this network; one line."""
 
 
-def build_segmenter(model, bands, classes):
-    """model: config.ModelConfig -> (UNet, a line that says how its ResNet-18 starts)."""
-    segmenter = UNet(bands, classes, model.width)
+def build_segmenter(model, bands, classes, gain=1.0):
+    """model: config.ModelConfig, gain: of UNet -> (UNet, a line that says how its ResNet-18 starts)."""
+    segmenter = UNet(bands, classes, model.width, gain)
     if model.init == "none":
         return segmenter, "encoder starts at random"
     if model.init == "imagenet":
@@ -26,7 +26,7 @@ def build_segmenter(model, bands, classes):
 
 def build_discriminator(adversarial):
     """adversarial: config.AdversarialConfig -> Discriminator."""
-    return Discriminator(adversarial.width, adversarial.layers)
+    return Discriminator(adversarial.width, adversarial.layers, adversarial.spectral_norm)
 
 
 def build_mae(config, bands):

@@ -8,17 +8,20 @@ from torch.nn.utils.parametrizations import spectral_norm
 class Discriminator(nn.Module):
     """PatchGAN on index maps [paper silent; ours]: (B, 1, H, W) in [0, 1] -> scores (B, 1, h, w), one for each patch.
 
-    `layers` 4x4 convolutions of stride 2 from `width` channels, doubling, then one to the score; spectral norm on each.
-    Fully convolutional; with 3 layers a score sees 46 x 46 px and the map may be as small as 16 px.
+    `layers` 4x4 convolutions of stride 2 from `width` channels, doubling, then one to the score. Fully convolutional;
+    with 3 layers a score sees 46 x 46 px and the map may be as small as 16 px. It pads with 0, no class's value.
+
+    spectral: bound each layer's norm. It holds D back so far that it learns nothing of these maps [ours: off]
     """
 
-    def __init__(self, width=32, layers=3):
+    def __init__(self, width=16, layers=3, spectral=False):
         super().__init__()
+        bound = spectral_norm if spectral else nn.Identity()
         channels = [1, *(width * 2**i for i in range(layers))]
         self.convs = nn.ModuleList(
-            spectral_norm(nn.Conv2d(a, b, 4, stride=2, padding=1)) for a, b in zip(channels, channels[1:], strict=False)
+            bound(nn.Conv2d(a, b, 4, stride=2, padding=1)) for a, b in zip(channels, channels[1:], strict=False)
         )
-        self.score = spectral_norm(nn.Conv2d(channels[-1], 1, 4, padding=2))
+        self.score = bound(nn.Conv2d(channels[-1], 1, 4, padding=2))
 
     def forward(self, index_maps):
         x = index_maps

@@ -1,18 +1,26 @@
 """Region aggregation (Sec. 4.3, Fig. 4): fine logits -> one prediction per low-resolution pixel.
 
 `data/cells.py` makes M, the region index. Sums are float32: 900 logits of 80 overflow float16.
+
+The paper sums logits x. Here x = u / n², u the logits that the network returns and n² the pixels of a whole cell
+[paper silent; ours]: Eq. 1 and Eq. 3 stay the paper's to the letter, with tau / n² in place of tau. Adam moves each
+weight as far whatever the loss is multiplied by, so with x = u a step would move a region's sum n² times as far as a
+step of Low or High moves a pixel; it kills units of the decoder and leaves speckle. And softmax(u) is the probability
+of a pixel, as sharp as that of its region. The literal x = u is `supervision.aggregate=literal_sum`, by which the
+network multiplies its last layer's output by n² (models/unet.py: gain).
 """
 
 import torch
 
 
-def aggregate(logits, regions, how="sum_logits"):
+def aggregate(logits, regions, cell_px, how="sum"):
     """Fine logits to region logits, ready for the cross entropy of Eq. 1.
 
-    logits:  (B, C, H, W), before softmax
+    logits:  (B, C, H, W), before softmax: u, n² times the paper's x
     regions: {"region_index": (B, H, W), "num_regions": R}, or for whole blocks
              {"block_px": n, "corners": [(top, left)] * B, "grid": (h, w)}
-    how:     sum_logits [paper, Sec. 4.3]; mean_logits, mean_probs (log of the mean probability) [ours]
+    cell_px: n², the pixels of a whole cell
+    how:     sum, of x = u / n² [paper, Sec. 4.3]; mean_probs, the log of the mean probability [ours]
     returns: (B, C, R) float32 (float64 for float64 logits)
     """
     values = logits.softmax(dim=1) if how == "mean_probs" else logits
@@ -22,13 +30,10 @@ def aggregate(logits, regions, how="sum_logits"):
     else:
         index, num_regions = regions["region_index"].long(), regions["num_regions"]
         sums = aggregate_logits(values, index, num_regions)
-        if how != "sum_logits":
+        if how == "mean_probs":
             ones = torch.ones_like(index, dtype=sums.dtype)
             pixels = aggregate_logits(ones[:, None], index, num_regions).clamp(min=1)
-    if how == "sum_logits":
-        return sums
-    means = sums / pixels
-    return means if how == "mean_logits" else means.clamp(min=1e-12).log()
+    return (sums / pixels).clamp(min=1e-12).log() if how == "mean_probs" else sums / cell_px
 
 
 def aggregate_logits(logits, region_index, num_regions):

@@ -44,10 +44,14 @@ class UNet(nn.Module):
 
     Bottleneck layer4 (/32); skips layer3 (/16), layer2 (/8), layer1 (/4) and the stem (/2), the "first four stages";
     decoder channels 4, 2, 1, 1/2 times the width [paper silent; ours].
+
+    gain: the logits are this times the last layer's output: n² where the paper's sum is taken to the letter, so that
+          they mean the same in every row (models/regions.py); else 1
     """
 
-    def __init__(self, bands=3, classes=4, width=64):
+    def __init__(self, bands=3, classes=4, width=64, gain=1.0):
         super().__init__()
+        self.gain = gain
         self.encoder = ResNet18(bands, width)
         stem, layer1, layer2, layer3, layer4 = self.encoder.channels
         self.up3 = UpBlock(layer4, layer3, 4 * width)
@@ -78,4 +82,4 @@ class UNet(nn.Module):
         # "Upsampled and passed through a final convolutional layer": a 1x1 convolution commutes with bilinear
         # upsampling, whose weights sum to one, and costs a quarter before it. A test holds the two orders equal.
         logits = F.interpolate(self.head(x), scale_factor=2, mode="bilinear", align_corners=False)
-        return logits[..., :height, :width]
+        return self.gain * logits[..., :height, :width] if self.gain != 1 else logits[..., :height, :width]

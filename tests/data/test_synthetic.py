@@ -2,9 +2,10 @@ import numpy as np
 import pytest
 
 from data import geotiff
+from data.coarse import low_label
 from data.landscape import REGIONS, landscape
 from data.manifest import read_manifest
-from data.synthetic import TAXONOMY, low_label, main, make_tile_set
+from data.synthetic import TAXONOMY, main, make_tile_set
 from data.taxonomy import load_taxonomy, merge
 from data.tileset import TileSetError
 

@@ -221,13 +221,18 @@ class PretrainDataConfig:
     exclude_regions: tuple[str, ...] = opt((), "of a tile set: leave the tiles of these regions out")
     workers: int = opt(2, "processes that read and crop images; 0: the training process itself")
     crop_px: int = opt(512, "side of the square crop, a multiple of 32 [paper silent; ours: the tile size]")
-    min_area: float = opt(0.2, "least share of the image that a random crop takes [paper silent; ours: ref. 10]")
+    heldout: bool = opt(False, "of a tile set: train on the images of the split heldout too, the exemplars' places")
+    min_area: float = opt(
+        0.2,
+        "least share of the image that a random crop takes before it is resized to crop_px [paper silent; ours: ref. 10]; "
+        "0: crops of crop_px at the image's own scale, which the segmenter will see",
+    )
 
     def __post_init__(self):
         require_workers(self.workers)
         nearest = max(1, round(self.crop_px / 32)) * 32
         require(self.crop_px == nearest, f"data.crop_px={self.crop_px}: must be a multiple of 32, as {nearest}")
-        require(0 < self.min_area <= 1, f"data.min_area={self.min_area}: must lie in (0, 1], as 0.2")
+        require(0 <= self.min_area <= 1, f"data.min_area={self.min_area}: must lie in [0, 1], as 0.2")
         share = self.validation_share
         require(0 < share <= 0.5, f"data.validation_share={share}: must lie in (0, 0.5], as 0.05")
 

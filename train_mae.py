@@ -43,7 +43,7 @@ def main(config):
     # Data: training crops are endless; validation shares do not overlap.
     data = config.data
     images, validation_images = read_unlabelled(
-        data.root, data.images, data.validation_share, data.regions, data.exclude_regions
+        data.root, data.images, data.validation_share, data.regions, data.exclude_regions, data.heldout
     )
     facts, tokens = {**images.facts, "images": len(images)}, math.prod(token_grid(data.crop_px, data.crop_px))
     samples = PretrainingCrops(

@@ -298,7 +298,8 @@ def appearance(index_map, exemplar, classes, adversarial):
     exemplar:  (B, 1, H, W), whose ignored pixels are 0 in real and made maps alike, so that holes teach nothing
     """
     scaled = torch.where(exemplar == IGNORE, 0.0, (index_map + 1) / classes)
-    return gaussian_blur(scaled, [3, 3], [adversarial.blur_sigma, adversarial.blur_sigma])
+    sigma = [adversarial.blur_sigma, adversarial.blur_sigma]
+    return gaussian_blur(scaled.transpose(0, 1), [3, 3], sigma).transpose(0, 1)  # as one image: 8 times as fast on CPUs
 
 
 def probe_game(logits, terms, weight):

@@ -17,18 +17,21 @@ from data.transforms import crop_draw, draw
 SUFFIXES = {".tif", ".tiff", ".png", ".jpg", ".jpeg"}
 
 
-def read_unlabelled(root, pattern="**/*", validation_share=0.05, regions=(), exclude_regions=()):
+def read_unlabelled(root, pattern="**/*", validation_share=0.05, regions=(), exclude_regions=(), heldout=False):
     """-> (training, validation) UnlabelledImages of a tile set or of a bare folder.
 
     root: a tile set, of which `regions` and `exclude_regions` choose tiles; or a bare folder, of which `pattern`, a
           glob, admits the images and every 1 / validation_share-th of them is kept for validation
+    heldout: train on the images of a tile set's split heldout too
     """
     root = Path(root)
     if (root / "dataset.yaml").exists():
         description, rows = read_manifest(root)
-        chosen = [chosen_rows(root, rows, split, regions, exclude_regions) for split in ("train", "validation")]
-        train, validation = ([root / row["image"] for row in rows] for rows in chosen)
-        if regions or exclude_regions:  # an image of another region is not even counted
+        splits = "train", "validation", *(["heldout"] if heldout else [])
+        chosen = [chosen_rows(root, rows, split, regions, exclude_regions) for split in splits]
+        train, validation, *more = ([root / row["image"] for row in rows] for rows in chosen)
+        train = sorted(train + more[0]) if heldout else train
+        if regions or exclude_regions or heldout:  # an image of another region is not even counted
             mean, std = band_statistics(train)
             description = replace(description, band_mean=mean, band_std=std)
         facts = description.facts()
@@ -72,7 +75,10 @@ class UnlabelledImages:
 
 
 class PretrainingCrops(Dataset):
-    """Random resized crops, mirrored at random, each with the noise that draws its mask; keys are (step, position)."""
+    """Random crops, mirrored at random, each with the noise that draws its mask; keys are (step, position).
+
+    min_area: least share of the image that a crop takes before it is resized; 0: crops at the image's own scale
+    """
 
     def __init__(self, images, crop_px, tokens, *, min_area, batch_size, seed):
         self.images, self.crop_px, self.tokens = images, crop_px, tokens
@@ -83,7 +89,11 @@ class PretrainingCrops(Dataset):
         image = self.images.load(sample_index(self.seed, step, position, self.batch_size, len(self.images)))
         _check_size(image, self.crop_px, self.images)
         rng = draw(self.seed, step, position)
-        crop = tv.resized_crop(image.float(), *crop_draw(rng, *image.shape[1:], self.min_area), [self.crop_px] * 2)
+        if self.min_area:
+            crop = tv.resized_crop(image.float(), *crop_draw(rng, *image.shape[1:], self.min_area), [self.crop_px] * 2)
+        else:
+            top, left = (int(rng.integers(side - self.crop_px + 1)) for side in image.shape[1:])
+            crop = tv.crop(image.float(), top, left, self.crop_px, self.crop_px)
         for axis in (1, 2):
             if rng.random() < 0.5:
                 crop = crop.flip(axis)

@@ -224,7 +224,7 @@ class PretrainDataConfig:
     heldout: bool = opt(False, "of a tile set: train on the images of the split heldout too, the exemplars' places")
     min_area: float = opt(
         0.2,
-        "least share of the image that a random crop takes before it is resized to crop_px [paper silent; ours: ref. 10]; "
+        "least share of the image that a random crop, resized to crop_px, takes [paper silent; ours: ref. 10]; "
         "0: crops of crop_px at the image's own scale, which the segmenter will see",
     )
 

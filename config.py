@@ -102,6 +102,12 @@ class AdversarialConfig:
     beta1: float = opt(0.0, "of the discriminator's Adam: decay of its mean gradient [paper silent; ours]")
     beta2: float = opt(0.99, "of the discriminator's Adam: decay of its mean square [paper silent; ours]")
     steps: int = opt(1, "discriminator steps for each segmenter step [paper silent; ours]")
+    control: str = opt(
+        "none",
+        "an experiment without a teacher, which must lose what the adversary gains: frozen, the discriminator stays as "
+        "it starts; shuffled, each exemplar's pixels are shuffled inside each cell",
+        ("none", "frozen", "shuffled"),
+    )
 
     def __post_init__(self):
         require(self.weight >= 0, f"adversarial.weight={self.weight}: must be 0 or more, as 0.1")

@@ -58,7 +58,8 @@ def main(config):
             description,
             adversarial.exemplars,
             config.run.seed,
-            *(chosen[:2] if own else ()),
+            *(chosen[:2] if own else ((), ())),
+            shuffle_px=round(description.scale) if adversarial.control == "shuffled" else 0,
         )
     train_samples = TrainingTiles(
         train_tiles,
@@ -186,7 +187,7 @@ def main(config):
         optimizer.zero_grad(set_to_none=True)
 
         # Discriminator: made maps are detached; real and made share one forward.
-        if adversarial.weight:
+        if adversarial.weight and adversarial.control != "frozen":
             discriminator.requires_grad_(True)
             for k in range(adversarial.steps):
                 for i, (made, batch) in enumerate(zip(made_maps, micro_batches, strict=True)):

@@ -112,10 +112,12 @@ class Exemplars:
     """High-resolution label maps from elsewhere (Sec. 4.4): of the split heldout, never with their images.
 
     count: K of them, nested: for one seed the first ten of a hundred are the ten; 0 is all
+    shuffle_px: n, to shuffle the pixels of each n x n block: no shape is left to learn, a control; 0: as they are
     raises: TileSetError where the pool has no, too few or too small maps, or other classes than `description`
     """
 
-    def __init__(self, root, description, count, seed, regions=(), exclude_regions=()):
+    def __init__(self, root, description, count, seed, regions=(), exclude_regions=(), shuffle_px=0):
+        self.shuffle_px = shuffle_px
         self.tiles = TileSet(root, "heldout", regions, exclude_regions, needs=("high",))
         theirs, names, size = self.tiles.description, description.taxonomy.names, description.tile_px
         if theirs.taxonomy.names != names:
@@ -135,7 +137,18 @@ class Exemplars:
         labels = dihedral(labels, int(rng.integers(8)) if dihedral_views else 0)
         top = int(rng.integers(labels.shape[0] - height + 1))
         left = int(rng.integers(labels.shape[1] - width + 1))
-        return labels[top : top + height, left : left + width]
+        labels = labels[top : top + height, left : left + width]
+        return shuffled(labels, self.shuffle_px, rng) if self.shuffle_px else labels
+
+
+def shuffled(labels, block_px, rng):
+    """(H, W) labels with the pixels of each block shuffled, blocks at the edge too: same shares, no shapes."""
+    rows, cols = np.indices(labels.shape)
+    block = (rows // block_px * labels.shape[1] + cols // block_px).ravel()
+    into, order = np.argsort(block, kind="stable"), np.lexsort((rng.random(block.size), block))
+    mixed = np.empty_like(labels).ravel()
+    mixed[into] = labels.ravel()[order]
+    return mixed.reshape(labels.shape)
 
 
 def on_pixels(low, low_header, header):

@@ -23,12 +23,15 @@ from data.sources import BuildError
 from data.taxonomy import IGNORE, load_taxonomy, merge
 from data.tiles import ScoringTiles, TileSet
 from figures import choose_varied, color_image, color_labels, contact_sheet
-from metrics import confusion_matrix, scores
+from metrics import Tally
 from models.epitomes import TableError, add_counts, load_table, super_resolve, table_from_counts
 from runtime import checkpoint, command, distributed
 from runtime.files import write_text
 from runtime.settings import ConfigError
+from tables import SCORES
 from trained import checkpoint_path, load_trained
+
+MARGIN_PX = 3  # rows beside those counted, which their borders may be near to
 
 
 class ScoringError(Exception):
@@ -68,21 +71,21 @@ def main_scene(predicted, truth, arguments):
     """One label raster against another: class indices of predict.py against codes that the taxonomy merges."""
     taxonomy = load_taxonomy(arguments.taxonomy)
     classes = [{"name": name} for name in taxonomy.names]
-    confusion = scene_confusion(predicted, truth, taxonomy)
-    row = {"name": Path(predicted).stem, **report(confusion, classes), "predicted": str(predicted)}
+    tally = scene_tally(predicted, truth, taxonomy)
+    row = {"name": Path(predicted).stem, **report(tally, classes), "predicted": str(predicted)}
     result = {"data": str(truth), "split": None, "rows": [row]}
     publish(result, classes, arguments.out)
     return result
 
 
-def scene_confusion(predicted, truth, taxonomy):
-    """Counted over the pixels with a class in both, some rows at a time: (C, C), rows truth, columns prediction.
+def scene_tally(predicted, truth, taxonomy):
+    """Tally over the pixels with a class in both, some rows at a time.
 
     A taxonomy without high codes merges truth by its low ones. The truth's own nodata is ignored unless it has a class.
     raises: BuildError, TaxonomyError, ScoringError, GeoTiffError
     """
     count = len(taxonomy.names)
-    confusion = torch.zeros(count, count, dtype=torch.int64)
+    tally = Tally(count)
     with open_image(predicted) as ours, open_image(truth) as theirs:
         header = ours.header
         for each in (ours, theirs):
@@ -92,16 +95,19 @@ def scene_confusion(predicted, truth, taxonomy):
         if theirs.header.nodata is not None:
             merges = {theirs.header.nodata: IGNORE, **merges}
         for top in tqdm(range(0, header.height, 256), desc=Path(predicted).name, disable=None, leave=False):
-            window = (top, 0, min(256, header.height - top), header.width)
-            classes, labels = ours.window(*window), merge(theirs.window(*window), merges, truth)
+            rows = min(256, header.height - top)
+            above, below = min(top, MARGIN_PX), min(header.height - top - rows, MARGIN_PX)
+            window = (top - above, 0, above + rows + below, header.width)
+            classes, labels = ours.window(*window)[..., 0], merge(theirs.window(*window)[..., 0], merges, truth)
             void = classes == (IGNORE if header.nodata is None else header.nodata)
             if (strange := np.unique(classes[~void & ((classes < 0) | (classes >= count))])).size:
                 raise ScoringError(f"{predicted}: holds {strange[0]}, which is none of the {count} classes")
             labels[void] = IGNORE
-            confusion += confusion_matrix(torch.from_numpy(classes.astype(np.int64)), torch.from_numpy(labels), count)
-    if not confusion.any():
+            maps = torch.from_numpy(classes.astype(np.int64))[None], torch.from_numpy(labels)[None]
+            tally.add(*maps, rows=slice(above, above + rows))
+    if not tally.confusion.any():
         raise ScoringError(f"{predicted}: no pixel has a class both there and in {truth}")
-    return confusion
+    return tally
 
 
 def load_for(tiles, path, device):
@@ -119,25 +125,25 @@ def load_for(tiles, path, device):
 
 @torch.no_grad()
 def score(segmenter, tiles, classes, ranks):
-    """Scores of one network: a single confusion matrix over every pixel with a high label, summed over ranks."""
-    confusion = torch.zeros(len(classes), len(classes), dtype=torch.int64, device=ranks.device)
+    """Scores of one network: one tally of every pixel with a high label, summed over ranks."""
+    tally = Tally(len(classes), ranks.device)
     batches = scoring_batches(ScoringTiles(tiles, "high", 1.0), 4, ranks.rank, ranks.world, workers=0)
     total = -(-len(tiles) // (4 * ranks.world))
     for batch in tqdm(batches, total=total, desc=segmenter.name, disable=None, leave=False):
         batch = to_device(batch, ranks.device)
-        predicted = segmenter(batch["image"]).argmax(dim=1)
-        confusion += confusion_matrix(predicted, batch["labels"], len(classes))
-    return report(ranks.sum(confusion), classes)
+        tally.add(segmenter(batch["image"]).argmax(dim=1), batch["labels"])
+    tally.sum_over(ranks)
+    return report(tally, classes)
 
 
 def oracle_row(tiles, classes):
     """The upsampled low-resolution ground truth as the prediction (Sec. 5, Baseline Methods)."""
-    confusion = torch.zeros(len(classes), len(classes), dtype=torch.int64)
+    tally = Tally(len(classes))
     for i in tqdm(range(len(tiles)), desc="Oracle", disable=None, leave=False):
         tile = tiles.load(i)
         predicted = upsampled(filled(tile.cells), *tile.high.shape)
-        confusion += confusion_matrix(torch.from_numpy(predicted), torch.from_numpy(tile.high), len(classes))
-    return {"name": "Oracle", **report(confusion, classes)}
+        tally.add(torch.from_numpy(predicted)[None], torch.from_numpy(tile.high)[None])
+    return {"name": "Oracle", **report(tally, classes)}
 
 
 def lsr_row(tiles, classes, arguments, device):
@@ -146,7 +152,7 @@ def lsr_row(tiles, classes, arguments, device):
     # Few sensors fill all 16 bits: such images are scaled by their band statistics [paper silent; ours].
     brightest = max(m + 3 * s for m, s in zip(description.band_mean, description.band_std, strict=True))
     brightest = 255 if description.dtype == "uint8" else brightest
-    confusion = torch.zeros(len(classes), len(classes), dtype=torch.int64)
+    tally = Tally(len(classes))
     for i in tqdm(range(len(tiles)), desc="Self-Epitomic LSR", disable=None, leave=False):
         tile = tiles.load(i, low=False)
         image = torch.from_numpy(tile.image.astype(np.float32) / brightest).clamp(0, 1).permute(2, 0, 1).to(device)
@@ -155,8 +161,8 @@ def lsr_row(tiles, classes, arguments, device):
             labels, _ = super_resolve(image, codes, p_class, patches=arguments.lsr_patches, seed=arguments.lsr_seed)
         except TableError as error:
             raise ScoringError(f"{tiles.rows[i]['tile']}: {error}") from None
-        confusion += confusion_matrix(labels.cpu(), torch.from_numpy(tile.high), len(classes))
-    return {"name": "Self-Epitomic LSR", **report(confusion, classes)}
+        tally.add(labels.cpu()[None], torch.from_numpy(tile.high)[None])
+    return {"name": "Self-Epitomic LSR", **report(tally, classes)}
 
 
 def lsr_table(tiles, classes, arguments):
@@ -179,10 +185,11 @@ def lsr_table(tiles, classes, arguments):
     return {**certain, **table_from_counts(counts)}
 
 
-def report(confusion, classes):
-    result = scores(confusion)
+def report(tally, classes):
+    """What the JSON says of a row: its scores, and the counts that they came from."""
+    result = tally.scores()
     named = {c["name"]: s for c, s in zip(classes, result["per_class"], strict=True)}
-    return {**result, "per_class": named, "confusion": confusion.tolist()}
+    return {**result, "per_class": named, "confusion": tally.confusion.tolist(), "border": tally.border.tolist()}
 
 
 def publish(result, classes, out):
@@ -194,12 +201,12 @@ def publish(result, classes, out):
 
 
 def table(rows, classes):
-    """Scores in percent: accuracy, macro F1, mIoU, then F1 and IoU of each class."""
+    """Scores in percent: accuracy, macro F1, mIoU, border F1, then F1 and IoU of each class."""
     width = max([6, *(len(row["name"]) for row in rows)])
     names = "".join(f"{c['name'][:11] + ' F1/IoU':>20}" for c in classes)
-    lines = [f"{'':<{width}}{'Acc':>8}{'F1':>8}{'mIoU':>8}{names}"]
+    lines = [f"{'':<{width}}" + "".join(f"{title:>8}" for title in SCORES.values()) + names]
     for row in rows:
-        line = f"{row['name']:<{width}}" + "".join(f"{100 * row[k]:8.2f}" for k in ("accuracy", "macro_f1", "miou"))
+        line = f"{row['name']:<{width}}" + "".join(f"{100 * row[k]:8.2f}" for k in SCORES)
         for entry in row["per_class"].values():
             both = "absent" if entry["f1"] is None else f"{100 * entry['f1']:.2f} /{100 * entry['iou']:6.2f}"
             line += f"{both:>20}"

@@ -1,9 +1,33 @@
-"""Scores from one confusion matrix (Sec. 5): accuracy, macro F1, mean intersection over union."""
+"""Scores (Sec. 5): accuracy, macro F1 and mean intersection over union from one confusion matrix; the F1 of class
+borders; and what describes label maps and a discriminator's scores of them."""
 
 import torch
 import torch.nn.functional as F
 
 IGNORE = 255
+
+
+class Tally:
+    """What every score is read from, added up over maps, batches and ranks: a confusion matrix, and counts of borders.
+
+    confusion: (C, C) int64, rows truth, columns prediction; border: (4,) int64 of border_counts
+    """
+
+    def __init__(self, num_classes, device="cpu"):
+        self.confusion = torch.zeros(num_classes, num_classes, dtype=torch.int64, device=device)
+        self.border = torch.zeros(4, dtype=torch.int64, device=device)
+
+    def add(self, predicted, truth, rows=slice(None)):
+        """predicted, truth: (B, H, W) integer classes, truth 255 is left out; rows: of H, those that count"""
+        self.confusion += confusion_matrix(predicted[:, rows], truth[:, rows], len(self.confusion))
+        self.border += border_counts(predicted, truth, rows)
+
+    def sum_over(self, ranks):
+        self.confusion, self.border = ranks.sum(self.confusion), ranks.sum(self.border)
+
+    def scores(self):
+        """-> {"accuracy", "macro_f1", "miou", "per_class", "border_f1"}, each in [0, 1]."""
+        return {**scores(self.confusion), "border_f1": border_f1(self.border)}
 
 
 def confusion_matrix(predicted, truth, num_classes):
@@ -38,13 +62,14 @@ def scores(confusion):
     }
 
 
-def border_counts(predicted, truth, within_px=2):
+def border_counts(predicted, truth, rows=slice(None), within_px=2):
     """What border_f1 reads of some maps; counts add up over maps, batches and ranks.
 
     A pixel lies on a border where its right or lower neighbour has another class; pixels beside ignored ones do not
     count. A border pixel is found where the other map has one within `within_px` rows and columns.
 
     predicted, truth: (B, H, W) integer classes; truth 255 is left out of both
+    rows:    of H, those whose border pixels count; the others are there to be near them
     returns: (4,) int64: border pixels of the prediction, those of them that truth has; of truth, those of them found
     """
     seen = truth != IGNORE
@@ -53,7 +78,8 @@ def border_counts(predicted, truth, within_px=2):
     known[:, :-1, :] &= seen[:, 1:, :]
     ours, theirs = (_borders(labels) & known for labels in (predicted, truth))
     near_ours, near_theirs = (_grown(borders, within_px) for borders in (ours, theirs))
-    return torch.stack([ours.sum(), (ours & near_theirs).sum(), theirs.sum(), (theirs & near_ours).sum()])
+    counted = ours, ours & near_theirs, theirs, theirs & near_ours
+    return torch.stack([borders[:, rows].sum() for borders in counted])
 
 
 def border_f1(counts):

@@ -2,40 +2,47 @@
 
     python reproduce.py demo                                   # made-up landscapes, two CPU cores, minutes
     python reproduce.py table2 --data tiles --configs configs/low2high --seeds 3
+    python reproduce.py table2 --data runs/naip215/r? --configs configs/naip215 --out runs/tables  # adds sets up
     python reproduce.py figure5 --data tiles --configs configs/low2high --exemplars 10,100,1000 --out runs/figure5
     python reproduce.py table3 --data tiles --configs configs/low2high --leave-out va --auxiliary usa --other milwaukee
 
 What is to be trained is listed first. Each step is one of the project's own commands and is printed before it runs. A
-run that is complete is not trained again, one that was stopped goes on, and commands with the same --out share runs.
+run that is complete is not trained again, one that was stopped goes on, and commands with the same --out share runs. On
+CPUs two are trained at a time, with one thread each (--jobs).
 """
 
 import argparse
 import json
+import os
 import shlex
 import signal
 import statistics
 import subprocess
 import sys
+import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from config import PretrainConfig, SegmenterConfig
-from data.manifest import TileSetError, read_description, read_manifest
+from data.manifest import SPLITS, TileSetError, read_description, read_manifest
 from figures import PlotError, save_curve
 from runtime.files import write_text
 from runtime.settings import ConfigError, check_resumable, flatten, load_config
-from tables import PAPER_TABLE3, Row, as_markdown, as_text, as_values, gap_closed, rows_of
+from tables import PAPER_TABLE3, as_markdown, as_text, as_values, gap_closed, rows_of
 
 HERE = Path(__file__).resolve().parent
 
 CONFIGS = {
     "Low": "low.yaml",
+    "Agg, literal sums": "agg_literal.yaml",
     "Agg": "agg.yaml",
     "Agg+App": "agg_app.yaml",
     "Ours": "ours.yaml",
     "High": "high.yaml",
 }
+DEMO_TILES = "--tiles", 2000, "--bands", 4  # as NAIP has; a hundred of them test
+RUNNING = []  # processes of commands, for the signals that they are to get
 # Overrides that pretraining takes too, and those that it alone knows.
 PRETRAIN_ONLY = set(flatten(PretrainConfig())) - set(flatten(SegmenterConfig()))
 PRETRAIN_SETTINGS = PRETRAIN_ONLY | {"model.width", "train.epochs", "train.precision", "data.workers", "run.device"}
@@ -53,6 +60,7 @@ class Run:
     config: Path
     dir: Path
     overrides: tuple
+    after: "Run | None" = None  # the pretraining that it starts from
 
     def state(self):
         """complete, goes on or new. raises: ConfigError where the folder holds another experiment"""
@@ -68,10 +76,10 @@ class Run:
 
 def demo(arguments):
     """Every row of Tables 1 and 2 but Self-Epitomic LSR, on made-up landscapes or the tile set that --data names."""
-    root = arguments.data or arguments.out / "tiles"
-    if not (root / "dataset.yaml").exists():
-        command("-m", "data.synthetic", root)
-    train_and_score(arguments, root, CONFIGS, "--oracle", sheet=True)
+    roots = arguments.data or [arguments.out / "tiles"]
+    if not arguments.data and not (roots[0] / "dataset.yaml").exists():
+        command("-m", "data.synthetic", roots[0], *DEMO_TILES)
+    train_and_score(arguments, roots, rows_with_configs(arguments), "--oracle", sheet=True)
 
 
 def table1(arguments):
@@ -81,13 +89,13 @@ def table1(arguments):
 
 def table2(arguments):
     """The ablation, and the share of the gap from Low to High that each row closes."""
-    train_and_score(arguments, needed(arguments), CONFIGS)
+    train_and_score(arguments, needed(arguments), rows_with_configs(arguments))
 
 
 def figure2(arguments):
     """Image, high label and low label under the merged taxonomy."""
     sheet = arguments.out / "figure2.png"
-    command("evaluate.py", "--oracle", "--data", needed(arguments), "--figure", sheet, *chosen_tiles(arguments))
+    command("evaluate.py", "--oracle", "--data", only(arguments), "--figure", sheet, *chosen_tiles(arguments))
     print(f"label pairs (Fig. 2): {sheet}")
 
 
@@ -96,78 +104,105 @@ def figure6(arguments):
     train_and_score(arguments, needed(arguments), ("High", "Low", "Ours"), sheet=True)
 
 
-def train_and_score(arguments, root, names, *flags, lsr=False, sheet=False):
-    """Train rows for each seed, score them, print and write their table; with `sheet`, draw them too (Fig. 6)."""
-    out, seeds, results = arguments.out, range(arguments.seeds), []
-    runs = {seed: [row_runs(arguments, name, root, seed) for name in names] for seed in seeds}
-    train([run for seed in seeds for row in runs[seed] for run in row])
-    for seed in seeds:
+def train_and_score(arguments, roots, names, *flags, lsr=False, sheet=False):
+    """Train rows for each tile set and seed, score them, print and write their table; with `sheet`, draw them too."""
+    seeds, results = range(arguments.seeds), {root: [] for root in roots}
+    runs = {(root, seed): [row_runs(arguments, name, root, seed) for name in names] for root in roots for seed in seeds}
+    train(arguments, [run for rows in runs.values() for row in rows for run in row])
+    for (root, seed), rows in runs.items():
+        out = folder(arguments, root)
         picture = out / f"figure6-{seed}.png"
         draw = ("--figure", picture, *chosen_tiles(arguments)) if sheet else ()
         scores = out / f"{arguments.what}-{seed}.json"
-        rows = score([row[-1] for row in runs[seed]], root, scores, *flags, *draw)
-        results.append(rows[:1] + score_lsr(arguments, root, seed) + rows[1:] if lsr else rows)
+        rows = score([row[-1] for row in rows], root, scores, *flags, *draw)
+        results[root].append(rows[:1] + score_lsr(arguments, root, seed) + rows[1:] if lsr else rows)
         if sheet:
             print(f"contact sheet (Fig. 6): {picture}")
     rows = rows_of(results)
-    report(arguments, f"Ours on {root}, test split", ("row",), rows, gap_closed(rows))
+    where = " + ".join(str(root) for root in roots)
+    report(arguments, f"Ours on {where}, test split", ("row",), rows, gap_closed(rows))
 
 
 def table3(arguments):
     """Ours with each pretraining set, tested where it was trained, on the regions left out and on another tile set.
 
-    No image of a region left out is seen before the test: not in training, pretraining, exemplars or statistics.
+    No image of a region left out is seen before the test: not in training, pretraining, exemplars or statistics. Where
+    each of several tile sets leaves out the regions of its own test split, --leave-out is not needed.
     """
-    if not (arguments.data and arguments.leave_out):
+    roots = needed(arguments)
+    if len(roots) == 1 and not arguments.leave_out:
         raise StepError("table3 needs --data ROOT and --leave-out REGION")
-    out, root, left_out = arguments.out, arguments.data, ",".join(arguments.leave_out)
-    own = sorted({row["region"] for row in read_manifest(HERE / root)[1]} - set(arguments.leave_out))
-    limit = f"data.exclude_regions=[{left_out}]"
-    tests = {"own": ("--data", root, "--regions", ",".join(own))}
-    tests["left out"] = "--data", root, "--regions", left_out, "--split", arguments.left_out_split
-    if arguments.other:
-        tests["other"] = ("--data", arguments.other, "--split", arguments.other_split)
-    sources = {"own": ("mae_ches.yaml", root, [limit])}
-    if arguments.auxiliary:
-        sources["auxiliary"] = ("mae_usa.yaml", arguments.auxiliary, [])
-    plan, segmenters = [], {}
-    for seed in range(arguments.seeds):
-        starts = {"none": "model.init=none"}
-        for source, (config, images, more) in sources.items():
-            plan.append(pretraining_run(arguments, config, images, out / f"mae-{source}-{seed}", seed, *more))
-            starts[source] = init_from(plan[-1])
-        segmenters[seed] = [
-            segmenter_run(arguments, "ours.yaml", root, out / f"{source}-{seed}", seed, limit, start)
-            for source, start in starts.items()
-        ]
-        plan += segmenters[seed]
-    train(plan)
+    plan, segmenters, tests = [], {}, {}
+    for root in roots:
+        regions = {split: set() for split in SPLITS}
+        for row in read_manifest(HERE / root)[1]:
+            regions[row["split"]].add(row["region"])
+        left_out = set(arguments.leave_out or regions["test"])
+        own = sorted(set.union(*regions.values()) - left_out)
+        limit = f"data.exclude_regions=[{','.join(sorted(left_out))}]"
+        tests[root] = {
+            "own": ("--data", root, "--regions", ",".join(own), "--split", arguments.own_split),
+            "left out": ("--data", root, "--regions", ",".join(sorted(left_out)), "--split", arguments.left_out_split),
+        }
+        if arguments.other:
+            tests[root]["other"] = ("--data", arguments.other, "--split", arguments.other_split)
+        sources = {"own": ("mae_ches.yaml", root, [limit])}
+        if arguments.auxiliary:
+            sources["auxiliary"] = ("mae_usa.yaml", arguments.auxiliary, [])
+        for seed in range(arguments.seeds):
+            out = folder(arguments, root)
+            starts = {"none": None}
+            for source, (config, images, more) in sources.items():
+                starts[source] = pretraining_run(arguments, config, images, out / f"mae-{source}-{seed}", seed, *more)
+            segmenters[root, seed] = []
+            for source, start in starts.items():
+                words = limit, *init_from(start)
+                run = segmenter_run(arguments, "ours.yaml", root, out / f"{source}-{seed}", seed, *words)
+                segmenters[root, seed].append(replace(run, after=start))
+            plan += [*filter(None, starts.values()), *segmenters[root, seed]]
+    train(arguments, plan)
     results = {}
-    for seed, runs in segmenters.items():
-        for test, words in tests.items():
-            rows = score(runs, None, out / f"table3-{test.replace(' ', '_')}-{seed}.json", *words)
-            for source, row in zip(("none", *sources), rows, strict=True):
-                results.setdefault((source, test), []).append(row)
-    rows = [Row(names, seeds, PAPER_TABLE3[names]) for names, seeds in results.items()]
-    report(arguments, f"Table 3 on {root} without {left_out}", ("pretrained on", "tested on"), rows)
+    for (root, seed), runs in segmenters.items():
+        for test, words in tests[root].items():
+            path = folder(arguments, root) / f"table3-{test.replace(' ', '_')}-{seed}.json"
+            for source, row in zip(("none", *sources), score(runs, None, path, *words), strict=True):
+                results.setdefault((source, test), {}).setdefault(root, []).append(row)
+    rows = [
+        replace(rows_of({root: [[row] for row in seeds] for root, seeds in of_sets.items()})[0], names=names,
+                paper=PAPER_TABLE3[names])
+        for names, of_sets in results.items()
+    ]
+    where = " + ".join(str(root) for root in roots)
+    without = ", ".join(arguments.leave_out or ["the regions of each test split"])
+    report(arguments, f"Table 3 on {where} without {without}", ("pretrained on", "tested on"), rows)
 
 
 def figure5(arguments):
     """Test macro F1 of Agg+App against the number of exemplars, without pretraining; Low is the line to beat."""
-    out, root, seeds = arguments.out, needed(arguments), range(arguments.seeds)
-    runs = {seed: [segmenter_run(arguments, "low.yaml", root, out / f"low-{seed}", seed)] for seed in seeds}
-    for seed in seeds:
-        for k in arguments.exemplars:
-            more = f"adversarial.exemplars={k}", f"run.name=K={k}"
-            runs[seed].append(segmenter_run(arguments, "agg_app.yaml", root, out / f"agg_app-K{k}-{seed}", seed, *more))
-    train([run for seed in seeds for run in runs[seed]])
-    low_row, *rows = rows_of([score(runs[seed], root, out / f"figure5-{seed}.json") for seed in seeds])
+    roots, seeds, runs = needed(arguments), range(arguments.seeds), {}
+    counts = [("all" if k == 0 else str(k), k) for k in arguments.exemplars]
+    for root in roots:
+        for seed in seeds:
+            out = folder(arguments, root)
+            runs[root, seed] = [segmenter_run(arguments, "low.yaml", root, out / f"low-{seed}", seed)]
+            for name, k in counts:
+                more = () if k == 0 else (f"adversarial.exemplars={k}", f"run.name=K={k}")
+                run_dir = out / (f"agg_app-{seed}" if k == 0 else f"agg_app-K{name}-{seed}")
+                runs[root, seed].append(segmenter_run(arguments, "agg_app.yaml", root, run_dir, seed, *more))
+    train(arguments, [run for of_seed in runs.values() for run in of_seed])
+    results = {root: [] for root in roots}
+    for (root, seed), of_seed in runs.items():
+        results[root].append(score(of_seed, root, folder(arguments, root) / f"figure5-{seed}.json"))
+    low_row, *rows = rows_of(results)
+    rows = [replace(row, names=(f"K={name}",)) for (name, _), row in zip(counts, rows, strict=True)]
     low, *curve = ([seed["macro_f1"] for seed in row.seeds] for row in (low_row, *rows))
-    report(arguments, f"Ours on {root}, test split, against the exemplars K", ("row",), [low_row, *rows])
-    picture = out / "figure5.png"
+    where = " + ".join(str(root) for root in roots)
+    report(arguments, f"Ours on {where}, test split, against the exemplars K", ("row",), [low_row, *rows])
+    pool = [sum(row["split"] == "heldout" for row in read_manifest(HERE / root)[1]) for root in roots]
+    picture = arguments.out / "figure5.png"
     save_curve(
         picture,
-        arguments.exemplars,
+        [k or round(statistics.mean(pool)) for _, k in counts],
         [[100 * value for value in values] for values in curve],
         ("Low", 100 * statistics.mean(low)),
         ("exemplar label maps, K", "test macro F1 (%)"),
@@ -176,9 +211,28 @@ def figure5(arguments):
 
 
 def needed(arguments):
+    """The tile sets of --data."""
     if arguments.data is None:
         raise StepError(f"{arguments.what} needs --data ROOT, a tile set")
     return arguments.data
+
+
+def only(arguments):
+    """The one tile set of --data."""
+    if len(needed(arguments)) > 1:
+        raise StepError(f"{arguments.what} takes one tile set, --data names {len(arguments.data)}")
+    return arguments.data[0]
+
+
+def folder(arguments, root):
+    """Where the runs on a tile set stand: below --out, one folder a set where there are several."""
+    return arguments.out if len(arguments.data or ()) < 2 else arguments.out / root.name
+
+
+def rows_with_configs(arguments):
+    """The rows of Tables 1 and 2 that --configs has: the literal sums are a row where there is a config of them."""
+    literal = (HERE / arguments.configs / CONFIGS["Agg, literal sums"]).exists()
+    return [name for name in CONFIGS if literal or name != "Agg, literal sums"]
 
 
 def chosen_tiles(arguments):
@@ -187,13 +241,12 @@ def chosen_tiles(arguments):
 
 def row_runs(arguments, name, root, seed):
     """The runs behind a row of Tables 1 and 2, its segmenter last."""
-    out, before, more = arguments.out, [], []
-    if name == "Ours":
-        images = arguments.auxiliary or root
-        before = [pretraining_run(arguments, "mae.yaml", images, out / f"mae-{seed}", seed)]
-        more = [init_from(before[0])]
-    config = CONFIGS[name]
-    return [*before, segmenter_run(arguments, config, root, out / f"{Path(config).stem}-{seed}", seed, *more)]
+    out, config = folder(arguments, root), CONFIGS[name]
+    run_dir = out / f"{Path(config).stem}-{seed}"
+    if name != "Ours":
+        return [segmenter_run(arguments, config, root, run_dir, seed)]
+    before = pretraining_run(arguments, "mae.yaml", arguments.auxiliary or root, out / f"mae-{seed}", seed)
+    return [before, replace(segmenter_run(arguments, config, root, run_dir, seed, *init_from(before)), after=before)]
 
 
 def pretraining_run(arguments, config, root, run_dir, seed, *more):
@@ -207,8 +260,8 @@ def pretraining_run(arguments, config, root, run_dir, seed, *more):
 
 
 def init_from(run):
-    """The override that starts a segmenter from a pretraining run."""
-    return f"model.init={run.dir / 'resnet18.pt'}"
+    """The override that starts a segmenter from a pretraining run, or from none."""
+    return [f"model.init={run.dir / 'resnet18.pt' if run else 'none'}"]
 
 
 def segmenter_run(arguments, config, root, run_dir, seed, *more):
@@ -226,19 +279,38 @@ def config_file(arguments, name):
     raise StepError(f"{arguments.configs}: has no {name}; --configs configs/demo has one of each")
 
 
-def train(runs):
-    """Say what is complete and what is to be trained, then train it."""
+def train(arguments, runs):
+    """Say what is complete and what is to be trained, then train it, --jobs at a time."""
     states = {run: run.state() for run in runs}
-    missing = [run for run, state in states.items() if state != "complete"]
-    print(f"{len(missing)} of {len(runs)} runs to train; each says after its first epoch how long it will take")
+    waiting = [run for run, state in states.items() if state != "complete"]
+    print(f"{len(waiting)} of {len(states)} runs to train; each says after its first epoch how long it will take")
     print("\n".join(f"  {state:<9} {run.dir}" for run, state in states.items()))
-    minutes = {}
-    for run in missing:
-        started = time.perf_counter()
-        command(run.script, run.config, *run.overrides)
-        minutes[run.dir.name] = (time.perf_counter() - started) / 60
+    waited_for = {run.after for run in waiting}
+    waiting.sort(key=lambda run: run not in waited_for)  # pretraining takes longest, and another run waits for it
+    running, minutes, jobs = {}, {}, arguments.jobs or default_jobs()
+    try:
+        while waiting or running:
+            ready = [run for run in waiting if run.after not in waiting and run.after not in running]
+            if ready and len(running) < jobs:
+                waiting.remove(ready[0])
+                running[ready[0]] = Command(ready[0].script, ready[0].config, *ready[0].overrides, beside=jobs > 1)
+                continue
+            for run in [run for run, process in running.items() if process.ended()]:
+                minutes[run] = running.pop(run).result()
+            time.sleep(0.05)
+    finally:
+        for process in running.values():  # of a failure beside: they save and leave
+            process.stop()
     if minutes:
-        print("minutes of training: " + ", ".join(f"{name} {spent:.1f}" for name, spent in minutes.items()))
+        named = (f"{run.dir.relative_to(arguments.out)} {spent:.1f}" for run, spent in minutes.items())
+        print("minutes of training: " + ", ".join(named))
+
+
+def default_jobs():
+    """Two runs of one thread each are through sooner than one after the other with two; a GPU is one run's."""
+    import torch  # takes seconds, and only a run to train asks for it
+
+    return 1 if torch.cuda.is_available() else min(2, os.cpu_count() or 1)
 
 
 def score(runs, root, path, *more):
@@ -268,27 +340,62 @@ def report(arguments, heading, titles, rows, notes=()):
     print(f"table: {path} and .json; scores of each class and seed: {arguments.what}-*.json beside it")
 
 
+class Command:
+    """One command of the project, printed and begun; beside others it has one thread, and its name before each line."""
+
+    def __init__(self, *words, beside=False):
+        self.words, self.started = [str(word) for word in words], time.perf_counter()
+        print("$ python " + shlex.join(self.words), flush=True)
+        if not beside:
+            self.process = subprocess.Popen([sys.executable, *self.words], cwd=HERE)
+        else:
+            pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+            one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}
+            self.process = subprocess.Popen([sys.executable, *self.words], cwd=HERE, env=one_thread, **pipe)
+            name = next((Path(word[8:]).name for word in self.words if word.startswith("run.dir=")), self.words[0])
+            self.reader = threading.Thread(target=self._pass_on, args=(name,), daemon=True)
+            self.reader.start()
+        # Ctrl-C reaches the commands themselves, SIGTERM is passed on: they save and leave, and so does this process.
+        RUNNING.append(self.process)
+        signal.signal(signal.SIGINT, lambda *_: None)
+        signal.signal(signal.SIGTERM, lambda *_: [process.terminate() for process in RUNNING])
+
+    def _pass_on(self, name):
+        for line in self.process.stdout:
+            print(f"[{name}] {line}", end="", flush=True)
+
+    def ended(self):
+        return self.process.poll() is not None
+
+    def stop(self):
+        self.process.terminate()
+        self.process.wait()
+
+    def result(self):
+        """Minutes taken. raises: StepError where it was stopped or failed"""
+        status = self.process.wait()
+        RUNNING.remove(self.process)
+        if hasattr(self, "reader"):
+            self.reader.join()
+        if status in {sign for n in (signal.SIGINT, signal.SIGTERM) for sign in (128 + n, -n)}:
+            raise StepError("stopped; the same line goes on")
+        if status != 0:
+            raise StepError(f"stopped: python {shlex.join(self.words)} failed; mend it and run the same line again")
+        return (time.perf_counter() - self.started) / 60
+
+
 def command(*words):
-    """One command of the project, printed and run."""
-    words = [str(word) for word in words]
-    print("$ python " + shlex.join(words), flush=True)
-    process = subprocess.Popen([sys.executable, *words], cwd=HERE)
-    # Ctrl-C reaches the command itself, SIGTERM is passed on: it saves and leaves, and so does this process.
-    signal.signal(signal.SIGINT, lambda *_: None)
-    signal.signal(signal.SIGTERM, lambda *_: process.terminate())
-    status = process.wait()
-    if status in {sign for n in (signal.SIGINT, signal.SIGTERM) for sign in (128 + n, -n)}:
-        raise StepError("stopped; the same line goes on")
-    if status != 0:
-        raise StepError(f"stopped: python {shlex.join(words)} failed; mend it and run the same line again")
+    """One command of the project, from its beginning to its end."""
+    return Command(*words).result()
 
 
 def numbers(text):
-    """10,100 -> [10, 100], in order and without repeats; what --exemplars takes."""
-    values = sorted({int(value) for value in text.split(",")})
-    if values[0] < 1:
+    """10,100,all -> [10, 100, 0], in order and without repeats; what --exemplars takes. 0 stands for all."""
+    words = set(text.split(","))
+    values = sorted({int(word) for word in words - {"all"}})
+    if values and values[0] < 1:
         raise ValueError
-    return values
+    return values + [0] * ("all" in words)
 
 
 COMMANDS = {
@@ -305,18 +412,27 @@ COMMANDS = {
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=tuple(COMMANDS))
-    parser.add_argument("--data", type=Path, metavar="ROOT", help="tile set; default of demo: made-up landscapes")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        nargs="+",
+        metavar="ROOT",
+        help="tile sets, whose counts are added up; default of demo: made-up landscapes",
+    )
     parser.add_argument("--configs", type=Path, default=Path("configs/demo"), metavar="DIR", help="one file a row")
     parser.add_argument("--out", type=Path, metavar="DIR", help="default: runs/demo, runs/figure5, ...")
     parser.add_argument("--seeds", type=int, default=1, metavar="N", help="seeds 0 to N - 1 (default: 1)")
     parser.add_argument(
-        "--exemplars", type=numbers, default=[4, 10, 20, 40], metavar="K,...", help="of figure5; default: 4,10,20,40"
+        "--jobs", type=int, metavar="N", help="runs trained at a time (default: 2 of one thread each, 1 with a GPU)"
     )
+    counts = {"type": numbers, "default": [4, 10, 20, 40], "metavar": "K,..."}
+    parser.add_argument("--exemplars", **counts, help="of figure5, as 4,16,all; default: 4,10,20,40")
     words = {"type": lambda text: text.split(","), "metavar": "A,B"}
     parser.add_argument("--auxiliary", type=Path, metavar="ROOT", help="images to pretrain on (default: --data's own)")
     parser.add_argument("--lsr-patches", type=int, default=20_000, metavar="N", help="of table1 (default: 20000)")
     parser.add_argument("--tiles", **words, help="of figure2, figure6 and demo: draw these; default: of many classes")
     parser.add_argument("--leave-out", **words, help="of table3: regions that nothing sees before the test")
+    parser.add_argument("--own-split", default="test", metavar="SPLIT", help="of table3: test, or validation")
     parser.add_argument("--left-out-split", default="test", metavar="SPLIT", help="of table3: test, all")
     parser.add_argument("--other", type=Path, metavar="ROOT", help="of table3: another tile set to test on")
     parser.add_argument("--other-split", default="all", metavar="SPLIT", help="of --other (default: all, as Sec. 3.2)")
@@ -325,9 +441,15 @@ def main():
     if arguments.seeds < 1:
         parser.error("--seeds: must be 1 or more")
     arguments.out = arguments.out or HERE / "runs" / arguments.what
-    for key in ("data", "configs", "out", "auxiliary", "other"):  # the commands run in the project's folder
+    if arguments.jobs is not None and arguments.jobs < 1:
+        parser.error("--jobs: must be 1 or more")
+    for key in ("configs", "out", "auxiliary", "other"):  # the commands run in the project's folder
         if (value := getattr(arguments, key)) and value != parser.get_default(key):
             setattr(arguments, key, value.absolute())
+    arguments.data = arguments.data and [root.absolute() for root in arguments.data]
+    names = [root.name for root in arguments.data or ()]
+    if len(set(names)) < len(names):
+        parser.error("--data: runs stand in folders named after the tile sets, and two have one name")
     try:
         COMMANDS[arguments.what](arguments)
     except (StepError, PlotError, TileSetError, ConfigError) as error:

@@ -1,10 +1,15 @@
 """Score tables as text, Markdown and plain values: ours over seeds, the paper's figures beside them (Tables 1 to 3)."""
 
-import math
 import statistics
 from dataclasses import dataclass
 
-SCORES = {"accuracy": "Acc", "macro_f1": "F1", "miou": "mIoU"}
+import torch
+
+from metrics import Tally
+
+# Every score of evaluate.py's rows that tables show, and its title; the paper gives the first three.
+SCORES = {"accuracy": "Acc", "macro_f1": "F1", "miou": "mIoU", "border_f1": "border"}
+PAPER_SCORES = ("accuracy", "macro_f1", "miou")
 
 # Accuracy, macro F1 and mIoU of the paper's Tables 1 and 2, in percent.
 PAPER = {
@@ -32,19 +37,34 @@ PAPER_TABLE3 = {
 
 @dataclass(frozen=True)
 class Row:
-    """names: what stands on the left, one for each title; seeds: the scores of evaluate.py, one dict a seed;
+    """names: what stands on the left, one for each title; seeds: scores of evaluate.py, one dict a seed and tile set;
+    sums: where there are several tile sets, the scores of their counts added up, one dict a seed;
     paper: its three figures in percent, or () where it has none."""
 
     names: tuple
     seeds: list
     paper: tuple = ()
+    sums: tuple = ()
 
 
 def rows_of(results):
-    """Rows of evaluate.py, one list a seed -> [Row] of Tables 1 and 2."""
-    return [
-        Row((seeds[0]["name"],), list(seeds), PAPER.get(seeds[0]["name"], ())) for seeds in zip(*results, strict=True)
-    ]
+    """{tile set: [rows of evaluate.py, one list a seed]} -> [Row] of Tables 1 and 2."""
+    rows = []
+    for of_sets in zip(*(zip(*seeds, strict=True) for seeds in results.values()), strict=True):  # a row: sets, seeds
+        name, sums = of_sets[0][0]["name"], ()
+        if len(of_sets) > 1:
+            sums = tuple(added(of_seed) for of_seed in zip(*of_sets, strict=True))
+        rows.append(Row((name,), [seed for seeds in of_sets for seed in seeds], PAPER.get(name, ()), sums))
+    return rows
+
+
+def added(rows):
+    """The scores of some rows of evaluate.py together, as if all their tiles were of one set."""
+    tally = Tally(len(rows[0]["confusion"]))
+    for row in rows:
+        tally.confusion += torch.tensor(row["confusion"])
+        tally.border += torch.tensor(row["border"])
+    return tally.scores()
 
 
 def as_text(titles, rows):
@@ -54,8 +74,9 @@ def as_text(titles, rows):
 
 
 def as_markdown(titles, rows):
-    head, *lines = ["| " + " | ".join(cells) + " |" for cells in _cells(titles, rows)]
-    return "\n".join([head, "|---" * (len(titles) + 2 * len(SCORES)) + "|", *lines]) + "\n"
+    cells = list(_cells(titles, rows))
+    head, *lines = ["| " + " | ".join(line) + " |" for line in cells]
+    return "\n".join([head, "|---" * len(cells[0]) + "|", *lines]) + "\n"
 
 
 def as_values(titles, rows):
@@ -63,29 +84,20 @@ def as_values(titles, rows):
     values = []
     for row in rows:
         ours = {key: [seed[key] for seed in row.seeds] for key in SCORES}
-        paper = {key: round(value / 100, 4) for key, value in zip(SCORES, row.paper, strict=False)}
-        values.append({**dict(zip(titles, row.names, strict=True)), **ours, "paper": paper})
+        paper = {key: round(value / 100, 4) for key, value in zip(PAPER_SCORES, row.paper, strict=False)}
+        sums = {"sum": {key: [seed[key] for seed in row.sums] for key in SCORES}} if row.sums else {}
+        values.append({**dict(zip(titles, row.names, strict=True)), **ours, **sums, "paper": paper})
     return values
 
 
 def gap_closed(rows):
-    """Lines: the share of the mIoU gap from Low to High that each row between them closes.
+    """Lines: the share of the mIoU gap from Low to High that each row between them closes; over seeds and tile sets,
+    and where there are several tile sets on the sum of their counts.
 
-    Undefined where the gap is not twice its spread over seeds; no lines where there is but one seed.
+    Undefined where the gap is not twice its spread; no lines where there is but one score a row.
     """
-    miou = {row.names[0]: [seed["miou"] for seed in row.seeds] for row in rows}
-    if not {"Low", "High"} <= miou.keys() or len(miou["Low"]) < 2:
-        return []
-    gaps = [high - low for low, high in zip(miou["Low"], miou["High"], strict=True)]
-    gap, lines = statistics.mean(gaps), [f"gap in mIoU from Low to High: {mean_and_spread(gaps)}"]
-    paper_low, paper_high = PAPER["Low"][2], PAPER["High"][2]
-    for name in [name for name in miou if name not in ("Oracle", "Self-Epitomic LSR", "Low", "High")]:
-        share = "undefined"
-        if gap > 2 * statistics.stdev(gaps):
-            share = f"{100 * (statistics.mean(miou[name]) - statistics.mean(miou['Low'])) / gap:.1f} %"
-        paper = 100 * (PAPER[name][2] - paper_low) / (paper_high - paper_low) if name in PAPER else math.nan
-        lines.append(f"{name} closes {share} of it (paper: {paper:.1f} %)")
-    return lines
+    lines = _shares("", {row.names[0]: [seed["miou"] for seed in row.seeds] for row in rows})
+    return lines + _shares("on the sum: ", {row.names[0]: [s["miou"] for s in row.sums] for row in rows if row.sums}, 1)
 
 
 def mean_and_spread(values):
@@ -94,9 +106,31 @@ def mean_and_spread(values):
     return text if len(values) == 1 else f"{text} +- {100 * statistics.stdev(values):.2f}"
 
 
+def _shares(where, miou, least=2):
+    """miou: {row: scores}; least: scores a row that there must be."""
+    if not {"Low", "High"} <= miou.keys() or len(miou["Low"]) < least:
+        return []
+    gaps = [high - low for low, high in zip(miou["Low"], miou["High"], strict=True)]
+    gap, lines = statistics.mean(gaps), [f"{where}gap in mIoU from Low to High: {mean_and_spread(gaps)}"]
+    paper_low, paper_high = PAPER["Low"][2], PAPER["High"][2]
+    for name in [name for name in miou if name not in ("Oracle", "Self-Epitomic LSR", "Low", "High")]:
+        share = "undefined"
+        if gap > 2 * (statistics.stdev(gaps) if len(gaps) > 1 else 0):
+            share = f"{100 * (statistics.mean(miou[name]) - statistics.mean(miou['Low'])) / gap:.1f} %"
+        paper = ""
+        if name in PAPER:
+            paper = f" (paper: {100 * (PAPER[name][2] - paper_low) / (paper_high - paper_low):.1f} %)"
+        lines.append(f"{where}{name} closes {share} of it{paper}")
+    return lines
+
+
 def _cells(titles, rows):
     """The table as lists of words, its head first."""
-    yield [*titles, *SCORES.values(), *(f"paper: {title}" for title in SCORES.values())]
+    summed = any(row.sums for row in rows)
+    sums = [f"sum: {title}" for title in SCORES.values()] if summed else []
+    yield [*titles, *SCORES.values(), *sums, *(f"paper: {SCORES[key]}" for key in PAPER_SCORES)]
     for row in rows:
         ours = [mean_and_spread([seed[key] for seed in row.seeds]) for key in SCORES]
-        yield [*row.names, *ours, *([f"{value:.2f}" for value in row.paper] or [""] * len(SCORES))]
+        if summed:
+            ours += [mean_and_spread([seed[key] for seed in row.sums]) for key in SCORES]
+        yield [*row.names, *ours, *([f"{value:.2f}" for value in row.paper] or [""] * len(PAPER_SCORES))]

@@ -316,7 +316,7 @@ def probe_game(logits, terms, weight):
 def watch_game(segmenter, discriminator, samples, classes, mean, std, autocast, adversarial, device):
     """Is the game alive? What the discriminator knows, and where predictions differ from exemplars.
 
-    samples: ScoringTiles with exemplars; the first WATCHED_TILES of them, on every rank alike
+    samples: ScoringTiles with exemplars, of which WATCHED_TILES are watched, on every rank the same
     returns: auc:              the chance that a patch of an exemplar scores above one of a prediction; 0.5 is guessing
              gradient_pixels:  share of the pixels that carry 90 % of the adversary's gradient
              ragged_made, ragged_real: share of neighbouring pixels that differ in class
@@ -325,9 +325,10 @@ def watch_game(segmenter, discriminator, samples, classes, mean, std, autocast, 
     segmenter.eval()
     discriminator.eval()
     found = {"made": [], "real": [], "made_scores": [], "real_scores": [], "gradient": []}
-    for start in range(0, min(WATCHED_TILES, len(samples)), 8):
-        chosen = [samples[i] for i in range(start, min(start + 8, WATCHED_TILES, len(samples)))]
-        batch = to_device(samples.collate(chosen), device)
+    every = max(1, len(samples) // WATCHED_TILES)  # from all over the split: tiles of one region lie together
+    watched = range(0, len(samples), every)[:WATCHED_TILES]
+    for start in range(0, len(watched), 8):
+        batch = to_device(samples.collate([samples[i] for i in watched[start : start + 8]]), device)
         real = batch["exemplars"][:, :1]
         with torch.no_grad(), autocast:
             logits = segmenter(normalize(batch["image"], mean, std)).float()

@@ -1,8 +1,9 @@
 """Every drawing and picture of docs/ but demo.png, from the code and the runs. Needs matplotlib (requirements-dev.txt).
 
-    python -m docs.figures [architecture regions sums blur rows pretraining]      after `make demo` and the Dubai runs
+    python -m docs.figures [architecture regions sums blur rows pretraining]      after `make demo` and the NAIP runs
 
-The lesson's pictures need runs/demo alone; architecture, regions and pretraining show real tiles (runs/dubai).
+blur and sums need runs/demo alone; the others show real tiles (naip215: the tile sets in runs/naip215, its rows in
+runs/tables, as `reproduce.py table2 --data runs/naip215/r? --configs configs/naip215 --out runs/tables` makes them).
 """
 
 import sys
@@ -23,6 +24,7 @@ from data.tiles import TileSet  # noqa: E402
 from data.transforms import normalize  # noqa: E402
 from figures import color_image, color_labels  # noqa: E402
 from losses import cross_entropy_sum  # noqa: E402
+from metrics import raggedness  # noqa: E402
 from models import build_mae  # noqa: E402
 from models.mae import blank, reconstruct  # noqa: E402
 from models.regions import aggregate_logits  # noqa: E402
@@ -34,7 +36,8 @@ DOCS = Path(__file__).resolve().parent
 RUNS = DOCS.parent / "runs"
 INK, GREY = "#222222", "#777777"
 BLUE, GREEN, ORANGE, PURPLE = "#dbe8f6", "#dff0dc", "#fbe6d0", "#e9e0f3"
-REAL_TILE, EXEMPLAR = "tile4_part9", "tile4_part7"  # scenes of the Dubai set: prefixes of tile names
+REAL, REAL_ROWS = RUNS / "naip215/r2", RUNS / "tables/r2"
+REAL_TILE, EXEMPLAR = "naip_", "naip_"  # prefixes of tile names, of which the most varied is shown
 LESSON_TILE = "suburb_00071"  # of the demo's test split
 
 
@@ -46,14 +49,14 @@ def logits_of(run, image):
 
 def architecture():
     """Fig. 3 in our own way: the network, the two losses on its logits, and where its encoder comes from."""
-    tiles = TileSet(RUNS / "dubai/tiles", "test")
+    tiles = TileSet(REAL, "test")
     classes = tiles.description.classes()
     tile = tiles.load(named(tiles, REAL_TILE))
-    heldout = TileSet(RUNS / "dubai/tiles", "heldout")
+    heldout = TileSet(REAL, "heldout")
     exemplar = heldout.load_high(named(heldout, EXEMPLAR))
-    predicted = logits_of(RUNS / "dubai/agg_app-0", tile.image).argmax(dim=0).numpy()
+    predicted = logits_of(REAL_ROWS / "agg_app-0", tile.image).argmax(dim=0).numpy()
     mask = torch.rand(1, 256, generator=torch.Generator().manual_seed(0)).argsort(dim=1) < 192
-    masked = blank(torch.from_numpy(tile.image.astype(np.float32)).permute(2, 0, 1)[None], mask)[0].permute(1, 2, 0)
+    hidden = mask[0].view(16, 16).numpy()
 
     figure, ax = canvas(128, 61, 13, bottom=4)
     image = color_image(tile.image)
@@ -106,20 +109,22 @@ def architecture():
     picture(ax, color_labels(exemplar, classes), 88, 18.5, 11, "high label from elsewhere,\nno image with it")
     arrow(ax, (99.4, 24), (102.3, 24))
 
-    # Pretraining.
-    ax.add_patch(Rectangle((0.5, 4.6), 77.5, 20.9, facecolor="#f6f6f6", edgecolor="none"))
-    label(ax, 54, 27.2, "before all this: self-supervised pretraining (Sec. 4.5)", weight="bold")
-    seen = color_image(masked.numpy(), like=tile.image.astype(np.float32))
-    picture(ax, seen, 2, 10, 11, "75 % of its\ntokens masked")
-    box(ax, 17, 11.5, 9.5, 8, "ResNet-18\nembedding", BLUE)
-    box(ax, 29.5, 11.5, 8, 8, "2x up", "white")
-    box(ax, 40.5, 11.5, 9.5, 8, "ViT on the\nvisible 25 %", PURPLE)
-    box(ax, 53, 11.5, 8.5, 8, "light\ndecoder", PURPLE)
-    picture(ax, image, 65.5, 10, 11, "its masked patches")
-    for a, b in ((13.3, 16.7), (26.8, 29.2), (37.8, 40.2), (50.3, 52.7)):
+    # Pretraining: the whole image goes into the ResNet-18, and tokens are left out after it (mask_where: tokens).
+    ax.add_patch(Rectangle((0.5, 4.6), 86.5, 20.9, facecolor="#f6f6f6", edgecolor="none"))
+    label(ax, 58, 27.2, "before all this: self-supervised pretraining (Sec. 4.5)", weight="bold")
+    picture(ax, image, 2, 10, 11, "the whole image")
+    box(ax, 16.5, 11.5, 9, 8, "ResNet-18\nembedding", BLUE)
+    box(ax, 28, 11.5, 6, 8, "2x up", "white")
+    tokens = np.where(hidden[..., None], 255, np.array([198, 180, 226])).astype(np.uint8)
+    picture(ax, tokens, 36.5, 11.2, 8.6, "75 % of its\ntokens left out")
+    box(ax, 47.6, 11.5, 9.5, 8, "ViT on the\nvisible 25 %", PURPLE)
+    box(ax, 59.6, 11.5, 8.5, 8, "light\ndecoder", PURPLE)
+    shown = np.where(np.kron(hidden, np.ones((image.shape[0] // 16,) * 2))[..., None] > 0, image, 255).astype(np.uint8)
+    picture(ax, shown, 73, 10, 11, "its masked patches")
+    for a, b in ((13.3, 16.2), (25.8, 27.7), (34.3, 36.2), (45.4, 47.3), (57.4, 59.3)):
         arrow(ax, (a, 15.5), (b, 15.5))
-    arrow(ax, (61.8, 15.5), (65.1, 15.5), both=True)
-    label(ax, 63.4, 17.4, "MSE", size=8)
+    arrow(ax, (68.4, 15.5), (72.6, 15.5), both=True)
+    label(ax, 70.5, 17.4, "MSE", size=8)
     arrow(ax, (21.8, 19.9), (29.3, 34.7), color="#2a62a8", width=1.8, bend=-0.1)
     label(ax, 28.6, 31.4, "its weights start the encoder", size=8.5, color="#2a62a8", align="left")
     save(figure, "architecture.png")
@@ -127,14 +132,14 @@ def architecture():
 
 def regions():
     """Fig. 4 in our own way: a real tile, its cells, M, and the sum of one class's logits over each cell."""
-    tiles = TileSet(RUNS / "dubai/tiles", "test")
+    tiles = TileSet(REAL, "test")
     classes = tiles.description.classes()
     tile = tiles.load(named(tiles, REAL_TILE))
     size, n = tile.image.shape[0], round(tiles.description.scale)
-    logits = logits_of(RUNS / "dubai/agg_app-0", tile.image)
+    logits = logits_of(REAL_ROWS / "agg_app-0", tile.image)
     index = region_index(tile.cells, size, size)
     h, w = tile.cells.labels.shape
-    sums = aggregate_logits(logits[None], torch.from_numpy(index)[None].long(), h * w)[0].view(-1, h, w)
+    sums = aggregate_logits(logits[None] / n**2, torch.from_numpy(index)[None].long(), h * w)[0].view(-1, h, w)
     shown = 0  # water
     figure, axes = pyplot.subplots(1, 5, figsize=(13, 3.5))
     figure.subplots_adjust(left=0.012, right=0.988, top=0.84, bottom=0.13, wspace=0.16)
@@ -147,7 +152,7 @@ def regions():
     show_signed(axes[2], margins.numpy())
     show_signed(axes[3], region_margins.numpy())
     for y, x in np.ndindex(h, w):
-        value = round(region_margins[y, x].item())
+        value = f"{region_margins[y, x].item():.1f}"
         dark = abs(region_margins[y, x]) > 0.6 * region_margins.abs().quantile(0.98)
         axes[3].text(x, y, value, ha="center", va="center", fontsize=7.5, color="white" if dark else INK)
     axes[4].imshow(color_labels(tile.cells.labels, classes))
@@ -155,7 +160,7 @@ def regions():
         f"image, {size} x {size} px,\nand the low label's {h} x {w} cells",
         f"region index M:\neach pixel's cell (n = {n})",
         f"logit of {classes[shown]['name']} minus the\nlargest other, at each pixel",
-        f"the same, of the sums over\neach cell's {n * n:,} px",
+        f"the same, of the sums of x = u / n²\nover each cell's {n * n:,} px",
         "low label: what Eq. 1\nasks the sums to say",
     ]
     for i, (ax, title) in enumerate(zip(axes, titles, strict=True)):
@@ -225,7 +230,8 @@ def sums():
     names = ["Agg's own map", "its pixels shuffled\nwithin each cell", "its pixels sorted\nwithin each cell"]
     names.append("each cell's mean\nlogits everywhere")
     for name, version in zip(names, versions, strict=True):
-        loss = cross_entropy_sum(cell_sums(version, index), labels).item() / labels.numel()
+        sums = cell_sums(version / tiles.description.scale**2, index)
+        loss = cross_entropy_sum(sums, labels).item() / labels.numel()
         titles.append(f"{name}\nloss {loss:.4f}")
         panels.append(color_labels(version.argmax(dim=0).view(size, size).numpy(), classes))
     figure, axes = panels_of(panels, titles, 6)
@@ -243,16 +249,18 @@ def rows():
     runs = {"Low": "low-0", "Agg": "agg-0", "Agg+App": "agg_app-0", "High": "high-0"}
     figure, axes = pyplot.subplots(2, 6, figsize=(13, 5.6))
     figure.subplots_adjust(left=0.008, right=0.992, top=0.91, bottom=0.06, wspace=0.06, hspace=0.24)
-    for line, folder, chosen in ((axes[0], "demo", LESSON_TILE), (axes[1], "dubai", "tile1_part9_001_001")):
-        tiles = TileSet(RUNS / folder / "tiles", "test")
-        classes, i = tiles.description.classes(), index_of(tiles, chosen)
+    demo = RUNS / "demo/tiles", RUNS / "demo", LESSON_TILE
+    for line, (root, folder, prefix) in zip(axes, (demo, (REAL, REAL_ROWS, REAL_TILE)), strict=True):
+        tiles = TileSet(root, "test")
+        classes, i = tiles.description.classes(), named(tiles, prefix)
         images = [tiles.load(j, high=False, low=False).image for j in range(len(tiles))]
         maps = {"high label": [tiles.load_high(j) for j in range(len(tiles))]}
         for name, run in runs.items():
-            trained = load_trained(RUNS / folder / run / "best.pt", "cpu")
+            trained = load_trained(folder / run / "best.pt", "cpu")
             maps[name] = [map_of(trained, image) for image in images]
         panels = [color_image(images[i]), *(color_labels(of[i], classes) for of in maps.values())]
-        titles = ["image", *(f"{name}\n{raggedness(of):.1f} % borders" for name, of in maps.items())]
+        ragged = {name: 100 * raggedness(torch.from_numpy(np.stack(of))) for name, of in maps.items()}
+        titles = ["image", *(f"{name}\n{share:.1f} % borders" for name, share in ragged.items())]
         for ax, panel, title in zip(line, panels, titles, strict=True):
             show(ax, panel, title)
     legend(figure, classes)
@@ -265,12 +273,12 @@ def map_of(trained, image):
 
 
 def pretraining():
-    """What a masked autoencoder fills in, on validation tiles of the Dubai set."""
-    state = checkpoint.load(RUNS / "dubai/mae-0/last.pt")
+    """What a masked autoencoder fills in, on validation tiles of real NAIP."""
+    state = checkpoint.load(REAL_ROWS / "mae-0/last.pt")
     config = config_from_flat(PretrainConfig, state["config"])
     mae = build_mae(config, state["data"]["bands"])
     mae.load_state_dict(state["mae"])
-    tiles = TileSet(RUNS / "dubai/tiles", "validation")
+    tiles = TileSet(REAL, "validation")
     mean, std = (torch.tensor(state["data"][key]) for key in ("band_mean", "band_std"))
     panels, titles = [], []
     for i in (0, len(tiles) // 2):
@@ -302,13 +310,6 @@ def rearranged(flat, index):
 def cell_sums(flat, index):
     """(C, H W) logits and (H W,) cells -> (1, C, R), by the code that trains."""
     return aggregate_logits(flat[None, :, None], index.view(1, 1, -1), int(index.max()) + 1)
-
-
-def raggedness(maps):
-    """Percent of neighbouring pixels, to the right and below, that are of two classes; ignored ones do not count."""
-    pairs = [pair for m in maps for pair in ((m[:, 1:], m[:, :-1]), (m[1:], m[:-1]))]
-    counts = [((a != b) & both, both) for a, b in pairs for both in [(a < 255) & (b < 255)]]
-    return 100 * sum(differ.sum() for differ, _ in counts) / sum(both.sum() for _, both in counts)
 
 
 def panels_of(panels, titles, columns):

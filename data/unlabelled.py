@@ -34,7 +34,8 @@ def read_unlabelled(root, pattern="**/*", validation_share=0.05, regions=(), exc
         if regions or exclude_regions or heldout:  # an image of another region is not even counted
             mean, std = band_statistics(train)
             description = replace(description, band_mean=mean, band_std=std)
-        facts = description.facts()
+        known = description.facts()  # of which labels, and how coarse they are, are nothing to pretraining
+        facts = {key: known[key] for key in ("name", "bands", "band_mean", "band_std")}
     else:
         if not root.is_dir():
             raise TileSetError(f"{root}: is no folder; data.root is a tile set or a folder of images")

@@ -36,8 +36,11 @@ class Tile:
     cells: Cells | None
 
 
+KEPT_BYTES = 2**28  # of tiles that a small set keeps in memory, in each process that reads them
+
+
 class TileSet:
-    """The tiles of one split, of some regions or all but some.
+    """The tiles of one split, of some regions or all but some; the first that are read stay in memory (KEPT_BYTES).
 
     needs:  the labels that every tile must have: "high", "low" (a file, or high to derive it from), or both
     raises: TileSetError for a split or a region that the set does not have, or a tile without a needed label
@@ -50,6 +53,7 @@ class TileSet:
         if self.description.tile_px < 32:
             raise TileSetError(f"{root}: its tiles are {self.description.tile_px} px; the networks need 32 or more")
         self.limited = bool(regions or exclude_regions)
+        self._kept, self._free = {}, KEPT_BYTES
         for row in self.rows:
             missing = [kind for kind in needs if not row[kind] and not (kind == "low" and row["high"])]
             if missing:
@@ -67,6 +71,18 @@ class TileSet:
 
     def load_high(self, i):
         """Tile i's high-resolution label alone, (H, W) merged."""
+        return self._keep(("high", i), lambda: self._read_high(i), lambda label: label.nbytes)
+
+    def _keep(self, key, read, size):
+        """What `read` gives, read once where there is room."""
+        if key in self._kept:
+            return self._kept[key]
+        value = read()
+        if size(value) <= self._free:
+            self._kept[key], self._free = value, self._free - size(value)
+        return value
+
+    def _read_high(self, i):
         path = self.root / self.rows[i]["high"]
         return self._of_tile_size(_merged(path, self.description.taxonomy.high)[0], path)
 
@@ -91,6 +107,9 @@ class TileSet:
 
     def load(self, i, high=True, low=True):
         """Tile i, its labels merged; what is not asked for, or not there, is None."""
+        return self._keep((i, high, low), lambda: self._read(i, high, low), lambda tile: tile.image.nbytes * 2)
+
+    def _read(self, i, high, low):
         row, taxonomy = self.rows[i], self.description.taxonomy
         image, header = geotiff.read(self.root / row["image"])
         self._of_tile_size(image, header.path)

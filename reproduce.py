@@ -14,19 +14,14 @@ CPUs two are trained at a time, with one thread each (--jobs).
 import argparse
 import json
 import os
-import shlex
-import signal
 import statistics
-import subprocess
-import sys
-import threading
-import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from config import PretrainConfig, SegmenterConfig
 from data.manifest import SPLITS, TileSetError, read_description, read_manifest
 from figures import PlotError, save_curve
+from runtime.children import StepError, command, side_by_side
 from runtime.files import write_text
 from runtime.settings import ConfigError, check_resumable, flatten, load_config
 from tables import PAPER_TABLE3, as_markdown, as_text, as_values, gap_closed, rows_of
@@ -42,14 +37,9 @@ CONFIGS = {
     "High": "high.yaml",
 }
 DEMO_TILES = "--tiles", 2000, "--bands", 4  # as NAIP has; a hundred of them test
-RUNNING = []  # processes of commands, for the signals that they are to get
 # Overrides that pretraining takes too, and those that it alone knows.
 PRETRAIN_ONLY = set(flatten(PretrainConfig())) - set(flatten(SegmenterConfig()))
 PRETRAIN_SETTINGS = PRETRAIN_ONLY | {"model.width", "train.epochs", "train.precision", "data.workers", "run.device"}
-
-
-class StepError(Exception):
-    """A command that failed; it has said why itself."""
 
 
 @dataclass(frozen=True)
@@ -287,20 +277,9 @@ def train(arguments, runs):
     print("\n".join(f"  {state:<9} {run.dir}" for run, state in states.items()))
     waited_for = {run.after for run in waiting}
     waiting.sort(key=lambda run: run not in waited_for)  # pretraining takes longest, and another run waits for it
-    running, minutes, jobs = {}, {}, arguments.jobs or default_jobs()
-    try:
-        while waiting or running:
-            ready = [run for run in waiting if run.after not in waiting and run.after not in running]
-            if ready and len(running) < jobs:
-                waiting.remove(ready[0])
-                running[ready[0]] = Command(ready[0].script, ready[0].config, *ready[0].overrides, beside=jobs > 1)
-                continue
-            for run in [run for run, process in running.items() if process.ended()]:
-                minutes[run] = running.pop(run).result()
-            time.sleep(0.05)
-    finally:
-        for process in running.values():  # of a failure beside: they save and leave
-            process.stop()
+    words = {run: (run.script, run.config, *run.overrides) for run in waiting}
+    after = {run: run.after for run in waiting if run.after in words}
+    minutes = side_by_side(words, after, arguments.jobs or default_jobs(), name=lambda run: run.dir.name)
     if minutes:
         named = (f"{run.dir.relative_to(arguments.out)} {spent:.1f}" for run, spent in minutes.items())
         print("minutes of training: " + ", ".join(named))
@@ -338,55 +317,6 @@ def report(arguments, heading, titles, rows, notes=()):
     values = {"what": heading, "rows": as_values(titles, rows), "notes": notes}
     write_text(path.with_suffix(".json"), json.dumps(values, indent=1))
     print(f"table: {path} and .json; scores of each class and seed: {arguments.what}-*.json beside it")
-
-
-class Command:
-    """One command of the project, printed and begun; beside others it has one thread, and its name before each line."""
-
-    def __init__(self, *words, beside=False):
-        self.words, self.started = [str(word) for word in words], time.perf_counter()
-        print("$ python " + shlex.join(self.words), flush=True)
-        if not beside:
-            self.process = subprocess.Popen([sys.executable, *self.words], cwd=HERE)
-        else:
-            pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-            one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}
-            self.process = subprocess.Popen([sys.executable, *self.words], cwd=HERE, env=one_thread, **pipe)
-            name = next((Path(word[8:]).name for word in self.words if word.startswith("run.dir=")), self.words[0])
-            self.reader = threading.Thread(target=self._pass_on, args=(name,), daemon=True)
-            self.reader.start()
-        # Ctrl-C reaches the commands themselves, SIGTERM is passed on: they save and leave, and so does this process.
-        RUNNING.append(self.process)
-        signal.signal(signal.SIGINT, lambda *_: None)
-        signal.signal(signal.SIGTERM, lambda *_: [process.terminate() for process in RUNNING])
-
-    def _pass_on(self, name):
-        for line in self.process.stdout:
-            print(f"[{name}] {line}", end="", flush=True)
-
-    def ended(self):
-        return self.process.poll() is not None
-
-    def stop(self):
-        self.process.terminate()
-        self.process.wait()
-
-    def result(self):
-        """Minutes taken. raises: StepError where it was stopped or failed"""
-        status = self.process.wait()
-        RUNNING.remove(self.process)
-        if hasattr(self, "reader"):
-            self.reader.join()
-        if status in {sign for n in (signal.SIGINT, signal.SIGTERM) for sign in (128 + n, -n)}:
-            raise StepError("stopped; the same line goes on")
-        if status != 0:
-            raise StepError(f"stopped: python {shlex.join(self.words)} failed; mend it and run the same line again")
-        return (time.perf_counter() - self.started) / 60
-
-
-def command(*words):
-    """One command of the project, from its beginning to its end."""
-    return Command(*words).result()
 
 
 def numbers(text):

@@ -2,7 +2,8 @@ import math
 
 import torch
 
-from losses import cross_entropy_sum, discriminator_hinge, sargmax, segmenter_hinge
+from config import AdversarialConfig
+from losses import cross_entropy_sum, discriminator_hinge, sargmax, segmenter_hinge, straight_through
 
 
 def test_cross_entropy_equals_eq_1_written_out():
@@ -35,6 +36,14 @@ def test_sargmax_equals_eq_3_written_out():
         assert math.isclose(made[b, 0, row, col].item(), sum(c * p[c] for c in range(4)), rel_tol=1e-12)
 
 
+def test_the_temperature_is_tau_over_n_squared():
+    torch.manual_seed(0)
+    n, tau, u = 30, 1e3, torch.randn(2, 4, 5, 7, dtype=torch.float64)
+    x = u / n**2  # the paper's logits (models/regions.py)
+    assert torch.allclose(sargmax(u, tau / n**2), sargmax(x, tau), atol=1e-12)
+    assert round(tau / n**2, 2) == AdversarialConfig().temperature
+
+
 def test_sargmax_tends_to_argmax_as_temperature_grows():
     torch.manual_seed(0)
     logits = torch.randn(2, 4, 9, 9, dtype=torch.float64)
@@ -56,10 +65,25 @@ def test_sargmax_has_the_analytic_gradient_of_eq_3():
 def test_sargmax_stays_finite_for_large_logits_under_bf16_autocast():
     logits = torch.tensor([1e4, -1e4, 1e4, 0.0]).view(1, 4, 1, 1).to(torch.bfloat16).requires_grad_()
     with torch.autocast("cpu", torch.bfloat16):
-        made = sargmax(logits)
+        made = sargmax(logits, 1e3)
     made.sum().backward()
     assert made.dtype == torch.float32 and made.item() == 1.0  # halfway between classes 0 and 2
     assert logits.grad.isfinite().all()
+
+
+def test_straight_through_is_the_argmax_forward_and_sargmax_backward():
+    torch.manual_seed(0)
+    logits = torch.randn(2, 4, 5, 7, dtype=torch.float64, requires_grad=True)
+    weights = torch.randn(2, 1, 5, 7, dtype=torch.float64)
+    soft = sargmax(logits, 1.5)
+    made = straight_through(soft, logits)
+    assert made.shape == (2, 1, 5, 7) and (made.detach() - soft.detach()).abs().max() > 0.1
+    for b, row, col in [(0, 0, 0), (1, 4, 6), (0, 2, 3)]:
+        x = logits[b, :, row, col].tolist()
+        assert abs(made[b, 0, row, col].item() - x.index(max(x))) < 1e-12
+    (ours,) = torch.autograd.grad((weights * made).sum(), logits, retain_graph=True)
+    (theirs,) = torch.autograd.grad((weights * soft).sum(), logits)
+    assert torch.equal(ours, theirs) and ours.abs().min() > 0
 
 
 def test_hinge_losses_equal_eq_2_written_out():

@@ -7,12 +7,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from config import SupervisionConfig, logit_gain
 from data.cells import Cells, majority_blocks
 from data.tiles import Tile, collate, make_sample
 from losses import cross_entropy_sum
 from models.regions import aggregate, aggregate_logits, pool_logits
 
 HEIGHT, WIDTH, CLASSES = 52, 70, 3
+CELL_PX = 15.0**2  # n², for x = u / n²
 
 
 def grid(n, left=0.0, top=0.0, degrees=0.0, shape=(9, 9), pitch=None):
@@ -36,8 +38,9 @@ LAYOUTS = {
 }
 
 
-def loss_by_a_slow_loop(logits, cells, min_coverage=1.0):
-    """Eq. 1: for each low-resolution pixel sum the logits of the image pixels under it, then cross entropy, then mean.
+def loss_by_a_slow_loop(logits, cells, min_coverage=1.0, cell_px=CELL_PX):
+    """Eq. 1: for each low-resolution pixel sum the logits x = u / n² of the image pixels under it, then cross entropy,
+    then mean.
 
     Each pixel asks each cell whether its centre lies in it; a cell counts if it lies in the image whole.
     """
@@ -62,22 +65,22 @@ def loss_by_a_slow_loop(logits, cells, min_coverage=1.0):
                     x = a * (col + 0.5) + b * (row + 0.5) + c
                     y = d * (col + 0.5) + e * (row + 0.5) + f
                     if math.floor(round(x, 6)) == j and math.floor(round(y, 6)) == i:
-                        total = total + logits[:, row, col]
+                        total = total + logits[:, row, col] / cell_px
             label = int(cells.labels[i, j])
             losses.append(-torch.log(torch.exp(total[label]) / torch.exp(total).sum()))
     return torch.stack(losses).mean(), len(losses)
 
 
-def loss_of_the_project(logits, cells, min_coverage=1.0, view=0):
+def loss_of_the_project(logits, cells, min_coverage=1.0, view=0, cell_px=CELL_PX):
     image = np.zeros((HEIGHT, WIDTH, 1), np.uint8)
     batch = collate([make_sample(Tile(image, None, cells), "low_regions", min_coverage, view)])
-    region_logits = aggregate(logits[None], batch["regions"])
+    region_logits = aggregate(logits[None], batch["regions"], cell_px)
     return cross_entropy_sum(region_logits, batch["labels"]) / batch["count"], batch
 
 
 def small_logits():
     torch.manual_seed(0)
-    return (torch.randn(CLASSES, HEIGHT, WIDTH, dtype=torch.float64) * 0.1).requires_grad_()
+    return (torch.randn(CLASSES, HEIGHT, WIDTH, dtype=torch.float64) * 10).requires_grad_()
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -92,12 +95,42 @@ def test_loss_and_gradient_equal_a_slow_loop(layout):
     assert torch.allclose(gradient, expected_gradient, atol=1e-12)
 
 
+@pytest.mark.parametrize("layout", ["n that does not divide the tile", "tilted grid"])
+def test_literal_sums_are_those_of_the_networks_own_output(layout):
+    """supervision.aggregate=literal_sum: the network gives n² times its last layer's u, and Eq. 1 sums x = u."""
+    cells, u = LAYOUTS[layout], (0.01 * small_logits()).detach().requires_grad_()
+    expected, counted = loss_by_a_slow_loop(u, cells, cell_px=1.0)
+    (expected_gradient,) = torch.autograd.grad(expected, u)
+    literal = SupervisionConfig(aggregate="literal_sum")
+    gain = logit_gain(literal, CELL_PX**0.5)
+    loss, batch = loss_of_the_project(gain * u, cells)
+    (gradient,) = torch.autograd.grad(loss, u)
+    assert gain == CELL_PX and batch["count"] == counted
+    assert torch.allclose(loss, expected, atol=1e-12)
+    assert torch.allclose(gradient, expected_gradient, atol=1e-12)
+
+
+def test_only_regions_that_are_summed_literally_multiply_the_networks_output():
+    gains = {
+        (labels, how): logit_gain(SupervisionConfig(labels=labels, aggregate=how), 16)
+        for labels in ("high", "low_upsampled", "low_regions")
+        for how in ("sum", "literal_sum", "mean_probs")
+    }
+    assert gains.pop(("low_regions", "literal_sum")) == 256 and set(gains.values()) == {1.0}
+
+
+def test_a_whole_cells_prediction_is_the_mean_of_its_pixels_and_as_sharp_as_they_are():
+    logits = torch.tensor([3.0, -1.0, 0.5]).view(1, 3, 1, 1).expand(1, 3, 30, 30)
+    (region,) = aggregate(logits, {"block_px": 30, "corners": [(0, 0)], "grid": (1, 1)}, 900)
+    assert torch.allclose(region.softmax(dim=0)[:, 0], logits[0, :, 0, 0].softmax(dim=0), atol=1e-5)
+
+
 def test_512_by_30_gives_17_by_17_whole_regions_and_leaves_two_pixels_out():
     cells = majority_blocks(np.zeros((512, 512), np.uint8), 30, 4)
     batch = collate([make_sample(Tile(np.zeros((512, 512, 1), np.uint8), None, cells), "low_regions")])
     assert batch["labels"].shape == (1, 17 * 17)
-    sums = aggregate(torch.ones(1, 1, 512, 512), batch["regions"])
-    assert (sums == 900).all()
+    assert (aggregate(torch.ones(1, 1, 512, 512), batch["regions"], 1) == 900).all()
+    assert (aggregate(torch.ones(1, 1, 512, 512), batch["regions"], 900) == 1).all()
 
 
 def test_partly_covered_cells_count_by_their_area():
@@ -129,17 +162,15 @@ def test_pooling_equals_the_index_whatever_the_corners():
 
     index = np.stack([blocks_index(sample["blocks"], HEIGHT, HEIGHT) for sample in samples])
     logits = torch.randn(8, CLASSES, HEIGHT, HEIGHT)
-    for how in ("sum_logits", "mean_logits", "mean_probs"):
-        by_pooling = aggregate(logits, pooled, how)
-        by_index = aggregate(
-            logits, {"region_index": torch.from_numpy(index), "num_regions": by_pooling.shape[2]}, how
-        )
-        assert torch.allclose(by_pooling, by_index, atol=1e-4)
+    for how, cell_px in (("sum", 1), ("sum", CELL_PX), ("literal_sum", CELL_PX), ("mean_probs", CELL_PX)):
+        by_pooling = aggregate(logits, pooled, cell_px, how)
+        by_index = {"region_index": torch.from_numpy(index), "num_regions": by_pooling.shape[2]}
+        assert torch.allclose(by_pooling, aggregate(logits, by_index, cell_px, how), atol=1e-4)
 
 
 def test_mean_probs_is_the_log_of_a_probability():
     logits = torch.randn(2, CLASSES, 8, 8)
-    log_probs = aggregate(logits, {"block_px": 4, "corners": [(0, 0)] * 2, "grid": (2, 2)}, "mean_probs")
+    log_probs = aggregate(logits, {"block_px": 4, "corners": [(0, 0)] * 2, "grid": (2, 2)}, 16, "mean_probs")
     assert torch.allclose(log_probs.exp().sum(dim=1), torch.ones(2, 4))
     expected = F.avg_pool2d(logits.softmax(dim=1), 4).flatten(2).log()
     assert torch.allclose(log_probs, expected, atol=1e-6)
@@ -167,7 +198,7 @@ def test_sizes_that_differ_are_refused():
 def test_batches_of_several_layouts_pad_with_ignored_regions():
     image = np.zeros((HEIGHT, WIDTH, 1), np.uint8)
     batch = collate([make_sample(Tile(image, None, LAYOUTS[name]), "low_regions") for name in LAYOUTS])
-    logits = torch.randn(len(LAYOUTS), CLASSES, HEIGHT, WIDTH, dtype=torch.float64) * 0.1
-    together = cross_entropy_sum(aggregate(logits, batch["regions"]), batch["labels"])
+    logits = torch.randn(len(LAYOUTS), CLASSES, HEIGHT, WIDTH, dtype=torch.float64) * 10
+    together = cross_entropy_sum(aggregate(logits, batch["regions"], CELL_PX), batch["labels"])
     alone = [loss_of_the_project(one, cells) for one, cells in zip(logits, LAYOUTS.values(), strict=True)]
     assert torch.allclose(together, sum(loss * batch["count"] for loss, batch in alone), atol=1e-10)

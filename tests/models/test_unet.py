@@ -71,6 +71,15 @@ def test_logits_start_at_zero():
     assert (UNet(width=8)(torch.randn(1, 3, 64, 64)) == 0).all()
 
 
+@pytest.mark.parametrize("size", [(64, 64), (50, 70)])
+def test_the_gain_multiplies_the_logits_and_nothing_else(size):
+    plain, literal = UNet(width=8).eval(), UNet(width=8, gain=256.0).eval()
+    torch.nn.init.normal_(plain.head.weight)
+    assert literal.load_state_dict(plain.state_dict()).missing_keys == []
+    image = torch.randn(1, 3, *size)
+    assert torch.equal(literal(image), 256 * plain(image))
+
+
 def test_every_weight_gets_a_gradient():
     torch.manual_seed(0)
     net = UNet(width=8)

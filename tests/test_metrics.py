@@ -2,7 +2,17 @@ import numpy as np
 import pytest
 import torch
 
-from metrics import confusion_matrix, scores
+from metrics import (
+    Tally,
+    border_counts,
+    border_f1,
+    class_shares,
+    confusion_matrix,
+    pixels_that_carry,
+    raggedness,
+    ranking,
+    scores,
+)
 
 
 def slow_scores(predicted, truth, num_classes):
@@ -47,3 +57,119 @@ def test_rows_are_truth_and_columns_prediction():
 def test_nothing_labelled_scores_zero_and_does_not_fail():
     result = scores(confusion_matrix(torch.zeros(3, dtype=torch.long), torch.full((3,), 255), 2))
     assert result["miou"] == 0 and result["accuracy"] == 0
+
+
+def slow_borders(labels, truth):
+    """Pixels whose right or lower neighbour has another class; those beside ignored ones are left out."""
+    found, (height, width) = set(), labels.shape
+    for row in range(height):
+        for col in range(width):
+            beside = [(r, c) for r, c in ((row, col + 1), (row + 1, col)) if r < height and c < width]
+            if any(truth[at] == 255 for at in [(row, col), *beside]):
+                continue
+            if any(labels[at] != labels[row, col] for at in beside):
+                found.add((row, col))
+    return found
+
+
+def slow_border_counts(predicted, truth, rows, within_px):
+    """One map's border pixels, and those with one of the other map within some rows and columns."""
+    ours, theirs = slow_borders(predicted, truth), slow_borders(truth, truth)
+    counts = []
+    for some, others in ((ours, theirs), (theirs, ours)):
+        some = [at for at in some if at[0] in rows]
+        near = [(r, c) for r, c in some if any(max(abs(r - y), abs(c - x)) <= within_px for y, x in others)]
+        counts += [len(some), len(near)]
+    return counts
+
+
+def patchy(rng, height, width, block, ignored=0.0):
+    """A (height, width) map of blocks of four classes; some pixels are ignored."""
+    blocks = rng.integers(0, 4, (-(-height // block), -(-width // block)))
+    labels = blocks.repeat(block, 0).repeat(block, 1)[:height, :width]
+    return np.where(rng.random((height, width)) < ignored, 255, labels)
+
+
+@pytest.mark.parametrize("within_px", [0, 2])
+@pytest.mark.parametrize("ignored", [0.0, 0.05])
+@pytest.mark.parametrize("rows", [slice(None), slice(3, 11)])
+def test_border_counts_equal_a_slow_loop(rows, ignored, within_px):
+    rng = np.random.default_rng(1)
+    maps = [(patchy(rng, 17, 23, 5), patchy(rng, 17, 23, 6, ignored)) for _ in range(3)]
+    expected = sum(np.array(slow_border_counts(*pair, range(17)[rows], within_px)) for pair in maps)
+    predicted, truth = (torch.tensor(np.stack(some)) for some in zip(*maps, strict=True))
+    assert border_counts(predicted, truth, rows, within_px).tolist() == expected.tolist()
+    assert 0 < expected[1] < expected[0] and 0 < expected[3] < expected[2]
+
+
+def test_border_f1_is_the_harmonic_mean_of_precision_and_recall():
+    assert border_f1(torch.tensor([10, 5, 8, 6])) == pytest.approx(2 * 0.5 * 0.75 / 1.25)
+    assert border_f1(torch.tensor([0, 0, 8, 0])) == border_f1(torch.tensor([0, 0, 0, 0])) == 0
+
+
+def test_a_border_within_two_pixels_is_found_and_one_farther_off_is_not():
+    truth = torch.zeros(1, 20, 20, dtype=torch.int64)
+    truth[..., 10:] = 1
+    scored = [border_f1(border_counts(truth.roll(shift, dims=2)[:, :, 5:15], truth[:, :, 5:15])) for shift in range(5)]
+    assert scored == [1, 1, 1, 0, 0]
+    assert border_f1(border_counts(torch.zeros_like(truth), truth)) == 0  # one class everywhere has no border
+
+
+def test_strips_with_a_margin_count_what_the_whole_map_counts():
+    rng = np.random.default_rng(2)
+    predicted, truth = (torch.tensor(patchy(rng, 50, 31, block, 0.03))[None] for block in (5, 6))
+    predicted[predicted == 255] = 0
+    whole, strips = Tally(4), Tally(4)
+    whole.add(predicted, truth)
+    for top in range(0, 50, 16):
+        first, last = max(0, top - 3), min(50, top + 16 + 3)
+        strips.add(predicted[:, first:last], truth[:, first:last], slice(top - first, min(50, top + 16) - first))
+    assert torch.equal(whole.confusion, strips.confusion) and whole.border.tolist() == strips.border.tolist()
+    assert whole.scores() == strips.scores()
+    assert whole.scores()["border_f1"] == border_f1(border_counts(predicted, truth)) > 0
+    assert {k: v for k, v in whole.scores().items() if k != "border_f1"} == scores(
+        confusion_matrix(predicted, truth, 4)
+    )
+
+
+def test_ranking_equals_a_double_loop_and_a_tie_counts_half():
+    higher = torch.tensor([0.5, 1.0, 1.0, -2.0, 3.0, 0.25])
+    lower = torch.tensor([1.0, 0.5, 0.0, 4.0, 1.0])
+    wins = [1.0 if h > low else 0.5 if h == low else 0.0 for h in higher.tolist() for low in lower.tolist()]
+    assert ranking(higher, lower) == pytest.approx(sum(wins) / len(wins))
+    assert ranking(higher, higher) == 0.5 and ranking(torch.ones(3), torch.ones(2)) == 0.5
+    assert ranking(lower + 10, lower) == 1 and ranking(lower - 10, lower) == 0
+
+
+def test_pixels_that_carry_equals_taking_the_largest_one_by_one():
+    norms = torch.from_numpy(np.random.default_rng(3).exponential(size=(3, 7, 5)))
+    for part in (0.1, 0.5, 0.9):
+        total, taken = 0.0, 0
+        for value in sorted(norms.flatten().tolist(), reverse=True):
+            if total >= part * norms.sum().item():
+                break
+            total, taken = total + value, taken + 1
+        assert pixels_that_carry(norms, part) == taken / norms.numel()
+    one = torch.zeros(10)
+    one[3] = 2
+    assert pixels_that_carry(one, 0.9) == 0.1 and pixels_that_carry(torch.zeros(4), 0.9) == 0
+    assert pixels_that_carry(torch.ones(10), 0.9) == pytest.approx(0.9)
+
+
+def test_raggedness_equals_a_slow_loop_over_neighbours():
+    maps = patchy(np.random.default_rng(4), 13, 17, 3, 0.1)[None]
+    differ, pairs = 0, 0
+    for row in range(13):
+        for col in range(17):
+            for r, c in ((row, col + 1), (row + 1, col)):
+                if r < 13 and c < 17 and 255 not in (maps[0, row, col], maps[0, r, c]):
+                    differ, pairs = differ + (maps[0, row, col] != maps[0, r, c]), pairs + 1
+    assert raggedness(torch.from_numpy(maps)) == pytest.approx(differ / pairs)
+    board = torch.from_numpy(np.indices((4, 4)).sum(axis=0) % 2)[None]
+    assert raggedness(board) == 1 and raggedness(0 * board) == 0
+    assert raggedness(torch.full((1, 4, 4), 255)) == 0
+
+
+def test_class_shares_leave_ignored_pixels_out():
+    assert class_shares(torch.tensor([[[0, 2, 2], [255, 2, 255]]]), 4) == [0.25, 0, 0.75, 0]
+    assert class_shares(torch.full((1, 2, 2), 255), 3) == [0, 0, 0]

@@ -2,12 +2,14 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from commands import ROOT, error_of, run_script
 
 import evaluate
 from data import geotiff
 from data.sources import BuildError
 from data.taxonomy import TaxonomyError
+from metrics import border_counts, border_f1
 
 UTM = (1.0, 0.0, 400000.0, 0.0, -1.0, 4100000.0)
 TAXONOMY = ROOT / "configs" / "taxonomies" / "low2high.yaml"  # codes 1 water, 2 forest, 3 field, 4 to 6 impervious
@@ -46,6 +48,9 @@ def test_a_map_is_scored_against_codes_where_both_hold_a_class(tmp_path):
     assert row["confusion"] == expected.tolist() and row["name"] == "map"
     assert row["accuracy"] == pytest.approx(np.trace(expected) / expected.sum())
     assert f"{100 * row['miou']:.2f}" in printed and "water F1/IoU" in printed
+    whole = torch.from_numpy(predicted)[None], torch.from_numpy(np.where(valid, merged, 255))[None]
+    border = border_counts(*whole)  # the map is read in strips
+    assert row["border"] == border.tolist() and row["border_f1"] == border_f1(border) > 0
     assert list(row["per_class"]) == ["water", "forest", "field", "impervious"]
 
 

@@ -132,6 +132,20 @@ def test_strips_with_a_margin_count_what_the_whole_map_counts():
     )
 
 
+def test_counts_of_ranks_are_added_up():
+    class Twice:
+        def sum(self, tensor):
+            return 2 * tensor
+
+    rng = np.random.default_rng(5)
+    tally = Tally(4)
+    tally.add(*(torch.tensor(patchy(rng, 20, 20, block))[None] for block in (4, 5)))
+    before = tally.scores(), tally.confusion.clone(), tally.border.clone()
+    tally.sum_over(Twice())
+    assert torch.equal(tally.confusion, 2 * before[1]) and torch.equal(tally.border, 2 * before[2])
+    assert tally.scores() == before[0]
+
+
 def test_ranking_equals_a_double_loop_and_a_tie_counts_half():
     higher = torch.tensor([0.5, 1.0, 1.0, -2.0, 3.0, 0.25])
     lower = torch.tensor([1.0, 0.5, 0.0, 4.0, 1.0])

@@ -12,7 +12,8 @@ from test_train_seg import settings as segmenter_settings
 
 import train_mae
 from config import PretrainConfig
-from data.manifest import TileSetError
+from data.loading import sample_index
+from data.manifest import TileSetError, read_manifest
 from data.transforms import crop_draw, draw
 from data.unlabelled import PretrainingCrops, ValidationCrops, read_unlabelled
 from models.unet import UNet
@@ -78,7 +79,7 @@ def test_the_segmenter_says_what_it_took_from_the_file(tile_set, mae_run, tmp_pa
 
 def test_stop_and_resume_is_exact(tile_set, mae_run, tmp_path, monkeypatch):
     def stop_after_the_first(path, state, real=checkpoint.save):
-        if state.get("step", 0) > 4:
+        if state.get("step", 0) > 5:
             raise KeyboardInterrupt
         real(path, state)
 
@@ -86,6 +87,7 @@ def test_stop_and_resume_is_exact(tile_set, mae_run, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         pretrained(tile_set, tmp_path / "run", "train.epochs=2")
     monkeypatch.undo()
+    assert torch.load(tmp_path / "run" / "last.pt", weights_only=True)["step"] == 5
     state = pretrained(tile_set, tmp_path / "run", "train.epochs=2", "data.workers=2")
     straight = torch.load(mae_run / "last.pt", weights_only=True)
     for part in ("mae", "optimizer"):
@@ -100,7 +102,7 @@ def test_two_processes_and_micro_batches_equal_one(tile_set, tmp_path):
         launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"] if processes == 2 else []
         run_script(*launcher, "tests/two_processes.py", "mae", *command, PYTHONPATH=str(ROOT))
         states.append(torch.load(run_dir / "last.pt", weights_only=True))
-    assert states[0]["step"] == 3 and states[0]["mae"]["head.weight"].dtype == torch.float64
+    assert states[0]["step"] == 4 and states[0]["mae"]["head.weight"].dtype == torch.float64
     assert_same(states[0]["mae"], states[1]["mae"], "mae", 1e-8)
 
 
@@ -139,6 +141,45 @@ def test_random_crops_lie_in_the_image_and_keep_to_area_and_sides():
         top, left, height, width = crop_draw(draw(0, 0, position), 100, 150, 0.2)
         assert 0 <= top <= 100 - height and 0 <= left <= 150 - width
         assert height * width >= 0.19 * 100 * 150 and 0.7 < width / height < 1.4
+
+
+def test_crops_of_no_least_area_are_cut_out_of_the_image_as_it_is(tile_set):
+    images, _ = read_unlabelled(tile_set)
+    samples = PretrainingCrops(images, 32, 4, min_area=0, batch_size=4, seed=0)
+    places = set()
+    for position in range(12):
+        image = images.load(sample_index(0, 0, position, 4, len(images))).numpy()
+        crop = samples[0, position]["image"].numpy()
+        windows = np.lib.stride_tricks.sliding_window_view(image, (32, 32), axis=(1, 2))  # (K, rows, cols, 32, 32)
+        found = []
+        for view in (crop, crop[:, ::-1], crop[:, :, ::-1], crop[:, ::-1, ::-1]):  # mirrored at random
+            found += np.argwhere((windows == view[:, None, None]).all(axis=(0, 3, 4))).tolist()
+        assert crop.shape == (3, 32, 32) and len(found) == 1
+        places.add(tuple(found[0]))
+    assert len(places) > 8
+    whole = PretrainingCrops(images, 64, 4, min_area=0, batch_size=4, seed=0)[0, 0]["image"]
+    image = images.load(sample_index(0, 0, 0, 4, len(images))).float()
+    assert any(torch.equal(image.flip(axes), whole) for axes in ((), (1,), (2,), (1, 2)))
+
+
+def test_exemplars_places_join_the_training_and_tested_images_are_not_read(tile_set, tmp_path):
+    root = tmp_path / "set"
+    shutil.copytree(tile_set, root)
+    rows = read_manifest(root)[1]
+    for row in rows:
+        if row["split"] == "test" or row["region"] == "coast":
+            (root / row["image"]).unlink()
+    for heldout in (False, True):
+        images, validation = read_unlabelled(root, exclude_regions=("coast",), heldout=heldout)
+        splits = ("train", "heldout") if heldout else ("train",)
+        of = {s: {root / row["image"] for row in rows if row["split"] == s and row["region"] != "coast"}
+              for s in ("train", "heldout", "validation")}  # fmt: skip
+        assert set(images.paths) == set.union(*(of[split] for split in splits)) and images.paths == sorted(images.paths)
+        assert set(validation.paths) == of["validation"] and of["heldout"]
+        pixels = np.stack([images.load(i).numpy() for i in range(len(images))]).astype(float)
+        assert images.facts["band_mean"] == pytest.approx(pixels.mean(axis=(0, 2, 3)).tolist())
+        assert images.facts["band_std"] == pytest.approx(pixels.std(axis=(0, 2, 3)).tolist())
+    pretrained(root, tmp_path / "run", "data.exclude_regions=[coast]", "data.heldout=true", "train.batch_size=80")
 
 
 def test_regions_limit_the_images(tile_set):

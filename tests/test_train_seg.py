@@ -13,10 +13,16 @@ import torch
 from commands import ROOT, error_of, run_script
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+import train_seg
+from config import SegmenterConfig
 from data import geotiff
+from data.cells import filled
 from data.tiles import TileSet
+from metrics import border_counts, border_f1
 from models.unet import UNet
+from runtime.settings import load_config
 from train_seg import update_average
+from trained import load_trained
 
 SMALL = ["model.width=8", "train.batch_size=16", "train.learning_rate=1e-3", "train.precision=off", "run.log_every=2"]
 
@@ -129,6 +135,63 @@ def test_another_experiment_in_the_run_directory_is_refused(tile_set, agg_run):
     assert "train.learning_rate=0.001" in line and str(agg_run) in line
 
 
+def test_a_run_made_with_other_sums_is_refused_by_name(tile_set, agg_run, tmp_path):
+    run_dir = tmp_path / "run"
+    shutil.copytree(agg_run, run_dir)
+    state = torch.load(run_dir / "last.pt", weights_only=True)
+    torch.save({**state, "config": {**state["config"], "supervision.aggregate": "sum_logits"}}, run_dir / "last.pt")
+    line = error_of("train_seg.py", *settings(tile_set, run_dir, "train.epochs=2"))
+    assert f"{run_dir} holds a run with supervision.aggregate=sum_logits, not sum; choose another run.dir" in line
+
+
+def trained(tile_set, run_dir, *more):
+    """train_seg.py in this process -> last.pt."""
+    path, *overrides = settings(tile_set, run_dir, "data.workers=0", "train.epochs=1", *more)
+    train_seg.main(load_config(SegmenterConfig, ROOT / path, overrides))
+    return torch.load(run_dir / "last.pt", weights_only=True)
+
+
+def test_the_encoder_may_have_a_rate_of_its_own(tile_set, tmp_path):
+    more = "train.batch_size=30", "train.schedule=constant", "train.average=0"
+    torch.manual_seed(0)
+    start = UNet(3, 4, 8).state_dict()
+    full, slow = (
+        trained(tile_set, tmp_path / rate, *more, f"train.encoder_rate={rate}")["segmenter"] for rate in ("1", "0.1")
+    )
+    encoder = {name for name in start if name.startswith("encoder.") and name.endswith((".weight", ".bias"))}
+    # The head starts at zero, so the second of the two steps is the encoder's first, by the same gradient in both runs.
+    moved = {name: full[name] - start[name] for name in encoder}
+    assert min(change.abs().max() for change in moved.values()) > 1e-4
+    for name in start:
+        if name in encoder:
+            assert torch.allclose(slow[name] - start[name], 0.1 * moved[name], atol=3e-7), name
+        else:
+            assert torch.equal(slow[name], full[name]), name
+
+
+def test_the_average_of_a_short_run_is_of_its_steps_and_not_of_the_random_start(tile_set, tmp_path, monkeypatch):
+    decays = []
+
+    def noted(average, network, decay):
+        decays.append(decay)
+        update_average(average, network, decay)
+
+    monkeypatch.setattr(train_seg, "update_average", noted)
+    state = trained(tile_set, tmp_path / "run", "train.average=0.15")
+    assert decays == [0, 0.1, 0.15, 0.15]  # step / (step + 9), at most the average asked for
+    decays.clear()
+    state = trained(tile_set, tmp_path / "other", "train.average=0.99", "train.schedule=constant")
+    assert decays == pytest.approx([0, 1 / 10, 2 / 11, 3 / 12])
+    weights, average = (
+        torch.cat([state[part][start + name].flatten() for name in ("head.weight", "up0.conv2.weight")])
+        for part, start in (("segmenter", ""), ("averaged", "module."))
+    )
+    torch.manual_seed(0)
+    network = UNet(3, 4, 8)
+    random = torch.cat([network.head.weight.flatten(), network.up0.conv2.weight.flatten()]).detach()
+    assert 0 < (average - weights).norm() < 0.25 * (random - weights).norm()
+
+
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(tile_set, tmp_path):
     run_dir = tmp_path / "run"
     line = error_of("train_seg.py", *settings(tile_set, run_dir, "train.learning_rate=1e30", "train.epochs=2"))
@@ -226,8 +289,26 @@ def test_evaluate_scores_checkpoints_and_the_oracle(tile_set, agg_run, tmp_path)
     assert result["split"] == "test" and [row["name"] for row in result["rows"]] == ["Oracle", "Agg"]
     oracle, agg = result["rows"]
     assert sum(map(sum, oracle["confusion"])) == sum(map(sum, agg["confusion"])) == 64 * 64 * 4
-    assert set(agg) >= {"accuracy", "macro_f1", "miou", "per_class", "confusion", "last"}
+    assert set(agg) >= {"accuracy", "macro_f1", "miou", "per_class", "confusion", "border_f1", "border", "last"}
     assert f"{100 * oracle['miou']:.2f}" in printed and figure.stat().st_size > 1000
+    assert printed.splitlines()[0].split()[:4] == ["Acc", "F1", "mIoU", "border"]
+    tiles = TileSet(tile_set, "test")
+    for row, maps in ((oracle, oracle_maps(tiles)), (agg, maps_of(agg_run / "best.pt", tiles))):
+        truth = torch.from_numpy(np.stack([tiles.load_high(i) for i in range(len(tiles))]))
+        assert row["border"] == border_counts(maps, truth).tolist()
+        assert row["border_f1"] == border_f1(torch.tensor(row["border"])) and f"{100 * row['border_f1']:.2f}" in printed
+
+
+def oracle_maps(tiles):
+    cells = [tiles.load(i).cells for i in range(len(tiles))]
+    return torch.from_numpy(np.stack([filled(c).labels.repeat(16, 0).repeat(16, 1) for c in cells]))
+
+
+@torch.no_grad()
+def maps_of(path, tiles):
+    segmenter = load_trained(path, torch.device("cpu"))
+    images = [torch.from_numpy(tiles.load(i).image).permute(2, 0, 1)[None] for i in range(len(tiles))]
+    return torch.cat([segmenter(image).argmax(dim=1) for image in images])
 
 
 def test_evaluate_scores_self_epitomic_lsr_by_counted_and_by_given_table(tile_set, tmp_path):

@@ -41,7 +41,9 @@ def load_trained(path, device):
     """
     state = load(path)
     try:
-        config, facts = config_from_flat(SegmenterConfig, state["config"]), state["data"]
+        # The adversary made no part of the network, and its settings have changed since the first checkpoints.
+        settings = {key: value for key, value in state["config"].items() if not key.startswith("adversarial.")}
+        config, facts = config_from_flat(SegmenterConfig, settings), state["data"]
         weights, classes, bands = state["segmenter"], len(facts["classes"]), facts["bands"]
         require_facts(facts, path, ("name", "image_gsd", "scale", "bands", "dtype", "band_mean", "band_std"))
         taxonomy_from_dict({"classes": facts["classes"], "high": {}, "low": {}}, path)

@@ -330,14 +330,16 @@ def watch_game(segmenter, discriminator, samples, classes, mean, std, autocast, 
     for start in range(0, len(watched), 8):
         batch = to_device(samples.collate([samples[i] for i in watched[start : start + 8]]), device)
         real = batch["exemplars"][:, :1]
+        images = normalize(batch["image"], mean, std)
         with torch.no_grad(), autocast:
-            logits = segmenter(normalize(batch["image"], mean, std)).float()
-        logits.requires_grad_(True)
+            logits = segmenter(images)
+        logits = logits.to(images.dtype).requires_grad_(True)
         made = made_map(logits, adversarial)
         with autocast:
-            made_scores = discriminator(appearance(made, real, classes, adversarial)).float()
+            made_scores = discriminator(appearance(made, real, classes, adversarial)).to(images.dtype)
             with torch.no_grad():
-                real_scores = discriminator(appearance(real.to(made.dtype), real, classes, adversarial)).float()
+                seen = appearance(real.to(made.dtype), real, classes, adversarial)
+                real_scores = discriminator(seen).to(images.dtype)
         (gradient,) = torch.autograd.grad(segmenter_hinge(made_scores), logits)
         found["gradient"].append(gradient.norm(dim=1))
         found["made"].append(logits.detach().argmax(dim=1))

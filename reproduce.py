@@ -301,7 +301,7 @@ def score(runs, root, path, *more):
 
 def score_lsr(arguments, root, seed):
     """The row of Self-Epitomic LSR, in a list; it takes longest, so what is scored is kept, as a run is."""
-    path = arguments.out / f"lsr-{arguments.lsr_patches}-{seed}.json"
+    path = folder(arguments, root) / f"lsr-{arguments.lsr_patches}-{seed}.json"
     if not path.exists() or json.loads(path.read_text())["data"] != str(root):
         return score([], root, path, "--lsr", "--lsr-patches", arguments.lsr_patches, "--lsr-seed", seed)
     print(f"Self-Epitomic LSR of seed {seed} is complete: {path}")

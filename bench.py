@@ -46,7 +46,7 @@ from data.taxonomy import load_taxonomy
 from data.tiles import Exemplars, TileSet, TrainingTiles
 from data.tileset import write_tile, write_tile_set
 from data.transforms import normalize
-from losses import IGNORE, cross_entropy_sum, discriminator_hinge, sargmax, segmenter_hinge
+from losses import IGNORE, cross_entropy_sum, discriminator_hinge, sargmax, segmenter_hinge, straight_through
 from models import UNet, build_discriminator, build_mae
 from models.mae import SIZES
 from models.regions import aggregate, aggregate_logits, pool_logits
@@ -355,8 +355,8 @@ def supervised_step(bench, tiles, kind, batch):
     kept = to_device(samples.collate([samples[0, i] for i in range(batch)]), device)
 
     def appearance(index_map, exemplar):
-        scaled = torch.where(exemplar == IGNORE, 0.0, index_map / (classes - 1))
-        return gaussian_blur(scaled, [3, 3], [game.blur_sigma] * 2)
+        scaled = torch.where(exemplar == IGNORE, 0.0, (index_map + 1) / classes)
+        return gaussian_blur(scaled.transpose(0, 1), [3, 3], [game.blur_sigma] * 2).transpose(0, 1)
 
     def step(loaded=None):
         b = to_device(loaded, device) if loaded else kept
@@ -364,11 +364,11 @@ def supervised_step(bench, tiles, kind, batch):
         with autocast:
             logits = segmenter(images)
         logits = logits.to(images.dtype)
-        values = aggregate(logits, b["regions"]) if "regions" in b else logits
+        values = aggregate(logits, b["regions"], data.scale**2) if "regions" in b else logits
         loss = cross_entropy_sum(values, b["labels"]) / max(1, b["count"])
         if kind == "adversary":
             discriminator.requires_grad_(False).eval()
-            made, real = sargmax(logits, game.temperature), b["exemplars"][:, :1]
+            made, real = straight_through(sargmax(logits, game.temperature), logits), b["exemplars"][:, :1]
             with autocast:
                 made_scores = discriminator(appearance(made, real))
             loss = loss + 0.1 * segmenter_hinge(made_scores.to(images.dtype))

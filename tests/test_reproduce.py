@@ -1,13 +1,25 @@
 import builtins
 import json
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-from commands import run_script
+import torch
+from commands import ROOT, run_script
 from PIL import Image
+from test_train_seg import assert_same
 
+import evaluate
 import figures
-from reproduce import numbers
-from tables import as_markdown, as_text, as_values, gap_closed, mean_and_spread, rows_of
+import reproduce
+import train_seg
+from config import SegmenterConfig
+from data.tiles import TileSet
+from reproduce import Run, numbers
+from runtime.children import StepError
+from runtime.settings import ConfigError, load_config
+from tables import added, as_markdown, as_text, as_values, gap_closed, mean_and_spread, rows_of
 
 FAST = ["train.epochs=1", "model.width=8", "data.workers=0"]
 
@@ -16,7 +28,7 @@ FAST = ["train.epochs=1", "model.width=8", "data.workers=0"]
 def demo(tile_set, tmp_path_factory):
     """The demo on a small tile set: its folder, and what it printed."""
     out = tmp_path_factory.mktemp("demo")
-    return out, run_script("reproduce.py", "demo", "--data", tile_set, "--out", out, *FAST)
+    return out, run_script("reproduce.py", "demo", "--data", tile_set, "--out", out, "--jobs", 2, *FAST)
 
 
 def test_the_demo_prints_a_row_for_each_method_with_the_papers_beside_it(demo):
@@ -36,6 +48,28 @@ def test_what_is_to_be_trained_is_listed_before_the_first_run(demo):
     out, printed = demo
     plan = printed[: printed.index("$ python train_")]
     assert "6 of 6 runs to train" in plan and f"new       {out / 'mae-0'}" in plan
+
+
+def test_two_runs_at_a_time_train_what_one_alone_does(demo, tile_set, tmp_path):
+    out, printed = demo
+    assert "[low-0] " in printed and "[ours-0] " in printed
+    start = f"model.init={out / 'mae-0' / 'resnet18.pt'}"  # which Ours waited for
+    for name, more in (("low", []), ("ours", [start])):
+        words = [*FAST, *more, f"data.root={tile_set}", f"run.dir={tmp_path / name}"]
+        train_seg.main(load_config(SegmenterConfig, ROOT / f"configs/demo/{name}.yaml", words))
+        ours, alone = (torch.load(d / "last.pt", weights_only=True) for d in (out / f"{name}-0", tmp_path / name))
+        for part in ("segmenter", "averaged", "optimizer"):
+            assert_same(ours[part], alone[part], part, 0)
+
+
+def test_a_run_that_was_made_with_other_sums_is_refused_by_name(demo, tile_set, tmp_path):
+    out, _ = demo
+    shutil.copytree(out / "agg-0", tmp_path / "agg-0")
+    config = (tmp_path / "agg-0" / "config.yaml").read_text()
+    (tmp_path / "agg-0" / "config.yaml").write_text(config.replace("aggregate: sum\n", "aggregate: sum_logits\n"))
+    words = f"data.root={tile_set}", f"run.dir={tmp_path / 'agg-0'}", *FAST
+    with pytest.raises(ConfigError, match="agg-0/config.yaml: supervision.aggregate=sum_logits"):
+        Run("train_seg.py", Path("configs/demo/agg.yaml"), tmp_path / "agg-0", words).state()
 
 
 def test_tables_share_runs_and_train_what_is_not_complete(demo, tile_set):
@@ -71,14 +105,19 @@ def test_figures_2_and_6_draw_the_tiles_that_are_named(demo, tile_set):
     assert f"did you mean {names[0]}?" in wrong
 
 
-def test_figure5_writes_numbers_and_a_curve(tile_set, tmp_path):
+def test_figure5_writes_numbers_and_a_curve(demo, tile_set):
     pytest.importorskip("matplotlib")
-    arguments = ["--data", tile_set, "--out", tmp_path, "--exemplars", "4,2", *FAST]
+    out, _ = demo
+    arguments = ["--data", tile_set, "--out", out, "--exemplars", "all,4,2", *FAST]
     printed = run_script("reproduce.py", "figure5", *arguments)
-    rows = json.loads((tmp_path / "figure5.json").read_text())["rows"]
-    assert [row["row"] for row in rows] == ["Low", "K=2", "K=4"] and len(rows[1]["macro_f1"]) == 1
+    rows = json.loads((out / "figure5.json").read_text())["rows"]
+    assert [row["row"] for row in rows] == ["Low", "K=2", "K=4", "K=all"] and len(rows[1]["macro_f1"]) == 1
     assert f"{100 * rows[2]['macro_f1'][0]:.2f}" in printed
-    assert Image.open(tmp_path / "figure5.png").width > 100
+    assert Image.open(out / "figure5.png").width > 100
+    assert "2 of 4 runs to train" in printed and f"complete  {out / 'agg_app-0'}" in printed  # all of them is Agg+App
+    assert "exemplars: 4\n" in (out / "agg_app-K4-0" / "config.yaml").read_text()
+    of_demo = {row["row"]: row for row in json.loads((out / "demo.json").read_text())["rows"]}
+    assert rows[3]["macro_f1"] == of_demo["Agg+App"]["macro_f1"]
 
 
 def test_table3_tests_three_starts_at_home_left_out_and_elsewhere(tile_set, tmp_path):
@@ -114,28 +153,164 @@ def test_an_experiment_that_fails_stops_with_status_2(tile_set, tmp_path):
 
 def test_several_seeds_give_mean_and_sample_deviation():
     assert mean_and_spread([0.5]) == "50.00" and mean_and_spread([0.5, 0.6, 0.7]) == "60.00 +- 10.00"
-    assert numbers("40,4,4") == [4, 40]
+    assert numbers("40,4,4") == [4, 40] and numbers("all,16,4") == [4, 16, 0] and numbers("all") == [0]
+
+
+def scored(name, score):
+    """A row of evaluate.py, its scores all the same, its counts two borders and a pixel."""
+    same = dict.fromkeys(("accuracy", "macro_f1", "miou", "border_f1"), score)
+    return {"name": name, **same, "confusion": [[1, 0], [0, 0]], "border": [2, 2, 2, 2]}
 
 
 def test_tables_hold_ours_and_the_papers_as_text_markdown_and_values():
-    rows = rows_of([[{"name": n, "accuracy": a, "macro_f1": a, "miou": a} for n in ("Low", "K=4")] for a in (0.5, 0.7)])
+    rows = rows_of({"set": [[scored(name, score) for name in ("Low", "K=4")] for score in (0.5, 0.7)]})
     assert "60.00 +- 14.14" in as_text(("row",), rows) and "64.25" in as_text(("row",), rows)
     head, line, low, k = as_markdown(("row",), rows).splitlines()
-    assert head.count("|") == line.count("|") == low.count("|") == k.count("|") == 8
-    assert low.endswith("| 84.40 | 76.16 | 64.25 |") and k.endswith("|  |  |  |")
-    assert as_values(("row",), rows)[0]["accuracy"] == [0.5, 0.7] and as_values(("row",), rows)[1]["paper"] == {}
+    assert head.count("|") == line.count("|") == low.count("|") == k.count("|") == 9
+    assert low.endswith("| 84.40 | 76.16 | 64.25 |") and k.endswith("|  |  |  |") and "| border |" in head
+    values = as_values(("row",), rows)
+    assert values[0]["accuracy"] == values[0]["border_f1"] == [0.5, 0.7] and values[1]["paper"] == {}
+    assert not any("sum" in row for row in values)
+
+
+def part_of(tile_set, root, keep):
+    """The tile set with those test tiles alone that `keep` takes by their number."""
+    root.mkdir(parents=True)
+    for path in tile_set.iterdir():
+        if path.name != "tiles.csv":
+            (root / path.name).symlink_to(path)
+    head, *lines = (tile_set / "tiles.csv").read_text().splitlines()
+    tested = [line for line in lines if ",test," in line]
+    lines = [line for line in lines if line not in tested or keep(tested.index(line))]
+    (root / "tiles.csv").write_text("\n".join([head, *lines]) + "\n")
+    return root
+
+
+def oracle(root, name="Oracle"):
+    tiles = TileSet(root, "test", needs=("high", "low"))
+    return {**evaluate.oracle_row(tiles, tiles.description.classes()), "name": name}
+
+
+def test_counts_of_several_tile_sets_added_up_are_those_of_one_set(tile_set, tmp_path):
+    parts = [part_of(tile_set, tmp_path / str(k), lambda i, k=k: i % 2 == k) for k in (0, 1)]
+    whole, (first, second) = oracle(tile_set), map(oracle, parts)
+    assert first["confusion"] != second["confusion"]
+    total = added([first, second])
+    for key in ("accuracy", "macro_f1", "miou", "border_f1"):
+        assert total[key] == whole[key]
+    (row,) = rows_of({part: [[oracle(part)]] for part in parts})
+    assert [seed["miou"] for seed in row.seeds] == [first["miou"], second["miou"]] and row.sums == (total,)
+    text, (values,) = as_text(("row",), [row]), as_values(("row",), [row])
+    assert "sum: mIoU" in text and f"{100 * whole['miou']:.2f}" in text.splitlines()[1]
+    assert f"{mean_and_spread([first['miou'], second['miou']])}" in text
+    assert values["sum"]["border_f1"] == [whole["border_f1"]] and len(values["miou"]) == 2
+
+
+def arguments_of(**more):
+    """What reproduce.py's main gives a table: of its defaults those that tables read."""
+    defaults = {"configs": Path("configs/naip215"), "seeds": 2, "overrides": [], "auxiliary": None, "tiles": None}
+    return SimpleNamespace(**defaults, **more)
+
+
+@pytest.fixture
+def without_training(monkeypatch):
+    """reproduce.py without its commands: runs are noted, and scored as the Oracle of their tile set is, and better."""
+    planned, asked = [], []
+
+    def score(runs, root, path, *more):
+        asked.append((root, path, more))
+        root = root or dict(zip(more[::2], more[1::2], strict=True))["--data"]
+        names = [dict(word.split("=", 1) for word in run.overrides).get("run.name", run.dir.name[:-2]) for run in runs]
+        rows = [oracle(root, {"low": "Low", "high": "High", "agg": "Agg"}.get(name, name)) for name in names]
+        return [{**row, "miou": row["miou"] + 0.1 * i} for i, row in enumerate(rows)]
+
+    monkeypatch.setattr(reproduce, "train", lambda arguments, runs: planned.extend(runs))
+    monkeypatch.setattr(reproduce, "score", score)
+    return planned, asked
+
+
+def test_a_table_of_several_tile_sets_holds_each_set_in_a_folder_and_their_sum(tile_set, tmp_path, without_training):
+    planned, asked = without_training
+    parts = [part_of(tile_set, tmp_path / f"r{k}", lambda i, k=k: i % 2 == k) for k in (0, 1)]
+    reproduce.table2(arguments_of(what="table2", data=parts, out=tmp_path))
+    dirs = [run.dir for run in planned]
+    assert len(set(dirs)) == len(dirs) == 2 * 2 * 7  # sets, seeds; six rows, the literal sums among them, and a mae
+    assert {run.parent.name for run in dirs} == {"r0", "r1"}
+    for run in planned:
+        words = dict(word.split("=", 1) for word in run.overrides)
+        assert words["data.root"] == str(tmp_path / run.dir.parent.name) and words["run.seed"] == run.dir.name[-1]
+    assert [path.relative_to(tmp_path).as_posix() for _, path, _ in asked] == [
+        f"{root}/table2-{seed}.json" for root in ("r0", "r1") for seed in (0, 1)
+    ]
+    written = json.loads((tmp_path / "table2.json").read_text())
+    assert [len(row["miou"]) for row in written["rows"]] == [4] * 6
+    assert [row["sum"]["accuracy"] for row in written["rows"]] == [[oracle(tile_set)["accuracy"]] * 2] * 6
+    assert any(note.startswith("on the sum: gap in mIoU from Low to High") for note in written["notes"])
+
+
+def test_table3_on_several_sets_leaves_out_the_places_that_each_tests(tile_set, tmp_path, without_training):
+    planned, asked = without_training
+    head, *lines = (tile_set / "tiles.csv").read_text().splitlines()
+    column = head.split(",").index("region")
+    regions = sorted({line.split(",")[column] for line in lines})
+    roots = []
+    for region in regions[:2]:  # one region is tested, and no other is
+        root = part_of(tile_set, tmp_path / region, lambda i: False)
+        kept = [line for line in lines if ",test," not in line and line.split(",")[column] != region]
+        tested = [line.replace(",train,", ",test,") for line in lines if line.split(",")[column] == region]
+        tested = [line for line in tested if ",test," in line]
+        (root / "tiles.csv").write_text("\n".join([head, *kept, *tested]) + "\n")
+        roots.append(root)
+    more = {"leave_out": None, "own_split": "validation", "left_out_split": "test", "other": None}
+    reproduce.table3(arguments_of(what="table3", data=roots, out=tmp_path, **more))
+    for run in planned:
+        assert f"data.exclude_regions=[{run.dir.parent.name}]" in run.overrides
+    for _, path, words in asked:
+        words, tested = dict(zip(words[::2], words[1::2], strict=True)), path.parent.name
+        own = "own" in path.name
+        assert words["--split"] == ("validation" if own else "test") and words["--data"] == tmp_path / tested
+        assert words["--regions"] == (",".join(r for r in regions if r != tested) if own else tested)
+    rows = json.loads((tmp_path / "table3.json").read_text())["rows"]
+    assert [(row["pretrained on"], row["tested on"]) for row in rows] == [
+        (start, place) for place in ("own", "left out") for start in ("none", "own")
+    ]
+    assert all(len(row["miou"]) == 4 and len(row["sum"]["miou"]) == 2 for row in rows)
+
+
+def test_what_several_tile_sets_cannot_be_is_one_line(tile_set, tmp_path):
+    other = part_of(tile_set, tmp_path / "elsewhere" / tile_set.name, lambda i: True)
+    twice = run_script("reproduce.py", "table2", "--data", tile_set, other, "--out", tmp_path, status=2)
+    assert "two have one name" in twice and "Traceback" not in twice
+    with pytest.raises(StepError, match="figure2 takes one tile set, --data names 2"):
+        reproduce.figure2(arguments_of(what="figure2", data=[tile_set, other], out=tmp_path))
+    with pytest.raises(StepError, match="table3 needs --data ROOT and --leave-out REGION"):
+        reproduce.table3(arguments_of(what="table3", data=[tile_set], out=tmp_path, leave_out=None))
 
 
 def test_the_share_of_the_gap_is_undefined_where_seeds_spread_wider():
     def seeds(*mious):
         names = "Low", "Agg+App", "High"
-        return rows_of([[{"name": n, "miou": m} for n, m in zip(names, row, strict=True)] for row in mious])
+        return rows_of({"set": [[scored(n, m) for n, m in zip(names, row, strict=True)] for row in mious]})
 
     clear = gap_closed(seeds((0.50, 0.53, 0.60), (0.50, 0.52, 0.61)))
     assert clear[0] == "gap in mIoU from Low to High: 10.50 +- 0.71"
     assert clear[1] == "Agg+App closes 23.8 % of it (paper: 28.9 %)"
     assert "undefined" in gap_closed(seeds((0.5, 0.5, 0.6), (0.5, 0.5, 0.4)))[1]
     assert gap_closed(seeds((0.5, 0.5, 0.6))) == []
+
+
+def test_the_share_of_the_gap_on_the_sum_needs_no_second_seed():
+    def of_sets(*confusions):
+        rows = [[{**scored(n, 0.5), "confusion": c} for n, c in zip(("Low", "Agg", "High"), of_set, strict=True)]
+                for of_set in confusions]  # fmt: skip
+        return rows_of({i: [row] for i, row in enumerate(rows)})
+
+    # Two classes of 20 pixels in two sets: 8, 4 and 0 of each are wrong together.
+    wrong = [[[10 - w, w], [w, 10 - w]] for w in (3, 1, 0)], [[[10 - w, w], [w, 10 - w]] for w in (5, 3, 0)]
+    low, agg, high = 12 / 28, 16 / 24, 1
+    lines = gap_closed(of_sets(*wrong))[-2:]
+    assert lines[0] == f"on the sum: gap in mIoU from Low to High: {100 * (high - low):.2f}"
+    assert lines[1].startswith(f"on the sum: Agg closes {100 * (agg - low) / (high - low):.1f} % of it")
 
 
 def test_a_short_run_of_high_beats_the_majority_class(tile_set, tmp_path):

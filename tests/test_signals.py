@@ -16,6 +16,8 @@ from commands import ROOT
 import train_mae
 import train_seg
 from config import PretrainConfig, SegmenterConfig
+from data.loading import sample_index
+from data.tiles import TileSet
 from runtime.settings import load_config
 
 CONFIGS = {train_seg: SegmenterConfig, train_mae: PretrainConfig}
@@ -145,19 +147,20 @@ def test_two_ranks_end_with_the_error_of_one_go_on_and_stop_at_one_step(tile_set
     (root / "images").mkdir()
     for path in (tile_set / "images").iterdir():
         (root / "images" / path.name).symlink_to(path)
-    lines = (root / "tiles.csv").read_text().splitlines()
-    victim = next(root / line.split(",")[3] for line in lines if ",train," in line)
+    tiles = TileSet(root, "train")
+    late = sample_index(0, 5, 7, 8, len(tiles))  # the second rank reads it in step 5, and nobody before
+    victim = root / tiles.rows[late]["image"]
+    sound = victim.read_bytes()
+    victim.unlink()
+    victim.write_bytes(sound[:2000])
     command = [*TORCHRUN, "train_seg.py", "configs/demo/agg.yaml", f"data.root={root}", f"run.dir={run_dir}", *SMALL,
                "data.workers=0", "train.epochs=500", "train.eval_every=2"]  # fmt: skip
     with begin(*command) as run:
-        run.until((run_dir / "last.pt").exists)
-        sound = victim.read_bytes()
-        victim.unlink()
-        victim.write_bytes(sound[:2000])
-        status, printed = run.end()
-    assert status != 0 and "error: rank " in printed and f"{victim}: truncated" in printed
+        status, printed = run.end(120)
+    assert status != 0 and "error: rank 1" in printed and f"{victim}: truncated" in printed
     victim.write_bytes(sound)
     before = torch.load(run_dir / "last.pt", weights_only=True)["step"]
+    assert before == 4
     saved = (run_dir / "last.pt").stat().st_mtime_ns
     with begin(*command) as run:
         run.until(lambda: (run_dir / "last.pt").stat().st_mtime_ns != saved)

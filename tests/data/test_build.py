@@ -16,13 +16,15 @@ import numpy as np
 import pytest
 
 from data import build as build_module
-from data import geotiff
+from data import geotiff, sources
 from data.build import main
 from data.cells import upsampled
 from data.check import check
+from data.coarse import low_label
 from data.manifest import read_manifest
 from data.taxonomy import merge
 from data.tiles import low_cells
+from data.town import BARREN, BUILT, GRASS, ROAD, TREE, WATER
 
 REPOSITORY = Path(__file__).parents[2]
 LOW2HIGH = REPOSITORY / "configs" / "taxonomies" / "low2high.yaml"
@@ -140,6 +142,69 @@ def test_the_real_dubai_set_is_built_from_its_folders(tmp_path):
     assert counts == {"train": 48, "validation": 8, "heldout": 8, "test": 8}
     assert {row["region"] for row in rows} == {"tile1", "tile2"} and {row["low"] for row in rows} == {""}
     assert check(tmp_path / "out", decode=True) == (72, [])
+
+
+@pytest.fixture
+def few_naip_tiles(monkeypatch, tmp_path):
+    """The first four tiles of each group, as if naip215 had no others."""
+    head, *lines = (REPOSITORY / "configs" / "tables" / "naip215_places.csv").read_text().splitlines()
+    few = [line for g in "0123" for line in [line for line in lines if line.endswith(f",{g}")][:4]]
+    (tmp_path / "places.csv").write_text("\n".join([head, *few]) + "\n")
+    monkeypatch.setattr(sources, "NAIP215_PLACES", tmp_path / "places.csv")
+
+
+@real
+def test_naip215_is_cut_with_labels_that_are_derived(tmp_path, few_naip_tiles, capsys):
+    root = tmp_path / "out"
+    assert run(root, "--naip215", f"{REAL}/naip215", "--rotation", 2) == 0
+    description, rows = read_manifest(root)
+    assert (description.name, description.bands, description.tile_px, description.scale) == ("naip215", 4, 256, 32)
+    assert description.image_gsd == pytest.approx(0.6, abs=1e-3) and {row["low"] for row in rows} == {""}
+    counts = {split: sum(row["split"] == split for row in rows) for split in ("train", "validation", "heldout", "test")}
+    assert counts == {"train": 7, "validation": 1, "heldout": 4, "test": 4}
+    assert {row["region"] for row in rows if row["split"] == "test"} == {"group2"}
+    assert check(root, decode=True) == (16, [])
+    assert run(root, "--naip215", f"{REAL}/naip215", "--rotation", 1) == 2
+    assert "was begun with another --rotation: 2 then, 1 now" in capsys.readouterr().err
+
+
+@real
+def test_coarse_maps_in_nlcds_manner_are_a_tiles_own_in_every_rotation(tmp_path, few_naip_tiles):
+    words = "--naip215", f"{REAL}/naip215", "--coarse", "nlcd"
+    built = {}
+    for name, more, workers in (
+        ("one", ("--rotation", 0), 1), ("two", ("--rotation", 0), 2), ("other", ("--rotation", 3), 1),
+        ("seed", ("--seed", 1), 1),
+    ):  # fmt: skip
+        assert run(tmp_path / name, *words, *more, workers=workers) == 0
+        built[name] = files(tmp_path / name)
+    assert built["one"] == built["two"]
+    lows = {name: {path: made[path] for path in made if path.startswith("low/")} for name, made in built.items()}
+    assert len(lows["one"]) == 16 and lows["one"] == lows["other"] != lows["seed"]
+    description, rows = read_manifest(tmp_path / "one")
+    assert (description.scale, description.label_gsd) == (50, pytest.approx(30.0, abs=0.05))
+    codes = {0: GRASS, 1: BUILT, 2: ROAD, 3: BARREN, 4: TREE, 5: WATER}
+    for row in rows[:4]:
+        (low, low_header), (image, header) = (geotiff.read(tmp_path / "one" / row[key]) for key in ("low", "image"))
+        mask, _ = geotiff.read(next(Path(REAL, "naip215").glob(f"*/*/mask/mask_{row['tile'].split('_')[1]}.tif")))
+        land_cover = np.vectorize(codes.get)(mask[..., 0]).astype(np.uint8)
+        rng = np.random.default_rng([0, *row["tile"].encode()])
+        assert np.array_equal(low[..., 0], low_label(rng, land_cover, 50)) and low.shape[:2] == (6, 6)
+        assert low_header.transform == pytest.approx(
+            (50 * header.transform[0], 0, header.transform[2], 0, 50 * header.transform[4], header.transform[5])
+        )
+        cells = low_cells(
+            merge(low[..., 0], description.taxonomy.low, "low"), low_header, image, header, description
+        )
+        assert upsampled(cells, 256, 256)[0, 0] == description.taxonomy.low[low[0, 0, 0]]
+    assert check(tmp_path / "one", decode=True) == (16, [])
+
+
+def test_rotations_and_made_coarse_maps_are_of_naip215_alone(tmp_path, capsys):
+    scenes = write_list(tmp_path, [write_scene(tmp_path)])
+    for more in (("--rotation", 1), ("--coarse", "nlcd")):
+        assert run(tmp_path / "out", "--scenes", scenes, "--taxonomy", LOW2HIGH, "--tile-px", PX, *more) == 2
+        assert capsys.readouterr().err == "--rotation and --coarse are of --naip215\n"
 
 
 @real

@@ -2,14 +2,27 @@
 
 import os
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from data.geotiff import gsd
 from data.images import open_image
-from data.manifest import TileSetError
-from data.sources import DUBAI_CODES, BuildError, chesapeake, codes_from_colors, dubai, scene_list, tile_list
+from data.manifest import SPLITS, TileSetError
+from data.sources import (
+    DUBAI_CODES,
+    NAIP215_MATERIALS,
+    NAIP215_PLACES,
+    BuildError,
+    chesapeake,
+    codes_from_colors,
+    dubai,
+    naip215,
+    scene_list,
+    tile_list,
+)
 
 REAL = os.environ.get("LOW2HIGH_REAL")
 real = pytest.mark.skipif(not REAL, reason="LOW2HIGH_REAL is unset")
@@ -50,6 +63,76 @@ def test_every_colour_of_rgb_and_palette_masks_has_a_code(mask):
     codes = codes_from_colors(rgb, DUBAI_CODES.items(), mask)
     assert codes.shape == rgb.shape[:2] and set(np.unique(codes)) <= set(DUBAI_CODES.values())
     assert len(np.unique(codes)) >= 3
+
+
+def raw_naip215(root, groups=range(5)):
+    """Empty files under the names of naip215, of its tiles of some groups and of those without one."""
+    for i, (tile, _, group) in enumerate(naip215_places()):
+        if group == "" or int(group) in groups:
+            folder = root / "dataset_split" / ("train", "val", "test")[i % 3]  # its own split, which nothing follows
+            for kind, name in (("img", f"tile_{tile}.tif"), ("mask", f"mask_{tile}.tif")):
+                (folder / kind).mkdir(parents=True, exist_ok=True)
+                (folder / kind / name).touch()
+    return root
+
+
+def naip215_places():
+    """[(tile, place, group or "")] of the table."""
+    _, *lines = NAIP215_PLACES.read_text().splitlines()
+    return [tuple(line.split(",")) for line in lines]
+
+
+@pytest.mark.parametrize(
+    "rotation, train, heldout, test",
+    [(0, {2, 3}, 1, 0), (1, {3, 0}, 2, 1), (2, {0, 1}, 3, 2), (3, {1, 2}, 0, 3), (4, {0, 1, 2}, 3, 4)],
+)
+def test_naip215_rotates_groups_of_places(tmp_path, rotation, train, heldout, test):
+    scenes = naip215(raw_naip215(tmp_path), rotation)
+    table = {f"naip_{tile}": (int(place), int(tile), group) for tile, place, group in naip215_places()}
+    of = {split: [scene.name for scene in scenes if scene.split == split] for split in SPLITS}
+    groups = {split: {int(table[name][2]) for name in names} for split, names in of.items()}
+    assert groups == {"train": train, "validation": train, "heldout": {heldout}, "test": {test}}
+    assert {scene.region for scene in scenes} == {f"group{g}" for g in (*train, heldout, test)}
+    # Tiles without a group have wrong labels; all others of these groups are there, once.
+    names = [scene.name for scene in scenes]
+    wanted = {f"naip_{tile}" for tile, _, group in naip215_places() if group and int(group) in {*train, heldout, test}}
+    assert set(names) == wanted and len(names) == len(wanted) and "" not in {table[name][2] for name in names}
+    # No place is in two of training (with its validation), exemplars and test.
+    parts = of["train"] + of["validation"], of["heldout"], of["test"]
+    places = [{table[name][0] for name in names} for names in parts]
+    assert sum(map(len, places)) == len(set.union(*places))
+    # Every eighth, in the order of place and tile, validates.
+    learned = sorted(of["train"] + of["validation"], key=lambda name: table[name][:2])
+    expected = [name for i, name in enumerate(learned, start=1) if i % 8 == 0]
+    assert sorted(expected) == sorted(of["validation"]) and len(expected) == len(learned) // 8 > 8
+
+
+def test_naip215_tests_each_tile_of_four_groups_once(tmp_path):
+    raw_naip215(tmp_path)
+    tested = [scene.name for r in range(4) for scene in naip215(tmp_path, r) if scene.split == "test"]
+    assert Counter(tested) == Counter(f"naip_{tile}" for tile, _, group in naip215_places() if group in set("0123"))
+
+
+def test_naip215_without_a_group_or_a_mask_says_what_is_missing(tmp_path):
+    raw_naip215(tmp_path, groups=range(4))
+    assert len(naip215(tmp_path, 3)) > 0
+    with pytest.raises(BuildError, match=r"has no tile_\d+.tif, of the group of places 4, which rotation 4 needs$"):
+        naip215(tmp_path, 4)
+    next(tmp_path.glob("*/*/mask/mask_13476.tif")).unlink()  # of group 2
+    with pytest.raises(BuildError, match="tile_13476.tif: its mask .*mask_13476.tif is not there"):
+        naip215(tmp_path, 2)
+
+
+@real
+def test_the_real_naip215_has_the_tiles_of_four_rotations_and_codes_that_are_known():
+    for rotation in range(4):
+        scenes = naip215(f"{REAL}/naip215", rotation)
+        assert len(scenes) == 166 and all(scene.image.is_file() and scene.high.is_file() for scene in scenes)
+    with open_image(scenes[0].high) as mask, open_image(scenes[0].image) as image:
+        assert set(np.unique(mask.read())) <= set(NAIP215_MATERIALS)
+        assert (image.header.bands, image.header.height, round(gsd(image.header), 3)) == (4, 256, 0.6)
+    with pytest.raises(BuildError, match="rotation 4 needs"):
+        naip215(f"{REAL}/naip215", 4)
 
 
 def test_codes_from_colors_equals_a_slow_loop():
@@ -118,7 +201,7 @@ def test_one_scene_in_two_folders_of_a_state_is_refused(tmp_path):
         chesapeake(tmp_path)
 
 
-@pytest.mark.parametrize("source", [chesapeake, dubai])
+@pytest.mark.parametrize("source", [chesapeake, dubai, partial(naip215, rotation=0)])
 def test_an_empty_and_a_missing_folder_are_named(tmp_path, source):
     with pytest.raises(BuildError, match=f"^{tmp_path}: no "):
         source(tmp_path)

@@ -1,0 +1,66 @@
+"""Commands side by side: what starts when, what they print, and how one that fails ends those beside it."""
+
+import signal
+import time
+
+import pytest
+
+from runtime import children
+from runtime.children import RUNNING, StepError, command, side_by_side
+
+
+@pytest.fixture(autouse=True)
+def own_handlers():
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    assert not RUNNING
+
+
+def noting(folder, key, seconds=0.0, status=0):
+    """Words of a command that notes its beginning and its end."""
+    lines = (
+        f"import sys, time; note = lambda word: open({str(folder / 'log')!r}, 'a').write('{key} ' + word + chr(10))",
+        f"note('begins'); print('I am {key}'); time.sleep({seconds}); note('ends'); sys.exit({status})",
+    )
+    return "-c", "; ".join(lines)
+
+
+def log(folder):
+    return (folder / "log").read_text().splitlines()
+
+
+def test_one_at_a_time_they_come_in_order_and_print_as_they_are(tmp_path, capfd):
+    minutes = side_by_side({key: noting(tmp_path, key) for key in "abc"}, {}, 1, name=str)
+    assert log(tmp_path) == [f"{key} {word}" for key in "abc" for word in ("begins", "ends")]
+    assert list(minutes) == list("abc") and all(0 < spent < 1 for spent in minutes.values())
+    assert "[a]" not in capfd.readouterr().out
+
+
+def test_two_at_a_time_with_their_names_and_one_thread_each_and_one_waits_for_another(tmp_path, capfd, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    threads = "-c", "import os; print('threads', os.environ['OMP_NUM_THREADS'])"
+    words = {"late": noting(tmp_path, "late"), "slow": noting(tmp_path, "slow", 0.4), "c": noting(tmp_path, "c")}
+    minutes = side_by_side({**words, "threads": threads}, {"late": "slow"}, 2, name=lambda key: f"run {key}")
+    noted = log(tmp_path)
+    assert set(minutes) == {"late", "slow", "c", "threads"}
+    assert noted.index("c begins") < noted.index("slow ends") < noted.index("late begins")
+    printed = capfd.readouterr().out.splitlines()
+    assert {"[run late] I am late", "[run slow] I am slow", "[run threads] threads 1"} <= set(printed)
+
+
+def test_one_that_fails_stops_the_one_beside_it_and_begins_no_other(tmp_path):
+    words = {"a": noting(tmp_path, "a", 60), "b": noting(tmp_path, "b", 0.3, status=3), "c": noting(tmp_path, "c")}
+    started = time.monotonic()
+    with pytest.raises(StepError, match="^stopped: python -c .* failed; mend it and run the same line again$"):
+        side_by_side(words, {}, 2, name=str)
+    assert time.monotonic() - started < 30 and not any(line in log(tmp_path) for line in ("a ends", "c begins"))
+
+
+def test_one_that_is_stopped_by_a_signal_says_that_the_same_line_goes_on():
+    with pytest.raises(StepError, match="^stopped; the same line goes on$"):
+        command("-c", "import os, signal; os.kill(os.getpid(), signal.SIGTERM)")
+    with pytest.raises(StepError, match="^stopped; the same line goes on$"):
+        command("-c", f"import sys; sys.exit({128 + signal.SIGINT})")  # as the project's own commands leave
+    assert children.ROOT.joinpath("reproduce.py").exists()

@@ -52,7 +52,7 @@ def test_three_steps_equal_a_plain_written_out_update(tile_set, tmp_path, float6
     torch.manual_seed(0)
     segmenter, discriminator = UNet(3, classes, 8).train(), Discriminator(4, 3)
     segmenter_adam = torch.optim.Adam(segmenter.parameters(), rate)
-    discriminator_adam = torch.optim.Adam(discriminator.parameters(), 1e-3, betas=(0, 0.99))
+    discriminator_adam = torch.optim.Adam(discriminator.parameters(), 1e-3, betas=(0.0, 0.99))
     tiles = TileSet(tile_set, "train")
     exemplars = Exemplars(tile_set, tiles.description, 0, 0)
     samples = TrainingTiles(

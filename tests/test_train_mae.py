@@ -21,7 +21,7 @@ from runtime import checkpoint
 from runtime.settings import load_config
 
 SMALL = ["data.crop_px=64", "model.width=8", "train.batch_size=16", "train.epochs=1", "run.log_every=2"]
-SMALL += ["data.workers=0"]
+SMALL += ["data.workers=0", "train.eval_every=0"]
 
 
 def settings(root, run_dir, *more):

@@ -25,6 +25,7 @@ from train_seg import update_average
 from trained import load_trained
 
 SMALL = ["model.width=8", "train.batch_size=16", "train.learning_rate=1e-3", "train.precision=off", "run.log_every=2"]
+SMALL += ["train.eval_every=0"]
 
 
 def settings(tile_set, run_dir, *more):

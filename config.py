@@ -89,7 +89,7 @@ class AdversarialConfig:
     maps: str = opt(
         "straight_through",
         "predictions as the discriminator reads them: soft, the sargmax [paper, Sec. 4.4], or straight_through, the "
-        "argmax with sargmax's gradient: soft maps give themselves away by values between classes [ours]",
+        "argmax with sargmax's gradient [differs: soft maps give themselves away by values between classes]",
         ("straight_through", "soft"),
     )
     blur_sigma: float = opt(0.6, "of the 3x3 Gaussian on both kinds of maps, pixels [paper, Sec. 4.6]")
@@ -98,14 +98,17 @@ class AdversarialConfig:
     width: int = opt(16, "channels of the discriminator's first layer [paper silent; ours]")
     layers: int = opt(3, "its layers of stride 2; a score sees 46 px with 3, 22 with 2 [paper silent; ours]")
     spectral_norm: bool = opt(False, "bound the norm of the discriminator's layers [paper silent; ours]")
-    learning_rate: float = opt(1e-3, "of the discriminator's Adam, constant [paper silent; ours]")
+    learning_rate: float = opt(
+        1e-3,
+        "of the discriminator's Adam, constant [ours; the paper's, Sec. 4.6, is 1e-4, as in configs/low2high]",
+    )
     beta1: float = opt(0.0, "of the discriminator's Adam: decay of its mean gradient [paper silent; ours]")
     beta2: float = opt(0.99, "of the discriminator's Adam: decay of its mean square [paper silent; ours]")
     steps: int = opt(1, "discriminator steps for each segmenter step [paper silent; ours]")
     control: str = opt(
         "none",
         "an experiment without a teacher, which must lose what the adversary gains: frozen, the discriminator stays as "
-        "it starts; shuffled, each exemplar's pixels are shuffled inside each cell",
+        "it starts; shuffled, each exemplar's pixels are shuffled inside each cell [ours]",
         ("none", "frozen", "shuffled"),
     )
 
@@ -124,6 +127,10 @@ class AdversarialConfig:
         for name in ("beta1", "beta2"):
             require(0 <= getattr(self, name) < 1, f"adversarial.{name}={getattr(self, name)}: must lie in [0, 1)")
         require(1 <= self.steps <= 100, f"adversarial.steps={self.steps}: must be 1 or more, and at most 100")
+        require(
+            self.weight > 0 or self.control == "none",
+            f"adversarial.control={self.control}: is of an adversary; adversarial.weight must be above 0, as 0.1",
+        )
 
 
 @dataclass(frozen=True)
@@ -227,7 +234,7 @@ class PretrainDataConfig:
     exclude_regions: tuple[str, ...] = opt((), "of a tile set: leave the tiles of these regions out")
     workers: int = opt(2, "processes that read and crop images; 0: the training process itself")
     crop_px: int = opt(512, "side of the square crop, a multiple of 32 [paper silent; ours: the tile size]")
-    heldout: bool = opt(False, "of a tile set: train on the images of the split heldout too, the exemplars' places")
+    heldout: bool = opt(False, "of a tile set: the split heldout trains too, images of the exemplars' places [ours]")
     min_area: float = opt(
         0.2,
         "least share of the image that a random crop, resized to crop_px, takes [paper silent; ours: ref. 10]; "

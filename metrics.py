@@ -83,8 +83,13 @@ def border_counts(predicted, truth, rows=slice(None), within_px=2):
 
 
 def border_f1(counts):
-    """(4,) of border_counts -> F1 of class borders in [0, 1]: mIoU hardly sees them, and this paper is about them."""
+    """(4,) of border_counts -> F1 of class borders in [0, 1], 1 where neither map has one.
+
+    mIoU hardly sees borders, and this paper is about them [ours].
+    """
     ours, ours_right, theirs, theirs_found = counts.tolist()
+    if not ours and not theirs:
+        return 1.0
     precision, recall = ours_right / max(ours, 1), theirs_found / max(theirs, 1)
     return 2 * precision * recall / max(precision + recall, 1e-12)
 

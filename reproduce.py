@@ -13,13 +13,15 @@ CPUs two are trained at a time, with one thread each (--jobs).
 
 import argparse
 import json
-import os
 import statistics
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
+
 from config import PretrainConfig, SegmenterConfig
 from data.manifest import SPLITS, TileSetError, read_description, read_manifest
+from data.pool import default_workers
 from figures import PlotError, save_curve
 from runtime.children import StepError, command, side_by_side
 from runtime.files import write_text
@@ -67,7 +69,7 @@ class Run:
 def demo(arguments):
     """Every row of Tables 1 and 2 but Self-Epitomic LSR, on made-up landscapes or the tile set that --data names."""
     roots = arguments.data or [arguments.out / "tiles"]
-    if not arguments.data and not (roots[0] / "dataset.yaml").exists():
+    if not arguments.data:
         command("-m", "data.synthetic", roots[0], *DEMO_TILES)
     train_and_score(arguments, roots, rows_with_configs(arguments), "--oracle", sheet=True)
 
@@ -110,7 +112,7 @@ def train_and_score(arguments, roots, names, *flags, lsr=False, sheet=False):
             print(f"contact sheet (Fig. 6): {picture}")
     rows = rows_of(results)
     where = " + ".join(str(root) for root in roots)
-    report(arguments, f"Ours on {where}, test split", ("row",), rows, gap_closed(rows))
+    report(arguments, f"Ours on {where}, test split{spread(arguments)}", ("row",), rows, gap_closed(rows))
 
 
 def table3(arguments):
@@ -122,6 +124,8 @@ def table3(arguments):
     roots = needed(arguments)
     if len(roots) == 1 and not arguments.leave_out:
         raise StepError("table3 needs --data ROOT and --leave-out REGION")
+    # Where a set's whole test split is left out, what is tested at home is its validation tiles.
+    own_split = arguments.own_split or ("test" if arguments.leave_out else "validation")
     plan, segmenters, tests = [], {}, {}
     for root in roots:
         regions = {split: set() for split in SPLITS}
@@ -129,9 +133,12 @@ def table3(arguments):
             regions[row["split"]].add(row["region"])
         left_out = set(arguments.leave_out or regions["test"])
         own = sorted(set.union(*regions.values()) - left_out)
+        for where, split, chosen in (("own", own_split, own), ("left-out", arguments.left_out_split, left_out)):
+            if split != "all" and not regions.get(split, set()) & set(chosen):
+                raise StepError(f"--{where}-split {split}: {root} has no tile of it in {', '.join(sorted(chosen))}")
         limit = f"data.exclude_regions=[{','.join(sorted(left_out))}]"
         tests[root] = {
-            "own": ("--data", root, "--regions", ",".join(own), "--split", arguments.own_split),
+            "own": ("--data", root, "--regions", ",".join(own), "--split", own_split),
             "left out": ("--data", root, "--regions", ",".join(sorted(left_out)), "--split", arguments.left_out_split),
         }
         if arguments.other:
@@ -164,13 +171,17 @@ def table3(arguments):
     ]
     where = " + ".join(str(root) for root in roots)
     without = ", ".join(arguments.leave_out or ["the regions of each test split"])
-    report(arguments, f"Table 3 on {where} without {without}", ("pretrained on", "tested on"), rows)
+    heading = f"Table 3 on {where} without {without}{spread(arguments)}"
+    report(arguments, heading, ("pretrained on", "tested on"), rows)
 
 
 def figure5(arguments):
     """Test macro F1 of Agg+App against the number of exemplars, without pretraining; Low is the line to beat."""
     roots, seeds, runs = needed(arguments), range(arguments.seeds), {}
     counts = [("all" if k == 0 else str(k), k) for k in arguments.exemplars]
+    pool = [sum(row["split"] == "heldout" for row in read_manifest(HERE / root)[1]) for root in roots]
+    if max(arguments.exemplars) > min(pool):
+        raise StepError(f"--exemplars {max(arguments.exemplars)}: {roots[pool.index(min(pool))]} has {min(pool)}")
     for root in roots:
         for seed in seeds:
             out = folder(arguments, root)
@@ -187,8 +198,8 @@ def figure5(arguments):
     rows = [replace(row, names=(f"K={name}",)) for (name, _), row in zip(counts, rows, strict=True)]
     low, *curve = ([seed["macro_f1"] for seed in row.seeds] for row in (low_row, *rows))
     where = " + ".join(str(root) for root in roots)
-    report(arguments, f"Ours on {where}, test split, against the exemplars K", ("row",), [low_row, *rows])
-    pool = [sum(row["split"] == "heldout" for row in read_manifest(HERE / root)[1]) for root in roots]
+    heading = f"Ours on {where}, test split, against the exemplars K{spread(arguments)}"
+    report(arguments, heading, ("row",), [low_row, *rows])
     picture = arguments.out / "figure5.png"
     save_curve(
         picture,
@@ -198,6 +209,12 @@ def figure5(arguments):
         ("exemplar label maps, K", "test macro F1 (%)"),
     )
     print(f"curve (Fig. 5): {picture}")
+
+
+def spread(arguments):
+    """What +- in a table is."""
+    sets = len(arguments.data or [1])
+    return f"; +- over {sets} tile sets x {arguments.seeds} seeds" if sets * arguments.seeds > 1 else ""
 
 
 def needed(arguments):
@@ -275,21 +292,22 @@ def train(arguments, runs):
     waiting = [run for run, state in states.items() if state != "complete"]
     print(f"{len(waiting)} of {len(states)} runs to train; each says after its first epoch how long it will take")
     print("\n".join(f"  {state:<9} {run.dir}" for run, state in states.items()))
+    def short(run_dir):
+        return str(run_dir.relative_to(arguments.out))
+
     waited_for = {run.after for run in waiting}
     waiting.sort(key=lambda run: run not in waited_for)  # pretraining takes longest, and another run waits for it
     words = {run: (run.script, run.config, *run.overrides) for run in waiting}
     after = {run: run.after for run in waiting if run.after in words}
-    minutes = side_by_side(words, after, arguments.jobs or default_jobs(), name=lambda run: run.dir.name)
+    minutes = side_by_side(words, after, arguments.jobs or default_jobs(), lambda run: short(run.dir))
     if minutes:
-        named = (f"{run.dir.relative_to(arguments.out)} {spent:.1f}" for run, spent in minutes.items())
-        print("minutes of training: " + ", ".join(named))
+        print("minutes of training: " + ", ".join(f"{short(run.dir)} {spent:.1f}" for run, spent in minutes.items()))
 
 
 def default_jobs():
     """Two runs of one thread each are through sooner than one after the other with two; a GPU is one run's."""
-    import torch  # takes seconds, and only a run to train asks for it
-
-    return 1 if torch.cuda.is_available() else min(2, os.cpu_count() or 1)
+    gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
+    return 1 if gpu else min(2, default_workers())
 
 
 def score(runs, root, path, *more):
@@ -302,10 +320,11 @@ def score(runs, root, path, *more):
 def score_lsr(arguments, root, seed):
     """The row of Self-Epitomic LSR, in a list; it takes longest, so what is scored is kept, as a run is."""
     path = folder(arguments, root) / f"lsr-{arguments.lsr_patches}-{seed}.json"
-    if not path.exists() or json.loads(path.read_text())["data"] != str(root):
+    kept = json.loads(path.read_text()) if path.exists() else {}
+    if kept.get("data") != str(root) or "border" not in kept["rows"][0]:
         return score([], root, path, "--lsr", "--lsr-patches", arguments.lsr_patches, "--lsr-seed", seed)
     print(f"Self-Epitomic LSR of seed {seed} is complete: {path}")
-    return json.loads(path.read_text())["rows"]
+    return kept["rows"]
 
 
 def report(arguments, heading, titles, rows, notes=()):
@@ -362,7 +381,9 @@ def main():
     parser.add_argument("--lsr-patches", type=int, default=20_000, metavar="N", help="of table1 (default: 20000)")
     parser.add_argument("--tiles", **words, help="of figure2, figure6 and demo: draw these; default: of many classes")
     parser.add_argument("--leave-out", **words, help="of table3: regions that nothing sees before the test")
-    parser.add_argument("--own-split", default="test", metavar="SPLIT", help="of table3: test, or validation")
+    parser.add_argument(
+        "--own-split", metavar="SPLIT", help="of table3 (default: test; without --leave-out: validation)"
+    )
     parser.add_argument("--left-out-split", default="test", metavar="SPLIT", help="of table3: test, all")
     parser.add_argument("--other", type=Path, metavar="ROOT", help="of table3: another tile set to test on")
     parser.add_argument("--other-split", default="all", metavar="SPLIT", help="of --other (default: all, as Sec. 3.2)")
@@ -376,11 +397,15 @@ def main():
     for key in ("configs", "out", "auxiliary", "other"):  # the commands run in the project's folder
         if (value := getattr(arguments, key)) and value != parser.get_default(key):
             setattr(arguments, key, value.absolute())
-    arguments.data = arguments.data and [root.absolute() for root in arguments.data]
+    given = arguments.data or []  # --data takes all words behind it: settings among them are no tile sets
+    arguments.overrides += [str(word) for word in given if "=" in str(word) and not word.exists()]
+    arguments.data = [root.absolute() for root in given if str(root) not in arguments.overrides] or None
     names = [root.name for root in arguments.data or ()]
     if len(set(names)) < len(names):
         parser.error("--data: runs stand in folders named after the tile sets, and two have one name")
     try:
+        for root in arguments.data or ():  # before anything is trained
+            read_description(root)
         COMMANDS[arguments.what](arguments)
     except (StepError, PlotError, TileSetError, ConfigError) as error:
         parser.exit(2, f"{error}\n")

@@ -73,7 +73,8 @@ def main(config):
         exemplars=exemplars,
         exemplar_steps=adversarial.steps,
     )
-    validation_samples = ScoringTiles(validation_tiles, kind, min_coverage, exemplars)
+    validation_samples = ScoringTiles(validation_tiles, kind, min_coverage)
+    watched_samples = ScoringTiles(validation_tiles, kind, min_coverage, exemplars)
     epoch_steps = max(1, math.ceil(len(train_tiles) / config.train.batch_size))
     steps = config.train.epochs * epoch_steps
     eval_every = config.train.eval_every or epoch_steps
@@ -94,9 +95,9 @@ def main(config):
         scored = averaged.module
     # The ResNet-18 may have a rate of its own: random decoders shake weights that are good already.
     encoder_rate, fused = config.train.encoder_rate, device.type != "mps"
-    own = set(segmenter.encoder.parameters()) if encoder_rate != 1 else set()
-    groups = [{"params": [p for p in segmenter.parameters() if p not in own], "share": 1.0}]
-    groups += [{"params": list(segmenter.encoder.parameters()), "share": encoder_rate}] if own else []
+    slowed = set(segmenter.encoder.parameters()) if encoder_rate != 1 else set()
+    groups = [{"params": [p for p in segmenter.parameters() if p not in slowed], "factor": 1.0}]
+    groups += [{"params": list(segmenter.encoder.parameters()), "factor": encoder_rate}] if slowed else []
     optimizer = torch.optim.Adam(groups, config.train.learning_rate, fused=fused)
     if adversarial.weight:
         discriminator = build_discriminator(adversarial).to(device, memory_format=memory_format)
@@ -152,7 +153,7 @@ def main(config):
         # long as the segmenter moves.
         rate = learning_rate(step, steps, config.train)
         for group in optimizer.param_groups:
-            group["lr"] = group["share"] * rate
+            group["lr"] = group["factor"] * rate
         weight = adversarial.weight * min(1.0, (step + 1) / (adversarial.warmup_steps + 1))
         log_now = (step + 1) % config.run.log_every == 0
         micro_batches = [to_device(next(batches), device) for _ in range(per_rank // micro_batch)]
@@ -173,8 +174,9 @@ def main(config):
                 if adversarial.weight:  # the discriminator is frozen, in eval mode, called unwrapped
                     discriminator.requires_grad_(False).eval()
                     made = made_map(logits, adversarial)
+                    seen = appearance(made, batch["exemplars"][:, :1], classes, adversarial)
                     with autocast:
-                        made_scores = discriminator(appearance(made, batch["exemplars"][:, :1], classes, adversarial))
+                        made_scores = discriminator(seen)
                     terms["segmenter_hinge"] = share * segmenter_hinge(made_scores.to(images.dtype))
                     made_maps.append(made.detach())
                     if log_now:
@@ -237,7 +239,7 @@ def main(config):
             score = result["miou"]
             if adversarial.weight:
                 result["game"] = watch_game(
-                    scored, discriminator, validation_samples, classes, mean, std, autocast, adversarial, device
+                    scored, discriminator, watched_samples, classes, mean, std, autocast, adversarial, device
                 )
             log.write({"step": done, "kind": "validation", **result})
             improved = score > best["score"]
@@ -325,8 +327,8 @@ def watch_game(segmenter, discriminator, samples, classes, mean, std, autocast, 
     segmenter.eval()
     discriminator.eval()
     found = {"made": [], "real": [], "made_scores": [], "real_scores": [], "gradient": []}
-    every = max(1, len(samples) // WATCHED_TILES)  # from all over the split: tiles of one region lie together
-    watched = range(0, len(samples), every)[:WATCHED_TILES]
+    # From all over the split: tiles of one region lie together.
+    watched = sorted({i * len(samples) // WATCHED_TILES for i in range(WATCHED_TILES)})
     for start in range(0, len(watched), 8):
         batch = to_device(samples.collate([samples[i] for i in watched[start : start + 8]]), device)
         real = batch["exemplars"][:, :1]
@@ -335,11 +337,10 @@ def watch_game(segmenter, discriminator, samples, classes, mean, std, autocast, 
             logits = segmenter(images)
         logits = logits.to(images.dtype).requires_grad_(True)
         made = made_map(logits, adversarial)
-        with autocast:
-            made_scores = discriminator(appearance(made, real, classes, adversarial)).to(images.dtype)
-            with torch.no_grad():
-                seen = appearance(real.to(made.dtype), real, classes, adversarial)
-                real_scores = discriminator(seen).to(images.dtype)
+        # Not under autocast: the gradients of a mean over thousands of patches are too small for float16.
+        made_scores = discriminator(appearance(made, real, classes, adversarial))
+        with torch.no_grad():
+            real_scores = discriminator(appearance(real.to(made.dtype), real, classes, adversarial))
         (gradient,) = torch.autograd.grad(segmenter_hinge(made_scores), logits)
         found["gradient"].append(gradient.norm(dim=1))
         found["made"].append(logits.detach().argmax(dim=1))

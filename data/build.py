@@ -205,14 +205,12 @@ def main(arguments=None):
         "--rotation",
         type=int,
         choices=tuple(NAIP215_ROTATIONS),
-        default=0,
         help="of --naip215: which groups of places train, give exemplars and test (default 0)",
     )
     parser.add_argument(
         "--coarse",
         choices=tuple(NAIP215_SCALE),
-        default="majority",
-        help="of --naip215: coarse labels by majority, n = 32, or codes made from fine ones in NLCD's manner, n = 50",
+        help="of --naip215: by majority, n = 32 (default), or codes made from fine ones in NLCD's manner, n = 50",
     )
     parser.add_argument(
         "--taxonomy",
@@ -267,16 +265,16 @@ def main(arguments=None):
         )
         listed, more = Path(getattr(given, kind)), ()
         if kind == "naip215":
-            more = (given.rotation,)
+            more = (given.rotation or 0,)
             options = replace(
                 options,
                 tile_px=given.tile_px or NAIP215_TILE_PX,
-                scale=given.scale or NAIP215_SCALE[given.coarse],
+                scale=given.scale or NAIP215_SCALE[given.coarse or "majority"],
                 filter=False,
-                rotation=given.rotation,
-                coarse=None if given.coarse == "majority" else given.coarse,
+                rotation=given.rotation or 0,
+                coarse="nlcd" if given.coarse == "nlcd" else None,
             )
-        elif given.rotation or given.coarse != "majority":
+        elif given.rotation is not None or given.coarse:
             raise BuildError("--rotation and --coarse are of --naip215")
         if listed.absolute() == (given.out / "tiles.csv").absolute():
             raise BuildError(f"{listed}: is where the manifest goes; give the list another name")

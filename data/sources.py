@@ -140,7 +140,13 @@ def naip215(folder, rotation):
     """
     train, heldout, test = NAIP215_ROTATIONS[rotation]
     splits = {**dict.fromkeys(train, "train"), heldout: "heldout", test: "test"}
-    found = {path.stem.removeprefix("tile_"): path for path in _files(folder, ".tif") if path.parent.name == "img"}
+    images = [path for path in _files(folder, ".tif") if path.parent.name == "img"]
+    if not images:
+        raise BuildError(f"{folder}: no 'dataset_split/*/img/tile_ID.tif' in it or below")
+    found = {path.stem.removeprefix("tile_"): path for path in images}
+    twice = next((path for path in images if found[path.stem.removeprefix("tile_")] != path), None)
+    if twice:
+        raise BuildError(f"{folder}: {twice} and {found[twice.stem.removeprefix('tile_')]} are one tile")
     tiles = [row for _, row in read_csv(NAIP215_PLACES, ("tile", "place", "group")) if row["group"]]
     tiles = sorted((int(row["group"]), int(row["place"]), int(row["tile"])) for row in tiles)
     learned = [tile for group, _, tile in sorted(tiles, key=lambda t: t[1:]) if group in train]

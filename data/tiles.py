@@ -36,11 +36,11 @@ class Tile:
     cells: Cells | None
 
 
-KEPT_BYTES = 2**28  # of tiles that a small set keeps in memory, in each process that reads them
+KEPT_BYTES = 2**28  # a set of tiles that takes no more stays in memory, in each process that reads it
 
 
 class TileSet:
-    """The tiles of one split, of some regions or all but some; the first that are read stay in memory (KEPT_BYTES).
+    """The tiles of one split, of some regions or all but some; those of a small set stay in memory once read.
 
     needs:  the labels that every tile must have: "high", "low" (a file, or high to derive it from), or both
     raises: TileSetError for a split or a region that the set does not have, or a tile without a needed label
@@ -53,7 +53,8 @@ class TileSet:
         if self.description.tile_px < 32:
             raise TileSetError(f"{root}: its tiles are {self.description.tile_px} px; the networks need 32 or more")
         self.limited = bool(regions or exclude_regions)
-        self._kept, self._free = {}, KEPT_BYTES
+        size = self.description.tile_px**2 * (self.description.bands * np.dtype(self.description.dtype).itemsize + 1)
+        self._kept = {} if size * len(self.rows) <= KEPT_BYTES else None
         for row in self.rows:
             missing = [kind for kind in needs if not row[kind] and not (kind == "low" and row["high"])]
             if missing:
@@ -71,16 +72,15 @@ class TileSet:
 
     def load_high(self, i):
         """Tile i's high-resolution label alone, (H, W) merged."""
-        return self._keep(("high", i), lambda: self._read_high(i), lambda label: label.nbytes)
+        return self._keep(("high", i), lambda: self._read_high(i))
 
-    def _keep(self, key, read, size):
-        """What `read` gives, read once where there is room."""
-        if key in self._kept:
-            return self._kept[key]
-        value = read()
-        if size(value) <= self._free:
-            self._kept[key], self._free = value, self._free - size(value)
-        return value
+    def _keep(self, key, read):
+        """What `read` gives, of a small set read once."""
+        if self._kept is None:
+            return read()
+        if key not in self._kept:
+            self._kept[key] = read()
+        return self._kept[key]
 
     def _read_high(self, i):
         path = self.root / self.rows[i]["high"]
@@ -107,7 +107,7 @@ class TileSet:
 
     def load(self, i, high=True, low=True):
         """Tile i, its labels merged; what is not asked for, or not there, is None."""
-        return self._keep((i, high, low), lambda: self._read(i, high, low), lambda tile: tile.image.nbytes * 2)
+        return self._keep((i, high, low), lambda: self._read(i, high, low))
 
     def _read(self, i, high, low):
         row, taxonomy = self.rows[i], self.description.taxonomy
@@ -118,7 +118,7 @@ class TileSet:
         derive = low and not row["low"]
         classes = None
         if row["high"] and (high or derive):
-            classes = self.load_high(i)
+            classes = self.load_high(i) if high else self._read_high(i)
         cells = None
         if low and row["low"]:
             cells = low_cells(*_merged(self.root / row["low"], taxonomy.low), image, header, self.description)

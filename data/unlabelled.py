@@ -41,6 +41,8 @@ def read_unlabelled(root, pattern="**/*", validation_share=0.05, regions=(), exc
             raise TileSetError(f"{root}: is no folder; data.root is a tile set or a folder of images")
         if regions or exclude_regions:
             raise TileSetError(f"{root}: is a bare folder and has no regions; leave data.regions and the like empty")
+        if heldout:
+            raise TileSetError(f"{root}: is a bare folder and has no splits; data.heldout=true is of a tile set")
         try:
             found = sorted(p for p in root.glob(pattern) if p.suffix.lower() in SUFFIXES)
         except (ValueError, NotImplementedError):

@@ -11,6 +11,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 RUNNING = []  # processes, for the signals that they are to get
+ASKED = []  # signals that asked to stop
+
+
+STOPPED = "stopped; the same line goes on"
 
 
 class StepError(Exception):
@@ -21,17 +25,19 @@ class Command:
     """One command, printed and begun. Beside others it has one thread, and `name` before each of its lines."""
 
     def __init__(self, words, name=None):
+        if ASKED:
+            raise StepError(STOPPED)
         self.words, self.started, self.reader = [str(word) for word in words], time.perf_counter(), None
         print("$ python " + shlex.join(self.words), flush=True)
         more = {}
         if name is not None:
             more = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "errors": "replace"}
-            more["env"] = {**os.environ, "OMP_NUM_THREADS": "1"}
+            more["env"] = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
         self.process = subprocess.Popen([sys.executable, *self.words], cwd=ROOT, **more)
         RUNNING.append(self.process)
         # Ctrl-C reaches the commands themselves, SIGTERM is passed on: they save and leave, and so does this process.
-        signal.signal(signal.SIGINT, lambda *_: None)
-        signal.signal(signal.SIGTERM, lambda *_: [process.terminate() for process in RUNNING])
+        signal.signal(signal.SIGINT, lambda number, _: ASKED.append(number))
+        signal.signal(signal.SIGTERM, _pass_on_sigterm)
         if name is not None:
             self.reader = threading.Thread(target=self._pass_on, args=(name,), daemon=True)
             self.reader.start()
@@ -44,14 +50,15 @@ class Command:
         return self.process.poll() is not None
 
     def stop(self):
-        self.process.terminate()
+        if not ASKED:  # else it has its signal, and a second one would make it leave without its save
+            self.process.terminate()
         self._wait()
 
     def result(self):
         """Minutes taken. raises: StepError where it was stopped or failed"""
         status = self._wait()
         if status in {sign for n in (signal.SIGINT, signal.SIGTERM) for sign in (128 + n, -n)}:
-            raise StepError("stopped; the same line goes on")
+            raise StepError(STOPPED)
         if status != 0:
             raise StepError(f"stopped: python {shlex.join(self.words)} failed; mend it and run the same line again")
         return (time.perf_counter() - self.started) / 60
@@ -62,6 +69,12 @@ class Command:
         if self.reader:
             self.reader.join()
         return status
+
+
+def _pass_on_sigterm(number, _):
+    ASKED.append(number)
+    for process in RUNNING:
+        process.terminate()
 
 
 def command(*words):
@@ -76,6 +89,7 @@ def side_by_side(words, after, jobs, name):
     raises: StepError where one was stopped or failed; those beside it are stopped, they save and leave
     """
     waiting, running, minutes = list(words), {}, {}
+    jobs = min(jobs, len(words))
     try:
         while waiting or running:
             ready = [key for key in waiting if after.get(key) not in (*waiting, *running)]

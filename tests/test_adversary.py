@@ -311,7 +311,11 @@ def heldout_maps(tile_set):
 
 
 def test_the_discriminator_tells_exemplars_from_the_same_ones_shuffled(tile_set):
-    """Health: with the settings that a run has, and maps that differ in nothing but shapes, it learns to see shapes."""
+    """Health: with the settings that a run has, and maps that differ in nothing but shapes, it learns to see shapes.
+
+    Three seeds give 0.99, 1.00 and 0.97; with spectral norm, index / (C - 1), 8 channels and Adam at 2e-3 and its usual
+    betas, as the demo once had them, 0.94, 0.89 and 0.92.
+    """
     torch.manual_seed(0)
     adversarial, rng = AdversarialConfig(), np.random.default_rng(0)
     description = TileSet(tile_set, "train").description
@@ -331,7 +335,7 @@ def test_the_discriminator_tells_exemplars_from_the_same_ones_shuffled(tile_set)
         adam.step()
     with torch.no_grad():
         scored = [[discriminator(seen(pool)).flatten() for _ in range(8)] for pool in (maps, mixed)]
-    assert ranking(*map(torch.cat, scored)) > 0.9
+    assert ranking(*map(torch.cat, scored)) > 0.95
 
 
 def test_exemplars_are_nested_and_the_same_for_a_seed(tile_set):

@@ -261,7 +261,7 @@ def test_table3_on_several_sets_leaves_out_the_places_that_each_tests(tile_set, 
         tested = [line for line in tested if ",test," in line]
         (root / "tiles.csv").write_text("\n".join([head, *kept, *tested]) + "\n")
         roots.append(root)
-    more = {"leave_out": None, "own_split": "validation", "left_out_split": "test", "other": None}
+    more = {"leave_out": None, "own_split": None, "left_out_split": "test", "other": None}
     reproduce.table3(arguments_of(what="table3", data=roots, out=tmp_path, **more))
     for run in planned:
         assert f"data.exclude_regions=[{run.dir.parent.name}]" in run.overrides

@@ -193,6 +193,35 @@ def test_the_average_of_a_short_run_is_of_its_steps_and_not_of_the_random_start(
     assert 0 < (average - weights).norm() < 0.25 * (random - weights).norm()
 
 
+def dead_outputs(run_dir, tile_set):
+    """How many of all channels that decoder blocks hand on are 0 at every pixel of every validation tile."""
+    trained, tiles, alive = load_trained(run_dir / "last.pt", torch.device("cpu")), TileSet(tile_set, "validation"), {}
+    network = trained.segmenter
+
+    def note(block, _, outputs):
+        alive[block] = (outputs > 0).transpose(0, 1).flatten(1).any(dim=1)
+
+    for block in (network.up3, network.up2, network.up1, network.up0):
+        block.register_forward_hook(note)
+    with torch.no_grad():
+        trained(torch.stack([torch.from_numpy(tiles.load(i).image).permute(2, 0, 1) for i in range(len(tiles))]))
+    return sum(int((~channels).sum()) for channels in alive.values())
+
+
+def test_the_scale_of_x_leaves_decoder_outputs_alive_that_literal_sums_kill(tile_set, tmp_path):
+    """Health, of a short run of Agg at the demo's rate: of the 120 channels that its decoder's blocks hand on.
+
+    Of three seeds 3, 5 and 16 are dead by x = u / n², and 36, 33 and 38 by x = u. Units inside a block die either way,
+    and in Low and High as well: that is the rate's doing, not the sum's.
+    """
+    more = "model.width=16", "train.batch_size=8", "train.epochs=20", "train.learning_rate=2e-3", "train.average=0"
+    more += "train.eval_every=1000", "run.log_every=100"
+    for how in ("sum", "literal_sum"):
+        trained(tile_set, tmp_path / how, *more, f"supervision.aggregate={how}")
+    assert dead_outputs(tmp_path / "sum", tile_set) <= 12
+    assert dead_outputs(tmp_path / "literal_sum", tile_set) >= 24
+
+
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(tile_set, tmp_path):
     run_dir = tmp_path / "run"
     line = error_of("train_seg.py", *settings(tile_set, run_dir, "train.learning_rate=1e30", "train.epochs=2"))

@@ -5,7 +5,6 @@ import re
 import shlex
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -103,12 +102,3 @@ def test_the_lessons_four_maps_differ_and_eq_1_cannot_tell_them_apart():
     assert len({tuple(m.argmax(dim=0).tolist()) for m in maps}) == 4
     for other in maps[1:]:
         torch.testing.assert_close(cell_sums(other, index), cell_sums(logits, index))
-
-
-def test_raggedness_is_the_share_of_neighbours_that_differ():
-    pytest.importorskip("matplotlib")
-    from docs.figures import raggedness
-
-    board = np.indices((4, 4)).sum(axis=0) % 2
-    assert raggedness([board]) == 100 and raggedness([np.zeros((4, 4), int)]) == 0
-    assert raggedness([np.array([[0, 0, 1, 255]])]) == 50

@@ -183,6 +183,7 @@ def test_raggedness_equals_a_slow_loop_over_neighbours():
     board = torch.from_numpy(np.indices((4, 4)).sum(axis=0) % 2)[None]
     assert raggedness(board) == 1 and raggedness(0 * board) == 0
     assert raggedness(torch.full((1, 4, 4), 255)) == 0
+    assert raggedness(torch.tensor([[[0, 0, 1, 255]]])) == 0.5
 
 
 def test_class_shares_leave_ignored_pixels_out():

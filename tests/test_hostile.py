@@ -250,7 +250,7 @@ def good_state(**changes):
     """What train_seg.py saves as best.pt, at the smallest size."""
     config = {**flatten(SegmenterConfig()), "model.width": 2}
     facts = {"name": "set", "bands": 1, "dtype": "uint8", "band_mean": [1.0], "band_std": [1.0], "image_gsd": 1.0,
-             "classes": TAXONOMY["classes"]}  # fmt: skip
+             "scale": 30.0, "classes": TAXONOMY["classes"]}  # fmt: skip
     segmenter, _ = build_segmenter(load_config_of_width(2), 1, 2)
     state = {"step": 1, "best": {"step": 1, "score": 0.5}, "config": config, "data": facts}
     state["segmenter"] = segmenter.state_dict()
@@ -282,6 +282,9 @@ STATES = {
     "odd width": {"config__model__width": 3},
     "wider than its tensors": {"config__model__width": 4096},
     "huge bands": {"data__bands": 10**9},
+    "no scale": {"data__scale": None},
+    "scale of text": {"data__scale": "30"},
+    "endless scale": {"data__scale": float("inf")},
     "bands of text": {"data__bands": "3"},
     "no bands": {"data__bands": 0},
     "other bands": {"data__bands": 3, "data__band_mean": [1.0] * 3, "data__band_std": [1.0] * 3},

@@ -197,7 +197,10 @@ def test_regions_limit_the_images(tile_set):
 def test_bad_input_is_one_line_each(tile_set, mae_run, folder, tmp_path):
     assert "crop_px=96" in error_of("train_mae.py", *settings(tile_set, tmp_path / "a", "data.crop_px=96"))
     (tmp_path / "empty").mkdir()
-    assert "0 images" in error_of("train_mae.py", *settings(tmp_path / "empty", tmp_path / "b"))
+    bare = "data.heldout=false", "data.images=images/*"
+    assert "0 images" in error_of("train_mae.py", *settings(tmp_path / "empty", tmp_path / "b", *bare))
+    with pytest.raises(TileSetError, match="bare folder and has no splits; data.heldout=true"):
+        read_unlabelled(tmp_path / "empty", heldout=True)
     with pytest.raises(TileSetError, match="no glob"):
         read_unlabelled(tmp_path / "empty", "/x/*")
     with pytest.raises(TileSetError, match="no regions"):
@@ -209,5 +212,5 @@ def test_bad_input_is_one_line_each(tile_set, mae_run, folder, tmp_path):
     line = error_of("train_mae.py", *settings(tile_set, mae_run, "train.epochs=2", "mae.size=base"))
     assert "mae.size=tiny" in line
     Image.new("L", (80, 80)).save(folder / "images" / "image_part_000.png")
-    line = error_of("train_mae.py", *settings(folder, tmp_path / "c", "data.images=images/*"))
+    line = error_of("train_mae.py", *settings(folder, tmp_path / "c", *bare))
     assert "bands" in line and "image_part_00" in line

@@ -5,9 +5,9 @@
 The paper sums logits x. Here x = u / n², u the logits that the network returns and n² the pixels of a whole cell
 [paper silent; ours]: Eq. 1 and Eq. 3 stay the paper's to the letter, with tau / n² in place of tau. Adam moves each
 weight as far whatever the loss is multiplied by, so with x = u a step would move a region's sum n² times as far as a
-step of Low or High moves a pixel; it kills units of the decoder and leaves speckle. And softmax(u) is the probability
-of a pixel, as sharp as that of its region. The literal x = u is `supervision.aggregate=literal_sum`, by which the
-network multiplies its last layer's output by n² (models/unet.py: gain).
+step of Low or High moves a pixel: maps speckle. And softmax(u) is the probability of a pixel, as sharp as that of its
+region. The literal x = u is `supervision.aggregate=literal_sum`, by which the network multiplies its last layer's
+output by n² (models/unet.py: gain).
 """
 
 import torch

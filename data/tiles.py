@@ -288,7 +288,7 @@ def collate(samples):
 
     image (B, K, H, W) as stored; color (B, 2) gain and offset; count: labels that supervise;
     labels (B, H, W), or (B, R) with regions as `models.regions.aggregate` reads them; R is padded with ignored regions;
-    exemplars (B, steps, H, W), where there is an adversary
+    exemplars (B, steps, H, W), where there is an adversary; coarse, where it is asked for
     """
     batch = {"image": torch.stack([to_tensor(s["image"]) for s in samples])}
     batch["color"] = torch.tensor([s["color"] for s in samples], dtype=torch.get_default_dtype())
@@ -313,8 +313,19 @@ def collate(samples):
         batch["regions"] = {"region_index": index, "num_regions": num_regions}
     if "exemplars" in samples[0]:
         batch["exemplars"] = torch.stack([to_tensor(s["exemplars"]) for s in samples])
+    if "cells" in samples[0]:
+        batch["coarse"] = stack_cells([s["cells"] for s in samples])
     batch["count"] = int((batch["labels"] != IGNORE).sum())
     return batch
+
+
+def stack_cells(cells):
+    """[(labels (h, w), to_cell)] of several windows -> {"labels": (B, h, w), IGNORE where one is smaller, "to_cell"}."""
+    size = [max(labels.shape[axis] for labels, _ in cells) for axis in (0, 1)]
+    stacked = torch.full((len(cells), *size), IGNORE, dtype=torch.uint8)
+    for to, (labels, _) in zip(stacked, cells, strict=True):
+        to[: labels.shape[0], : labels.shape[1]] = to_tensor(labels)
+    return {"labels": stacked, "to_cell": [tuple(map(float, to_cell)) for _, to_cell in cells]}
 
 
 class TrainingTiles(Dataset):
@@ -349,11 +360,14 @@ class TrainingTiles(Dataset):
 
 
 class ScoringTiles(Dataset):
-    """Samples by index, unchanged; where there are `exemplars`, each beside one label map of them, always the same."""
+    """Samples by index, unchanged; where there are `exemplars`, each beside one label map of them, always the same.
 
-    def __init__(self, tiles, labels, min_coverage, exemplars=None):
+    coarse: give all cells over the tile beside the labels to score with, as `stack_cells` has them
+    """
+
+    def __init__(self, tiles, labels, min_coverage, exemplars=None, coarse=False):
         self.tiles, self.labels, self.min_coverage = tiles, labels, min_coverage
-        self.exemplars = exemplars
+        self.exemplars, self.coarse = exemplars, coarse
 
     def __len__(self):
         return len(self.tiles)
@@ -362,7 +376,10 @@ class ScoringTiles(Dataset):
 
     def __getitem__(self, i):
         high = self.labels == "high"
-        sample = make_sample(self.tiles.load(i, high, not high), self.labels, self.min_coverage)
+        tile = self.tiles.load(i, high, not high or self.coarse)
+        sample = make_sample(tile, self.labels, self.min_coverage)
+        if self.coarse:
+            sample["cells"] = tile.cells.labels, tile.cells.to_cell
         if self.exemplars is not None:
             sample["exemplars"] = self.exemplars.draw(draw(0, 0, i), *sample["image"].shape[1:], False)[None]
         return sample

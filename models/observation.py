@@ -121,7 +121,7 @@ def posterior(model, logits, labels, to_cell, cell_px, void=None, resistance=1.0
     model:      Observation
     logits:     (B, C, H, W), u
     labels:     (B, h, w) of the model, 255 where there is none; cells seen by less than half do not count
-    to_cell:    (B, 6) float64: the affine from pixels to cells, x = a col + b row + c, y = d col + e row + f
+    to_cell:    of each window (a, b, c, d, e, f): from pixels to cells, x = a col + b row + c, y = d col + e row + f
     cell_px:    pixels of a whole cell
     void:       (B, H, W) bool, pixels of which nothing is known, or None
     resistance: of pixels to their label; the larger, the less changes
@@ -156,7 +156,7 @@ def posterior(model, logits, labels, to_cell, cell_px, void=None, resistance=1.0
 def lay(to_cell, shape, like, every, void=None):
     """Which cell lies over each `every`-th pixel: index (B, H', W'), -1 for none, and its place for grid_sample."""
     rows, cols = (torch.arange(every // 2, side, every, dtype=torch.float64) + 0.5 for side in like.shape[-2:])
-    a, b, c, d, e, f = to_cell.cpu().double().T[:, :, None, None]
+    a, b, c, d, e, f = torch.tensor(to_cell, dtype=torch.float64).T[:, :, None, None]
     x, y = a * cols + b * rows[:, None] + c, d * cols + e * rows[:, None] + f
     col, row = (value.mul(1e6).round().div(1e6).floor() for value in (x, y))  # as data/cells.py has it
     inside = (col >= 0) & (col < shape[1]) & (row >= 0) & (row < shape[0])

@@ -65,7 +65,8 @@ class SupervisionConfig:
     )
     codes: str = opt(
         "native",
-        "what aggregate=observation tells apart: native, the source's codes, where all tiles have them, or merged [ours]",
+        "what aggregate=observation tells apart: native, the source's codes, where exemplar places have them, or "
+        "merged classes [ours]",
         ("native", "merged"),
     )
     observation: str = opt(

@@ -116,8 +116,11 @@ def scene_tally(predicted, truth, taxonomy):
 
 
 def load_for(tiles, path, device, coarse=False):
-    """-> Trained. raises: ScoringError if its bands, pixels or classes are not those of the tile set, CheckpointError if
-    it is to make use of coarse labels and cannot"""
+    """-> Trained.
+
+    raises: ScoringError if its bands, pixels or classes are not those of the tile set; CheckpointError if it is to make
+            use of coarse labels and cannot
+    """
     trained, description = load_trained(path, device), tiles.description
     its = f"{trained.facts['bands']} bands of {trained.facts['dtype']}"
     theirs = f"{description.bands} bands of {description.dtype}"

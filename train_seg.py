@@ -270,7 +270,8 @@ def main(config):
             if improved:
                 best = {"step": done, "score": score}
             log.say(
-                f"step {done}/{steps}  loss {record['loss']:.4f}  validation {measure} on {kind} labels {100 * score:.2f}"
+                f"step {done}/{steps}  loss {record['loss']:.4f}  "
+                f"validation {measure} on {kind} labels {100 * score:.2f}"
                 f"{'  best' if improved else ''}  {record['tiles_per_second']:.1f} tiles/s"
             )
             log.expect(done, steps, epoch_steps)

@@ -202,8 +202,8 @@ class Exemplars:
         theirs = self.tiles.description.scale
         if abs(theirs / self.scale - 1) > 0.01:
             raise TileSetError(
-                f"{self.tiles.root}: its cells are {theirs:g} px wide, those of the training set {self.scale:g}; what a "
-                "code says of its cell holds for one size"
+                f"{self.tiles.root}: its cells are {theirs:g} px wide, those of the training set {self.scale:g}; what "
+                "a code says of its cell holds for one size"
             )
         native = native and all(self.tiles.rows[i]["low"] for i in self.chosen)
         cells = (self.tiles.compositions(int(i), min_coverage, native) for i in sorted(self.chosen))
@@ -320,7 +320,7 @@ def collate(samples):
 
 
 def stack_cells(cells):
-    """[(labels (h, w), to_cell)] of several windows -> {"labels": (B, h, w), IGNORE where one is smaller, "to_cell"}."""
+    """[(labels (h, w), to_cell)] of B windows -> {"labels": (B, h, w), IGNORE beyond the smaller, "to_cell": list}."""
     size = [max(labels.shape[axis] for labels, _ in cells) for axis in (0, 1)]
     stacked = torch.full((len(cells), *size), IGNORE, dtype=torch.uint8)
     for to, (labels, _) in zip(stacked, cells, strict=True):

@@ -40,9 +40,9 @@ class Observation(nn.Module):
         self.register_buffer("bias", torch.as_tensor(bias, dtype=torch.get_default_dtype()))
 
     def forward(self, composition):
-        """(B, C, R) shares -> (B, K + C, R) log-probabilities: of each row, then of each class, the sum over its rows."""
+        """(B, C, R) shares -> (B, K + C, R) log-probabilities: of rows, then of classes, their rows together."""
         values = features(composition)
-        # Rows by rows instead of a matrix product: the same digits whatever the batch, and no TF32 on a GPU.
+        # Term by term instead of a matrix product, which a GPU may shorten to TF32, and digits depend on the batch.
         logits = sum(w[:, None] * v[:, None] for w, v in zip(self.weight.to(values).T, values.unbind(1), strict=True))
         rows = (logits + self.bias.to(values)[:, None]).log_softmax(dim=1)
         own = [[k for k, to in enumerate(self.classes) if to == c] for c in range(self.num_classes)]

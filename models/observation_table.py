@@ -1,4 +1,4 @@
-"""An observation model (models/observation.py) as plain values, in checkpoints and in YAML that a person reads or gives.
+"""An observation model (models/observation.py) as plain values, in checkpoints, and in YAML that a person may give.
 
 A row of the YAML is a native code or a whole class, by its name. It holds W and b of p(k | m), or, where no exemplar
 place has a coarse map, what is published of a code: its mean shares of the classes and how firmly they hold.
@@ -13,8 +13,8 @@ from models.observation import IGNORE, Observation, fit
 
 MIN_CELLS = 10  # of a code that is to have a row of its own [ours]
 MAX_ROWS = 200  # with the classes behind them, labels below 255
-HEAD = """# p(code | composition of its cell) = softmax over rows of log . log(m + 0.02) + linear . 4 m + bias, with m the shares
-# of the classes below (models/observation.py); cells: how many the row was fitted on.
+HEAD = """# p(code | composition m of its cell) = softmax over rows of log . log(m + 0.02) + linear . 4 m + bias, m
+# being shares of the classes below (models/observation.py); cells: how many the row was fitted on.
 """
 
 
@@ -104,7 +104,8 @@ def from_plain(plain, class_names, where):
         if not isinstance(row, dict) or row.get("class") not in class_names:
             raise ObservationError(f"{here}: needs the class it is merged to, one of {', '.join(class_names)}")
         own.append(list(class_names).index(row["class"]))
-        log, linear, bias = _published(row, here) if "shares" in row else (row.get(k) for k in ("log", "linear", "bias"))
+        published = "shares" in row
+        log, linear, bias = _published(row, here) if published else (row.get(k) for k in ("log", "linear", "bias"))
         for key, values in (("log", log), ("linear", linear), ("bias", [bias] * len(class_names))):
             numbers = isinstance(values, list) and all(type(v) in (int, float) and abs(v) <= 1e4 for v in values)
             if not numbers or len(values) != len(class_names):

@@ -157,8 +157,8 @@ def lay(to_cell, shape, like, every, void=None):
     """Which cell lies over each `every`-th pixel: index (B, H', W'), -1 for none, and its place for grid_sample."""
     rows, cols = (torch.arange(every // 2, side, every, dtype=torch.float64) + 0.5 for side in like.shape[-2:])
     a, b, c, d, e, f = torch.tensor(to_cell, dtype=torch.float64).T[:, :, None, None]
-    x, y = a * cols + b * rows[:, None] + c, d * cols + e * rows[:, None] + f
-    col, row = (value.mul(1e6).round().div(1e6).floor() for value in (x, y))  # as data/cells.py has it
+    x, y = a * cols + (b * rows[:, None] + c), d * cols + (e * rows[:, None] + f)
+    col, row = ((value + 5e-7).floor().int() for value in (x, y))  # rounded first, as data/cells.py has it
     inside = (col >= 0) & (col < shape[1]) & (row >= 0) & (row < shape[0])
     index = torch.where(inside, row * shape[1] + col, -1).long().to(like.device)
     if void is not None:

@@ -103,7 +103,7 @@ def read_parts(folder):
 
 
 def cells_of(high, codes, gsd, lattice=None):
-    """Compositions and codes of the cells whose pixels all have a class; a cell's code is that of most of its pixels."""
+    """Compositions and codes of the cells whose pixels all have a class; a cell's code is that of most pixels."""
     a, b, c, d, e, f = lattice or find_lattice(codes, gsd)
     corners = np.array([(x, y, 1) for x in (0, high.shape[1]) for y in (0, high.shape[0])]).T
     low = np.floor(np.array([(a, b, c), (d, e, f)]) @ corners).min(axis=1)

@@ -21,9 +21,11 @@ from data import geotiff  # noqa: E402
 from data.cells import Cells, region_index, region_labels  # noqa: E402
 from data.taxonomy import load_taxonomy, merge  # noqa: E402
 from models.observation import FLOOR, Observation, fit, merged_table  # noqa: E402
+from models.observation_table import ObservationError, from_yaml  # noqa: E402
 from runtime import command  # noqa: E402
 
 TAXONOMY = Path(__file__).resolve().parent.parent / "configs" / "taxonomies" / "low2high.yaml"
+PUBLISHED = TAXONOMY.parent.parent / "tables" / "nlcd_observation.yaml"
 CELL_M = 30.0
 TILTS = np.radians(np.arange(6, 16.1, 0.5))  # of the Albers grid against UTM, in the eastern United States
 CLASSES = 4
@@ -70,6 +72,8 @@ def models(shares, rows, asked, codes, classes):
     weight, bias = merged_table(classes, counts, CLASSES)
     merge_alone = Observation(codes, classes, weight, bias)
     fitted = fit(shares, rows, codes, classes)
+    published = from_yaml(PUBLISHED, load_taxonomy(TAXONOMY).names)
+    of_published = published(asked.T[None])[0, [published.names.index(code) for code in codes]].T
     merged_rows = torch.tensor(classes)[rows]
     by_class = fit(shares, merged_rows, list(range(CLASSES)), list(range(CLASSES)))(asked.T[None])[0, :CLASSES].T
     within = (counts / torch.zeros(CLASSES).double().index_add(0, torch.tensor(classes), counts)[classes]).log()
@@ -78,6 +82,7 @@ def models(shares, rows, asked, codes, classes):
         "the merge alone": merge_alone(asked.T[None])[0, : len(codes)].T,
         "p(l | code) turned round, a pixel": (asked @ code_given_class.T).clamp(min=1e-9).log(),
         "p(l | code) turned round, a cell": bayes.log_softmax(dim=1),
+        "published shares, priors fitted": (of_published + (counts / counts.sum()).log()).log_softmax(dim=1),
         "observation model, merged classes": by_class[:, classes] + within,
         "observation model": fitted(asked.T[None])[0, : len(codes)].T,
     }
@@ -162,4 +167,4 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, metavar="REAL_DIR")
     arguments = parser.parse_args()
-    command.run(lambda: main(arguments.folder), (geotiff.GeoTiffError,))
+    command.run(lambda: main(arguments.folder), (geotiff.GeoTiffError, ObservationError))

@@ -161,6 +161,14 @@ def test_published_shares_become_a_row(tmp_path):
     assert rows.argmax(dim=1).tolist() == [0, 1]
 
 
+def test_the_published_table_loads_and_knows_developed_from_forest():
+    names = [*NAMES, "impervious"]
+    model = from_yaml("configs/tables/nlcd_observation.yaml", names)
+    composition = torch.tensor([[0.01, 0.97, 0.01, 0.01], [0.01, 0.01, 0.01, 0.97], [0.01, 0.3, 0.34, 0.35]]).T[None]
+    assert [model.names[k] for k in model(composition)[0, : len(model.names)].argmax(dim=0)][1:] == [24, 22]
+    assert model(composition)[0, -4:].argmax(dim=0).tolist() == [1, 3, 3]
+
+
 @pytest.mark.parametrize(
     "text, says",
     [

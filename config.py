@@ -59,8 +59,20 @@ class SupervisionConfig:
     aggregate: str = opt(
         "sum",
         "what a region's pixels become: sum, of logits x = u / n² [paper, Sec. 4.3; scale ours: models/regions.py], "
-        "literal_sum, of the network's own outputs u, x = u [paper, Sec. 4.3], or mean_probs [ours]",
-        ("sum", "literal_sum", "mean_probs"),
+        "literal_sum, of the network's own outputs u, x = u [paper, Sec. 4.3], mean_probs [ours], or observation: "
+        "shares of classes, of which p(coarse label | shares) is known (models/observation.py) [ours]",
+        ("sum", "literal_sum", "mean_probs", "observation"),
+    )
+    codes: str = opt(
+        "native",
+        "what aggregate=observation tells apart: native, the source's codes, where exemplar places have them, or "
+        "merged classes [ours]",
+        ("native", "merged"),
+    )
+    observation: str = opt(
+        "",
+        "of aggregate=observation: a YAML with the table, as a run's own observation.yaml; empty: it is fitted on the "
+        "fine and coarse maps of the split heldout, of adversarial.exemplar_root where that is set [ours]",
     )
     min_coverage: float = opt(
         1.0, "supervise cells of which at least this share of the area lies in the tile [paper silent; ours]"
@@ -68,6 +80,15 @@ class SupervisionConfig:
 
     def __post_init__(self):
         require(0 < self.min_coverage <= 1, f"supervision.min_coverage={self.min_coverage}: must lie in (0, 1]")
+        observed = self.aggregate == "observation"
+        require(
+            not observed or self.labels == "low_regions",
+            f"supervision.aggregate=observation reads regions: supervision.labels={self.labels} must be low_regions",
+        )
+        require(
+            observed or not self.observation,
+            f"supervision.observation={self.observation}: is for supervision.aggregate=observation",
+        )
 
 
 def logit_gain(supervision, n):

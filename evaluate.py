@@ -1,12 +1,14 @@
 """Score checkpoints and the Oracle on the high-resolution labels of a split (Sec. 5).
 
     python evaluate.py runs/low runs/agg runs/high --oracle --data tiles --out scores.json --figure scores.png
+    python evaluate.py runs/obs_app --coarse                 what the coarse label of each tile says is used too
     python evaluate.py --scene map.tif truth.tif --taxonomy configs/taxonomies/low2high.yaml
 
 A run's folder stands for its best.pt. The last.pt beside it is scored too and goes into the JSON only.
 """
 
 import argparse
+import copy
 import difflib
 import json
 from pathlib import Path
@@ -21,7 +23,7 @@ from data.images import open_image
 from data.loading import EXPECTED_ERRORS, scoring_batches, to_device
 from data.sources import BuildError
 from data.taxonomy import IGNORE, load_taxonomy, merge
-from data.tiles import ScoringTiles, TileSet
+from data.tiles import ScoringTiles, TileSet, stack_cells
 from figures import choose_varied, color_image, color_labels, contact_sheet
 from metrics import Tally
 from models.epitomes import TableError, add_counts, load_table, super_resolve, table_from_counts
@@ -42,7 +44,7 @@ def main(arguments):
     if arguments.scene:
         return main_scene(*arguments.scene, arguments)
     ranks = distributed.start(arguments.device)
-    needs = ("high", "low") if arguments.oracle or arguments.lsr else ("high",)
+    needs = ("high", "low") if arguments.oracle or arguments.lsr or arguments.coarse else ("high",)
     tiles = TileSet(arguments.data, arguments.split, arguments.regions, needs=needs)
     classes = tiles.description.classes()
     rows = [oracle_row(tiles, classes)] if arguments.oracle else []
@@ -51,11 +53,13 @@ def main(arguments):
     methods = []
     for path in arguments.checkpoints:
         best = checkpoint_path(path)
-        segmenter = load_for(tiles, best, ranks.device)
-        row = {"name": segmenter.name, **score(segmenter, tiles, classes, ranks), "checkpoint": str(best)}
+        segmenter = load_for(tiles, best, ranks.device, arguments.coarse)
+        name = segmenter.name + (", coarse label at test" if arguments.coarse else "")
+        row = {"name": name, **score(segmenter, tiles, classes, ranks, arguments.coarse), "checkpoint": str(best)}
         last = best.with_name("last.pt")
         if best.name == "best.pt" and last.exists():
-            row["last"] = score(load_for(tiles, last, ranks.device), tiles, classes, ranks)
+            last = load_for(tiles, last, ranks.device, arguments.coarse)
+            row["last"] = score(last, tiles, classes, ranks, arguments.coarse)
         rows.append(row)
         methods.append(segmenter)
     result = {"data": str(arguments.data), "split": arguments.split, "rows": rows}
@@ -63,7 +67,8 @@ def main(arguments):
         return result
     publish(result, classes, arguments.out)
     if arguments.figure:
-        figure6(arguments.figure, methods, tiles, classes, ranks.device, chosen_tiles(tiles, arguments))
+        chosen = chosen_tiles(tiles, arguments)
+        figure6(arguments.figure, methods, tiles, classes, ranks.device, chosen, arguments.coarse)
     return result
 
 
@@ -110,8 +115,12 @@ def scene_tally(predicted, truth, taxonomy):
     return tally
 
 
-def load_for(tiles, path, device):
-    """-> Trained. raises: ScoringError if its bands, pixels or classes are not those of the tile set"""
+def load_for(tiles, path, device, coarse=False):
+    """-> Trained.
+
+    raises: ScoringError if its bands, pixels or classes are not those of the tile set; CheckpointError if it is to make
+            use of coarse labels and cannot
+    """
     trained, description = load_trained(path, device), tiles.description
     its = f"{trained.facts['bands']} bands of {trained.facts['dtype']}"
     theirs = f"{description.bands} bands of {description.dtype}"
@@ -120,18 +129,34 @@ def load_for(tiles, path, device):
     names = [c["name"] for c in trained.facts["classes"]]
     if names != list(description.taxonomy.names):
         raise ScoringError(f"{path}: knows the classes {names}, the tile set {list(description.taxonomy.names)}")
+    if coarse:
+        trained.require_observation(path)
     return trained
 
 
+def labelled_for(segmenter, tiles):
+    """The same tiles, their cells carrying the labels of the segmenter's observation model."""
+    tiles = copy.copy(tiles)
+    tiles.read_low_as(*segmenter.observation.labels(tiles.description.taxonomy.low))
+    return tiles
+
+
 @torch.no_grad()
-def score(segmenter, tiles, classes, ranks):
-    """Scores of one network: one tally of every pixel with a high label, summed over ranks."""
+def score(segmenter, tiles, classes, ranks, coarse=False):
+    """Scores of one network: one tally of every pixel with a high label, summed over ranks.
+
+    coarse: let it use the coarse label of each tile too (models/observation.py)
+    """
+    tiles, cell_px = labelled_for(segmenter, tiles) if coarse else tiles, tiles.description.scale**2
     tally = Tally(len(classes), ranks.device)
-    batches = scoring_batches(ScoringTiles(tiles, "high", 1.0), 4, ranks.rank, ranks.world, workers=0)
+    batches = scoring_batches(ScoringTiles(tiles, "high", 1.0, coarse=coarse), 4, ranks.rank, ranks.world, workers=0)
     total = -(-len(tiles) // (4 * ranks.world))
     for batch in tqdm(batches, total=total, desc=segmenter.name, disable=None, leave=False):
         batch = to_device(batch, ranks.device)
-        tally.add(segmenter(batch["image"]).argmax(dim=1), batch["labels"])
+        logits = segmenter(batch["image"])
+        if coarse:
+            logits = segmenter.informed(logits, batch["coarse"], cell_px)
+        tally.add(logits.argmax(dim=1), batch["labels"])
     tally.sum_over(ranks)
     return report(tally, classes)
 
@@ -228,14 +253,20 @@ def chosen_tiles(tiles, arguments):
 
 
 @torch.no_grad()
-def figure6(path, methods, tiles, classes, device, chosen):
+def figure6(path, methods, tiles, classes, device, chosen, coarse=False):
     """Image, high-resolution label, each method's prediction, low-resolution label (Fig. 6; without methods 2)."""
     rows = []
     for i in chosen:
         tile = tiles.load(i)
         image = torch.from_numpy(tile.image.astype(np.int32)).permute(2, 0, 1)[None].to(device)
         row = [color_image(tile.image), color_labels(tile.high, classes)]
-        row += [color_labels(s(image).argmax(dim=1)[0].cpu().numpy(), classes) for s in methods]
+        for segmenter in methods:
+            logits = segmenter(image)
+            if coarse:
+                cells = labelled_for(segmenter, tiles).load(i, high=False).cells
+                cells = to_device(stack_cells([(cells.labels, cells.to_cell)]), device)
+                logits = segmenter.informed(logits, cells, tiles.description.scale**2)
+            row.append(color_labels(logits.argmax(dim=1)[0].cpu().numpy(), classes))
         if tile.cells is not None:
             row.append(color_labels(upsampled(tile.cells, *tile.high.shape), classes))
         rows.append(row)
@@ -250,6 +281,7 @@ def parse(argv=None):
     parser.add_argument("--split", default="test", help="train, validation, heldout, test or all (default: test)")
     parser.add_argument("--regions", type=lambda s: tuple(s.split(",")), default=(), metavar="A,B")
     parser.add_argument("--oracle", action="store_true", help="score the upsampled low-resolution label too")
+    parser.add_argument("--coarse", action="store_true", help="let checkpoints use each tile's coarse label [ours]")
     parser.add_argument("--lsr", action="store_true", help="score Self-Epitomic label super-resolution too")
     parser.add_argument("--lsr-patches", type=int, default=20_000, metavar="N", help="a tile (default: 20000)")
     parser.add_argument("--lsr-seed", type=int, default=0, metavar="N", help="of its draws (default: 0)")
@@ -269,6 +301,8 @@ def parse(argv=None):
         return arguments
     if not (arguments.checkpoints or arguments.oracle or arguments.lsr):
         parser.error("nothing to score: name a CHECKPOINT, --oracle, --lsr or --scene")
+    if arguments.coarse and not arguments.checkpoints:
+        parser.error("--coarse is for checkpoints, and none is named")
     if arguments.lsr_patches < 1:
         parser.error(f"--lsr-patches {arguments.lsr_patches}: must be 1 or more")
     if arguments.figure_tiles < 1:

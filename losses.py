@@ -17,6 +17,15 @@ def cross_entropy_sum(logits, labels):
     return F.cross_entropy(logits, labels.long(), ignore_index=IGNORE, reduction="sum")
 
 
+def label_misfit_sum(log_probs, labels):
+    """-sum over i of log p(label_i): Eq. 1 where regions' labels have probabilities already (models/observation.py).
+
+    log_probs: (B, L, R); labels: (B, R), 255 is left out
+    returns: scalar; 0 where every label is ignored
+    """
+    return F.nll_loss(log_probs, labels.long(), ignore_index=IGNORE, reduction="sum")
+
+
 def sargmax(logits, temperature):
     """Soft argmax (Eq. 3): sum over c of c * softmax(tau x)_c, classes counted from 0 as labels are [differs: from 1].
 

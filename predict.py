@@ -6,7 +6,8 @@
 A SCENE is a GeoTIFF, a PNG or JPEG, a pattern, or a list: a .txt with one path a line or a .csv with a column image, of
 paths below its folder. A map holds class indices, 255 where the scene has no data, with the scene's georeference, the
 classes' colours and overviews. --probs writes MAP_probs.tif beside it: a band a class, 0 to 254 for probability 0 to 1,
-255 where the scene has no data. The same command goes on: what is complete is not done again.
+255 where the scene has no data. --coarse NLCD.tif lets a network that was trained by an observation model use the
+coarse label of the place, on whatever grid it lies. The same command goes on: what is complete is not done again.
 """
 
 import argparse
@@ -27,10 +28,12 @@ from tqdm import tqdm
 
 from data.geotiff import GeoTiffError
 from data.images import PICTURES, TIFFS, open_image
-from data.loading import EXPECTED_ERRORS, to_tensor
+from data.loading import EXPECTED_ERRORS, to_device, to_tensor
 from data.mapwriter import MapError, MapWriter, read_description
+from data.overlay import Overlay
 from data.scenes import SceneError, read_windows, require_fitting, scale_warning, scene_paths
-from data.taxonomy import IGNORE
+from data.taxonomy import IGNORE, TaxonomyError, taxonomy_from_dict
+from data.tiles import stack_cells
 from data.transforms import normalize
 from models.windows import ALIGN, Blend, mean_over_views, most_probable, probabilities, window_starts
 from runtime import checkpoint, command, distributed
@@ -53,6 +56,9 @@ def main(arguments):
     outputs = output_paths(scenes, arguments.out, arguments.probs)
     weights = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
     how = f"weights {weights}, window {arguments.window}, overlap {arguments.overlap}, tta {arguments.tta}"
+    if arguments.coarse:
+        trained.require_observation(path)
+        how += f", coarse {arguments.coarse.name} of {arguments.coarse.stat().st_size} bytes"
     recipes = [f"Low2High: {how}, scene of {scene.stat().st_size} bytes" for scene in scenes]
     share = list(zip(scenes, outputs, recipes, strict=True))[ranks.rank :: ranks.world]
     jobs = [job for job in share if not is_complete(*job[1:])]
@@ -64,7 +70,7 @@ def main(arguments):
             map_scene(trained, scene, outputs, recipe, arguments, ranks.device, autocast)
         except MapError:
             raise  # a full disk is full for the next scene too
-        except (GeoTiffError, SceneError) as error:
+        except (GeoTiffError, SceneError, TaxonomyError) as error:
             if len(scenes) == 1:
                 raise
             tqdm.write(f"not mapped: {error}", file=sys.stderr)
@@ -102,12 +108,18 @@ def map_scene(trained, scene, outputs, recipe, arguments, device, autocast):
         bar = stack.enter_context(tqdm(total=math.prod(size), **look))
 
         # Read ahead, through the network, blend, write behind. The writer's thread takes the blocks off the device.
-        windows = read_ahead(read_windows(raster, rows, cols, height, width), reading, AHEAD + arguments.batch)
+        windows, overlay = read_windows(raster, rows, cols, height, width), None
+        if arguments.coarse:
+            overlay = stack.enter_context(open_overlay(arguments.coarse, header, trained))
+            windows = ((*w, overlay.window(rows[w[0]], cols[w[1]], height, width)) for w in windows)
+        windows = read_ahead(windows, reading, AHEAD + arguments.batch)
         blend = Blend(len(classes), rows, cols, height, width, device)
         behind = deque()
         for batch in batched(windows, arguments.batch):
-            maps = iter(predict(trained, [w for w in batch if w[2] is not None], device, autocast, arguments.tta))
-            for i, j, pixels, void in batch:
+            cell_px = overlay and overlay.cell_px
+            seen = [w for w in batch if w[2] is not None]
+            maps = iter(predict(trained, seen, device, autocast, arguments.tta, cell_px))
+            for i, j, pixels, void, *_ in batch:
                 seen = pixels is not None  # where nothing is to be seen, the network is not asked
                 probs = next(maps) if seen else torch.zeros(len(classes), height, width, device=device)
                 block = blend.add(i, j, probs)
@@ -126,22 +138,43 @@ def map_scene(trained, scene, outputs, recipe, arguments, device, autocast):
     tqdm.write(f"{outputs[0]}: {size[0]} x {size[1]} px in {seconds:.1f} s, {rate:.2f} megapixels/s")
 
 
-def predict(trained, windows, device, autocast, tta):
-    """Class probabilities (B, C, height, width) of windows as `read_windows` yields them; () of none."""
+def open_overlay(path, header, trained):
+    """The coarse raster over a scene; says in one line where it covers a part of it only."""
+    merged = taxonomy_from_dict({"high": {}, **trained.facts}, path).low
+    overlay = Overlay(path, header, trained.observation.labels(merged)[0], trained.facts["scale"])
+    if overlay.covered < 0.995:
+        tqdm.write(f"note: {path} has classes over {overlay.covered:.1%} of {header.path}; the rest is mapped without")
+    return overlay
+
+
+def predict(trained, windows, device, autocast, tta, cell_px=None):
+    """Class probabilities (B, C, height, width) of windows as `read_windows` yields them; () of none.
+
+    cell_px: pixels of a cell, where windows have coarse labels as `Overlay.window` gives them beside their pixels
+    """
     if not windows:
         return ()
     # The network sees zeros, the band mean, where a scene has no data, as beyond its edge.
-    images = torch.stack([to_tensor(pixels) for _, _, pixels, _ in windows]).to(device, non_blocking=True)
+    images = torch.stack([to_tensor(pixels) for _, _, pixels, *_ in windows]).to(device, non_blocking=True)
     images = normalize(images.permute(0, 3, 1, 2), trained.mean, trained.std)  # channels last, as they are stored
-    for image, (_, _, _, void) in zip(images, windows, strict=True):
+    for image, (_, _, _, void, *_) in zip(images, windows, strict=True):
         if void is not None:
             image.masked_fill_(torch.from_numpy(void).to(device), 0)
 
     def network(images):
         with autocast:
-            return probabilities(trained.segmenter(images))
+            return trained.segmenter(images)
 
-    return mean_over_views(network, images) if tta else network(images)
+    def probs(images):
+        return probabilities(network(images))
+
+    if cell_px is None:
+        return mean_over_views(probs, images) if tta else probs(images)
+    logits = mean_over_views(probs, images).clamp_(min=1e-9).log_() if tta else network(images)
+    coarse = to_device(stack_cells([cells for *_, cells in windows]), device)
+    shape = images[0, 0].shape
+    void = [torch.zeros(shape, dtype=torch.bool) if w[3] is None else torch.from_numpy(w[3]) for w in windows]
+    return probabilities(trained.informed(logits, coarse, cell_px, torch.stack(void).to(device)))
 
 
 def put(writer, block, void, row, col, size):
@@ -207,6 +240,7 @@ def parse(argv=None):
     parser.add_argument("scenes", nargs="+", metavar="SCENE")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE_OR_DIR", help="MAP.tif, or a folder of maps")
     parser.add_argument("--probs", action="store_true", help="write class probabilities too")
+    parser.add_argument("--coarse", type=Path, metavar="TIF", help="use this coarse map of the place too [ours]")
     parser.add_argument("--tta", action="store_true", help="average the eight dihedral views: eight times the work")
     parser.add_argument("--window", type=int, default=1024, metavar="PX", help="(default: 1024)")
     parser.add_argument("--overlap", type=int, default=128, metavar="PX", help="of neighbouring windows (default: 128)")

@@ -20,10 +20,19 @@ from config import SegmenterConfig, logit_gain
 from data.loading import EXPECTED_ERRORS, scoring_batches, to_device, training_batches
 from data.tiles import Exemplars, ScoringTiles, TileSet, TrainingTiles
 from data.transforms import normalize
-from losses import IGNORE, cross_entropy_sum, discriminator_hinge, sargmax, segmenter_hinge, straight_through
+from losses import (
+    IGNORE,
+    cross_entropy_sum,
+    discriminator_hinge,
+    label_misfit_sum,
+    sargmax,
+    segmenter_hinge,
+    straight_through,
+)
 from metrics import class_shares, confusion_matrix, pixels_that_carry, raggedness, ranking, scores
 from models import InitError, build_discriminator, build_segmenter
-from models.regions import aggregate
+from models.observation_table import ObservationError, fit_codes, from_plain, from_yaml, to_plain, to_yaml
+from models.regions import aggregate, compositions
 from runtime import checkpoint, command, distributed
 from runtime.checkpoint import TrainingError
 from runtime.compiling import compiled
@@ -45,12 +54,15 @@ def main(config):
 
     # Data. Training batches are endless; validation shares do not overlap.
     kind, min_coverage = config.supervision.labels, config.supervision.min_coverage
+    measure = "likelihood" if config.supervision.aggregate == "observation" else "mIoU"
     chosen = config.data.regions, config.data.exclude_regions, ("high" if kind == "high" else "low",)
     train_tiles = TileSet(config.data.root, "train", *chosen)
     validation_tiles = TileSet(config.data.root, "validation", *chosen)
     description = train_tiles.described()
     adversarial, exemplars = config.adversarial, None
-    if adversarial.weight:
+    resumes = (run_dir / "last.pt").exists()
+    fits = config.supervision.aggregate == "observation" and not config.supervision.observation and not resumes
+    if adversarial.weight or fits:
         pool = Path(adversarial.exemplar_root or config.data.root)
         own = pool.resolve() == Path(config.data.root).resolve()  # regions are names of this tile set
         exemplars = Exemplars(
@@ -61,6 +73,13 @@ def main(config):
             *(chosen[:2] if own else ((), ())),
             shuffle_px=round(description.scale) if adversarial.control == "shuffled" else 0,
         )
+    # Beyond the paper: what coarse labels say of their cells, which then carry the labels of that model; else None.
+    observation, observed, observation_line = observation_model(config, description, exemplars, resumes)
+    if observation:
+        for tiles in (train_tiles, validation_tiles):
+            tiles.read_low_as(*observation.labels(tiles.description.taxonomy.low))
+        observation = observation.to(device)
+    exemplars = exemplars if adversarial.weight else None
     train_samples = TrainingTiles(
         train_tiles,
         kind,
@@ -84,7 +103,6 @@ def main(config):
     # Networks, optimisers, precision.
     memory_format = torch.channels_last if config.train.channels_last else torch.contiguous_format
     classes, cell_px, how = len(description.taxonomy.names), description.scale**2, config.supervision.aggregate
-    resumes = (run_dir / "last.pt").exists()
     model = replace(config.model, init="none") if resumes else config.model
     gain = logit_gain(config.supervision, description.scale)
     segmenter, start_line = build_segmenter(model, description.bands, classes, gain)
@@ -132,6 +150,10 @@ def main(config):
         f"{start_line}; {device.type}, precision {precision}, {ranks.world} process(es)"
         + (f"; going on from step {first_step}" if first_step else "")
     )
+    if observation:
+        log.say(f"{run_dir / 'observation.yaml'}: {observation_line}")
+        if ranks.first:
+            write_text(run_dir / "observation.yaml", to_yaml(observed))
 
     fast = segmenter
     if config.train.compile:
@@ -170,7 +192,7 @@ def main(config):
                 with autocast:
                     logits = segmenter_ddp(images)
                 logits = logits.to(images.dtype)
-                terms = {"loss": segmenter_loss(logits, batch, cell_px, how) / labels}
+                terms = {"loss": segmenter_loss(logits, batch, cell_px, how, observation) / labels}
                 if adversarial.weight:  # the discriminator is frozen, in eval mode, called unwrapped
                     discriminator.requires_grad_(False).eval()
                     made = made_map(logits, adversarial)
@@ -230,13 +252,15 @@ def main(config):
         if save_now:
             ranks.average_buffers(segmenter)
             ranks.average_buffers(scored)
-            about = {"config": flatten(config), "data": facts}
+            about = {"config": flatten(config), "data": facts, **({"observation": observed} if observed else {})}
         if evaluate_now:
             validation_batches = scoring_batches(
                 validation_samples, micro_batch, ranks.rank, ranks.world, config.data.workers, pin
             )
-            result = validate(scored, validation_batches, classes, mean, std, autocast, cell_px, how, ranks)
-            score = result["miou"]
+            result = validate(
+                scored, validation_batches, classes, mean, std, autocast, cell_px, how, ranks, observation
+            )
+            score = result["likelihood" if observation else "miou"]
             if adversarial.weight:
                 result["game"] = watch_game(
                     scored, discriminator, watched_samples, classes, mean, std, autocast, adversarial, device
@@ -246,7 +270,8 @@ def main(config):
             if improved:
                 best = {"step": done, "score": score}
             log.say(
-                f"step {done}/{steps}  loss {record['loss']:.4f}  validation mIoU on {kind} labels {100 * score:.2f}"
+                f"step {done}/{steps}  loss {record['loss']:.4f}  "
+                f"validation {measure} on {kind} labels {100 * score:.2f}"
                 f"{'  best' if improved else ''}  {record['tiles_per_second']:.1f} tiles/s"
             )
             log.expect(done, steps, epoch_steps)
@@ -273,13 +298,43 @@ def main(config):
 
     progress.close()
     if ranks.first:
-        summary = {"name": config.run.name or run_dir.name, "selected_on": f"validation mIoU on {kind} labels"}
+        summary = {"name": config.run.name or run_dir.name, "selected_on": f"validation {measure} on {kind} labels"}
         summary.update(steps=steps, best=best)
         write_text(run_dir / "metrics.json", json.dumps(summary, indent=1))
 
 
-def segmenter_loss(logits, batch, cell_px, how):
+def observation_model(config, description, exemplars, resumes):
+    """The model of supervision.aggregate=observation: the run's own, that of a file, or one fitted to exemplar places.
+
+    returns: models.observation.Observation, its table in plain values, and a line that says where it is from and which
+             codes count as their merged class; or three times None
+    """
+    if config.supervision.aggregate != "observation":
+        return None, None, None
+    names, given = list(description.taxonomy.names), config.supervision.observation
+    if resumes:
+        path = Path(config.run.dir) / "last.pt"
+        table, origin = checkpoint.load(path).get("observation"), "as in the checkpoint"
+        model = from_plain(table, names, path)
+    elif given:
+        model, origin = from_yaml(given, names), f"as in {given}"
+        table = to_plain(model, names)
+    else:
+        native, min_coverage = config.supervision.codes == "native", config.supervision.min_coverage
+        shares, codes, native = exemplars.compositions(min_coverage, native)
+        merged = exemplars.tiles.description.taxonomy.low
+        model, cells, rare = fit_codes(shares, codes, merged, names, native)
+        table, origin = to_plain(model, names, cells), f"fitted to {len(codes)} cells of {len(exemplars.chosen)} places"
+        if rare:
+            listed = ", ".join(f"{code} ({count})" for code, count in rare.items())
+            origin += f"; of too few cells, and so no more than their merged class: {listed}"
+    return model, table, f"p(label | composition) of {len(model.names)} labels, {origin}"
+
+
+def segmenter_loss(logits, batch, cell_px, how, observation=None):
     """The objective summed over a micro-batch: Eq. 1 over regions (Sec. 4.3), or over pixels (Low, High)."""
+    if observation:
+        return label_misfit_sum(observation(compositions(logits, batch["regions"])), batch["labels"])
     if "regions" in batch:
         logits = aggregate(logits, batch["regions"], cell_px, how)
     return cross_entropy_sum(logits, batch["labels"])
@@ -371,17 +426,27 @@ def update_average(average, network, decay):
 
 
 @torch.no_grad()
-def validate(segmenter, batches, classes, mean, std, autocast, cell_px, how, ranks):
-    """Scores on labels of the kind that supervises: of pixels, or of region predictions on region labels."""
+def validate(segmenter, batches, classes, mean, std, autocast, cell_px, how, ranks, observation=None):
+    """Scores on labels of the kind that supervises: of pixels, or of region predictions on region labels.
+
+    By an observation model a region is predicted as the class whose codes are together the most probable, and labels
+    count as their merged class. Such rows are selected by "likelihood" [ours], the geometric mean of
+    p(label | composition): it is what they are trained for, sees all codes, and is steadier over few cells than mIoU.
+    """
     segmenter.eval()
     confusion = torch.zeros(classes, classes, dtype=torch.int64, device=ranks.device)
+    misfit = torch.zeros(2, device=ranks.device)
     for batch in batches:
         batch = to_device(batch, ranks.device)
         images = normalize(batch["image"], mean, std)
         with autocast:
             logits = segmenter(images)
         logits = logits.to(images.dtype)
-        if "regions" in batch:
+        if observation:
+            log_probs = observation(compositions(logits, batch["regions"]))
+            misfit += torch.stack([label_misfit_sum(log_probs, batch["labels"]), misfit.new_tensor(batch["count"])])
+            logits, batch["labels"] = log_probs[:, -classes:], observation.classes_of(batch["labels"])
+        elif "regions" in batch:
             logits = aggregate(logits, batch["regions"], cell_px, how)
         confusion += confusion_matrix(logits.argmax(dim=1), batch["labels"], classes)
     if not ranks.sum(confusion).any():
@@ -390,9 +455,14 @@ def validate(segmenter, batches, classes, mean, std, autocast, cell_px, how, ran
             "(supervision.min_coverage=0.5 takes cells that lie half in it)"
         )
     result = scores(confusion)
-    return {key: result[key] for key in ("accuracy", "macro_f1", "miou")}
+    result = {key: result[key] for key in ("accuracy", "macro_f1", "miou")}
+    if observation:
+        total, count = ranks.sum(misfit).tolist()
+        result["likelihood"] = math.exp(-total / count)
+    return result
 
 
 if __name__ == "__main__":
     errors = (ConfigError, TrainingError, InitError, checkpoint.CheckpointError, distributed.DeviceError)
+    errors = (*errors, ObservationError)
     command.run(lambda: main(from_command_line(SegmenterConfig, __doc__)), (*errors, *EXPECTED_ERRORS))

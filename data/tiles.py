@@ -55,6 +55,7 @@ class TileSet:
         self.limited = bool(regions or exclude_regions)
         size = self.description.tile_px**2 * (self.description.bands * np.dtype(self.description.dtype).itemsize + 1)
         self._kept = {} if size * len(self.rows) <= KEPT_BYTES else None
+        self.by_code, self.by_class = self.description.taxonomy.low, None
         for row in self.rows:
             missing = [kind for kind in needs if not row[kind] and not (kind == "low" and row["high"])]
             if missing:
@@ -69,6 +70,14 @@ class TileSet:
             return self.description
         mean, std = band_statistics([self.root / row["image"] for row in self.rows])
         return replace(self.description, band_mean=mean, band_std=std)
+
+    def read_low_as(self, by_code, by_class):
+        """From now on cells carry other labels than merged classes, as an observation model has them.
+
+        by_code: {native code: label or IGNORE}; by_class: the label of each class, where cells derive from fine labels
+        """
+        self.by_code, self.by_class = by_code, by_class
+        self._kept = None if self._kept is None else {}
 
     def load_high(self, i):
         """Tile i's high-resolution label alone, (H, W) merged."""
@@ -121,10 +130,43 @@ class TileSet:
             classes = self.load_high(i) if high else self._read_high(i)
         cells = None
         if low and row["low"]:
-            cells = low_cells(*_merged(self.root / row["low"], taxonomy.low), image, header, self.description)
+            labels = 1 + max((label for label in self.by_code.values() if label != IGNORE), default=0)
+            cells = low_cells(*_merged(self.root / row["low"], self.by_code), image, header, self.description, labels)
         elif derive and classes is not None:
             cells = majority_blocks(classes, round(self.description.scale), len(taxonomy.names))
+            if self.by_class is not None:
+                table = {**dict(enumerate(self.by_class)), IGNORE: IGNORE}
+                cells = replace(cells, labels=merge(cells.labels, table, self.root / row["high"]))
         return Tile(image, classes if high else None, cells)
+
+    def compositions(self, i, min_coverage=1.0, native=True):
+        """What fine labels say of the cells that the tile has whole, beside their coarse labels; no image is read.
+
+        Cells with an unlabelled pixel are left out, and those whose code the merge ignores.
+        returns: shares (N, C) float64 of the classes; codes (N,) int64: native, or else the merged classes, as they
+                 are where cells derive from the fine labels
+        """
+        row, description = self.rows[i], self.description
+        high, classes = self.load_high(i), len(description.taxonomy.names)
+        if row["low"]:
+            found, low_header = geotiff.read(self.root / row["low"])
+            merged = merge(found[..., 0], description.taxonomy.low, low_header.path)
+            found = found[..., 0] if native else merged
+            codes = np.unique(found[merged != IGNORE]).astype(np.int64)
+            places = np.where(merged == IGNORE, IGNORE, np.searchsorted(codes, found)).astype(np.uint8)
+            with geotiff.open_raster(self.root / row["image"]) as image:
+                header = image.header
+            cells = low_cells(places, low_header, high, header, description, len(codes))
+        else:
+            codes = np.arange(classes)
+            cells = majority_blocks(high, round(description.scale), classes)
+        labels = region_labels(cells, *high.shape, min_coverage)
+        index = region_index(cells, *high.shape)
+        inside = index >= 0
+        counts = np.bincount(index[inside] * 256 + high[inside], minlength=labels.size * 256).reshape(-1, 256)
+        kept = (labels != IGNORE) & (counts[:, IGNORE] == 0) & (counts.sum(axis=1) > 0)
+        counts = counts[kept, :classes]
+        return counts / counts.sum(axis=1, keepdims=True), codes[labels[kept]]
 
 
 class Exemplars:
@@ -149,6 +191,24 @@ class Exemplars:
         if count > len(self.tiles):
             raise TileSetError(f"{root}: adversarial.exemplars={count}, but the pool has {len(self.tiles)} label maps")
         self.chosen = np.random.default_rng([seed, len(self.tiles)]).permutation(len(self.tiles))[: count or None]
+        self.scale = description.scale
+
+    def compositions(self, min_coverage=1.0, native=True):
+        """`TileSet.compositions` of all these places, and whether the codes are native: so asked for, and no tile
+        derives its cells.
+
+        raises: TileSetError if the cells are of another size than those of the training set
+        """
+        theirs = self.tiles.description.scale
+        if abs(theirs / self.scale - 1) > 0.01:
+            raise TileSetError(
+                f"{self.tiles.root}: its cells are {theirs:g} px wide, those of the training set {self.scale:g}; what "
+                "a code says of its cell holds for one size"
+            )
+        native = native and all(self.tiles.rows[i]["low"] for i in self.chosen)
+        cells = (self.tiles.compositions(int(i), min_coverage, native) for i in sorted(self.chosen))
+        shares, codes = zip(*cells, strict=True)
+        return np.concatenate(shares), np.concatenate(codes), native
 
     def draw(self, rng, height, width, dihedral_views):
         """One of the maps, (height, width) merged classes, at a random place and under a random view."""
@@ -180,12 +240,12 @@ def on_pixels(low, low_header, header):
     )
 
 
-def low_cells(classes, low_header, image, header, description):
-    """Merged low-resolution classes (h, w) over an image (H, W, K) -> Cells: on the label's own grid where its pixels
-    are larger than the image's, else reduced to n x n blocks by majority."""
+def low_cells(classes, low_header, image, header, description, num_labels=None):
+    """Merged low-resolution classes, or other labels, (h, w) over an image (H, W, K) -> Cells: on the label's own grid
+    where its pixels are larger than the image's, else reduced to n x n blocks by majority."""
     size, n = image.shape[:2], round(description.scale)
     if on_pixels(classes, low_header, header):
-        return majority_blocks(classes, n, len(description.taxonomy.names))
+        return majority_blocks(classes, n, num_labels or len(description.taxonomy.names))
     if low_header.transform is not None and header.transform is not None:
         return Cells(classes, compose(invert(low_header.transform), header.transform), classes.shape)
     # Without georeference a grid of n x n blocks starts at the tile's top-left corner.
@@ -228,7 +288,7 @@ def collate(samples):
 
     image (B, K, H, W) as stored; color (B, 2) gain and offset; count: labels that supervise;
     labels (B, H, W), or (B, R) with regions as `models.regions.aggregate` reads them; R is padded with ignored regions;
-    exemplars (B, steps, H, W), where there is an adversary
+    exemplars (B, steps, H, W), where there is an adversary; coarse, where it is asked for
     """
     batch = {"image": torch.stack([to_tensor(s["image"]) for s in samples])}
     batch["color"] = torch.tensor([s["color"] for s in samples], dtype=torch.get_default_dtype())
@@ -253,8 +313,19 @@ def collate(samples):
         batch["regions"] = {"region_index": index, "num_regions": num_regions}
     if "exemplars" in samples[0]:
         batch["exemplars"] = torch.stack([to_tensor(s["exemplars"]) for s in samples])
+    if "cells" in samples[0]:
+        batch["coarse"] = stack_cells([s["cells"] for s in samples])
     batch["count"] = int((batch["labels"] != IGNORE).sum())
     return batch
+
+
+def stack_cells(cells):
+    """[(labels (h, w), to_cell)] of B windows -> {"labels": (B, h, w), IGNORE beyond the smaller, "to_cell": list}."""
+    size = [max(labels.shape[axis] for labels, _ in cells) for axis in (0, 1)]
+    stacked = torch.full((len(cells), *size), IGNORE, dtype=torch.uint8)
+    for to, (labels, _) in zip(stacked, cells, strict=True):
+        to[: labels.shape[0], : labels.shape[1]] = to_tensor(labels)
+    return {"labels": stacked, "to_cell": [tuple(map(float, to_cell)) for _, to_cell in cells]}
 
 
 class TrainingTiles(Dataset):
@@ -289,11 +360,14 @@ class TrainingTiles(Dataset):
 
 
 class ScoringTiles(Dataset):
-    """Samples by index, unchanged; where there are `exemplars`, each beside one label map of them, always the same."""
+    """Samples by index, unchanged; where there are `exemplars`, each beside one label map of them, always the same.
 
-    def __init__(self, tiles, labels, min_coverage, exemplars=None):
+    coarse: give all cells over the tile beside the labels to score with, as `stack_cells` has them
+    """
+
+    def __init__(self, tiles, labels, min_coverage, exemplars=None, coarse=False):
         self.tiles, self.labels, self.min_coverage = tiles, labels, min_coverage
-        self.exemplars = exemplars
+        self.exemplars, self.coarse = exemplars, coarse
 
     def __len__(self):
         return len(self.tiles)
@@ -302,7 +376,10 @@ class ScoringTiles(Dataset):
 
     def __getitem__(self, i):
         high = self.labels == "high"
-        sample = make_sample(self.tiles.load(i, high, not high), self.labels, self.min_coverage)
+        tile = self.tiles.load(i, high, not high or self.coarse)
+        sample = make_sample(tile, self.labels, self.min_coverage)
+        if self.coarse:
+            sample["cells"] = tile.cells.labels, tile.cells.to_cell
         if self.exemplars is not None:
             sample["exemplars"] = self.exemplars.draw(draw(0, 0, i), *sample["image"].shape[1:], False)[None]
         return sample

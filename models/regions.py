@@ -23,17 +23,28 @@ def aggregate(logits, regions, cell_px, how="sum"):
     how:     sum, of x = u / n² [paper, Sec. 4.3]; mean_probs, the log of the mean probability [ours]
     returns: (B, C, R) float32 (float64 for float64 logits)
     """
-    values = logits.softmax(dim=1) if how == "mean_probs" else logits
+    if how == "mean_probs":
+        return compositions(logits, regions).clamp(min=1e-12).log()
+    return _sums(logits, regions) / cell_px
+
+
+def compositions(logits, regions):
+    """The mean class probabilities of each region's pixels, (B, C, R); zeros for a region without pixels [ours].
+
+    logits, regions: as in `aggregate`
+    """
+    sums = _sums(logits.softmax(dim=1), regions)
     if "block_px" in regions:
-        sums = pool_logits(values, regions["block_px"], regions["corners"], regions["grid"])
-        pixels = regions["block_px"] ** 2
-    else:
-        index, num_regions = regions["region_index"].long(), regions["num_regions"]
-        sums = aggregate_logits(values, index, num_regions)
-        if how == "mean_probs":
-            ones = torch.ones_like(index, dtype=sums.dtype)
-            pixels = aggregate_logits(ones[:, None], index, num_regions).clamp(min=1)
-    return (sums / pixels).clamp(min=1e-12).log() if how == "mean_probs" else sums / cell_px
+        return sums / regions["block_px"] ** 2
+    index = regions["region_index"].long()
+    ones = torch.ones_like(index, dtype=sums.dtype)
+    return sums / aggregate_logits(ones[:, None], index, regions["num_regions"]).clamp(min=1)
+
+
+def _sums(values, regions):
+    if "block_px" in regions:
+        return pool_logits(values, regions["block_px"], regions["corners"], regions["grid"])
+    return aggregate_logits(values, regions["region_index"].long(), regions["num_regions"])
 
 
 def aggregate_logits(logits, region_index, num_regions):

@@ -107,9 +107,9 @@ def test_epochs_may_grow(tile_set, tmp_path):
     assert_same_tensors(*(torch.load(d / "last.pt", weights_only=True) for d in (run_dir, whole)))
 
 
-@pytest.mark.parametrize("labels", ["low_regions", "high"])
+@pytest.mark.parametrize("labels", ["labels=low_regions", "labels=high", "aggregate=observation"])
 def test_two_processes_equal_one(tile_set, tmp_path, labels):
-    more = ["train.epochs=1", f"supervision.labels={labels}", "train.batch_size=20", "data.workers=0"]
+    more = ["train.epochs=1", f"supervision.{labels}", "train.batch_size=20", "data.workers=0"]
     states = []
     for processes, micro_batch in ((1, 0), (2, 5)):
         run_dir = tmp_path / str(processes)

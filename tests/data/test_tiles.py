@@ -1,0 +1,146 @@
+"""Tiles as exemplar places give them to an observation model: compositions and codes, no image."""
+
+import math
+import shutil
+
+import numpy as np
+import pytest
+
+from data import geotiff
+from data.manifest import TileSetError
+from data.taxonomy import load_taxonomy
+from data.tiles import Exemplars, ScoringTiles, TileSet, collate
+from data.tileset import write_tile, write_tile_set
+
+SIDE = 64
+MERGED = {0: 255, 11: 0, 21: 2, 22: 3, 41: 1, 42: 1, 81: 2}
+
+
+def transform(gsd, left=0.0, top=0.0, degrees=0.0):
+    cos, sin = gsd * math.cos(math.radians(degrees)), gsd * math.sin(math.radians(degrees))
+    return (cos, sin, 4e5 + left, sin, -cos, 4.1e6 + top)
+
+
+LOW = {
+    "own grid": ((6, 6), transform(12, -3, 5)),
+    "tilted": ((9, 9), transform(13, -30, 20, 12.7)),
+    "the image's pixels": ((SIDE, SIDE), None),
+    "derived": (None, None),
+}
+
+
+def make_set(root, kind, scale=12):
+    """One tile a split: random patches of Chesapeake codes, some pixels without; random NLCD codes."""
+    rng, taxonomy = np.random.default_rng(0), load_taxonomy("configs/taxonomies/low2high.yaml")
+    shape, low_transform = LOW[kind]
+    records = []
+    for split in ("train", "validation", "heldout", "test"):
+        high = np.kron(rng.integers(1, 7, (SIDE // 4, SIDE // 4)), np.ones((4, 4), int)).astype(np.uint8)
+        high[40:42, 30:33] = 0
+        low = None
+        if shape:
+            low = rng.choice(list(MERGED), shape if low_transform else (6, 6)).astype(np.uint8)
+            low = low if low_transform else np.kron(low, np.ones((12, 12), np.uint8))[:SIDE, :SIDE]
+        image = rng.integers(0, 255, (SIDE, SIDE, 3)).astype(np.uint8)
+        more = {"transform": transform(1), "low_transform": low_transform, "epsg": 26918}
+        records.append(write_tile(root, split, image, high, low, taxonomy=taxonomy, region="r", split=split, **more))
+    more = {"image_gsd": 1.0, "scale": scale, "tile_px": SIDE, "seed": 0}
+    write_tile_set(root, name="small", taxonomy=taxonomy, records=records, **more)
+    return root
+
+
+def by_a_slow_loop(root, kind):
+    """[(shares, code)] of the heldout tile's whole cells that hold no unlabelled pixel."""
+    classes = np.array([255, 0, 1, 2, 3, 3, 3])[geotiff.read(root / "high" / "heldout.tif")[0][..., 0]]
+    if kind in ("the image's pixels", "derived"):
+        back, size = (12, 0, 0, 0, 12, 0), (6, 6)
+    else:
+        size, low = LOW[kind]
+        matrix = [np.array([[a, b, c], [d, e, f], [0, 0, 1]]) for a, b, c, d, e, f in (transform(1), low)]
+        back = (np.linalg.inv(matrix[0]) @ matrix[1])[:2].ravel()
+    forward = np.linalg.inv(np.array([back[:3], back[3:], (0, 0, 1)]))
+    found = []
+    for i in range(size[0]):
+        for j in range(size[1]):
+            corners = [(j + x, i + y, 1) for x in (0, 1) for y in (0, 1)]
+            whole = all(-0.5 <= v <= SIDE + 0.5 for corner in corners for v in np.array(back).reshape(2, 3) @ corner)
+            inside = [
+                (row, col)
+                for row in range(SIDE)
+                for col in range(SIDE)
+                if tuple(np.floor(np.round(forward[:2] @ (col + 0.5, row + 0.5, 1), 6))) == (j, i)
+            ]
+            values = [classes[pixel] for pixel in inside]
+            if not whole or 255 in values:
+                continue
+            shares = [values.count(c) / len(values) for c in range(4)]
+            if kind == "derived":
+                found.append((shares, int(np.argmax(shares))))
+                continue
+            codes = geotiff.read(root / "low" / "heldout.tif")[0][..., 0]
+            code = codes[inside[0]] if kind == "the image's pixels" else codes[i, j]
+            if MERGED[int(code)] != 255:
+                found.append((shares, int(code)))
+    return found
+
+
+@pytest.mark.parametrize("kind", LOW)
+def test_compositions_and_codes_equal_a_slow_loop(tmp_path, kind):
+    root = make_set(tmp_path / "set", kind)
+    shares, codes = TileSet(root, "heldout").compositions(0)
+    expected = by_a_slow_loop(root, kind)
+    assert len(expected) > 3 and codes.tolist() == [code for _, code in expected]
+    assert np.allclose(shares, [shares for shares, _ in expected])
+    if kind != "derived":
+        merged = TileSet(root, "heldout").compositions(0, native=False)[1]
+        assert merged.tolist() == [MERGED[code] for code in codes.tolist()]
+
+
+@pytest.mark.parametrize("kind", LOW)
+def test_exemplar_places_give_no_image_and_no_other_place(tmp_path, kind):
+    root = make_set(tmp_path / "set", kind)
+    description = TileSet(root, "train").description
+    shares, codes, native = Exemplars(root, description, 0, 0).compositions()
+    assert native == (kind != "derived")
+    for split in ("train", "validation", "test"):
+        for part in ("images", "high", "low"):
+            (root / part / f"{split}.tif").unlink(missing_ok=True)
+    image, header = geotiff.read(root / "images" / "heldout.tif")
+    geotiff.write(root / "images" / "heldout.tif", 255 - image, transform=header.transform, epsg=header.epsg)
+    again = Exemplars(root, description, 0, 0).compositions()
+    assert np.array_equal(shares, again[0]) and np.array_equal(codes, again[1])
+
+
+def test_cells_of_another_size_are_refused(tmp_path):
+    root = make_set(tmp_path / "set", "own grid")
+    shutil.copytree(root, tmp_path / "other")
+    text = (tmp_path / "other" / "dataset.yaml").read_text().replace("scale: 12", "scale: 20")
+    (tmp_path / "other" / "dataset.yaml").write_text(text)
+    exemplars = Exemplars(tmp_path / "other", TileSet(root, "train").description, 0, 0)
+    with pytest.raises(TileSetError, match="20 px wide, those of the training set 12"):
+        exemplars.compositions()
+
+
+@pytest.mark.parametrize("kind", LOW)
+def test_cells_carry_the_labels_that_they_are_read_as(tmp_path, kind):
+    tiles = TileSet(make_set(tmp_path / "set", kind), "test")
+    before = tiles.load(0).cells.labels
+    merged = tiles.description.taxonomy.low
+    by_code = {code: 255 if to == 255 else 10 + i for i, (code, to) in enumerate(merged.items())}
+    tiles.read_low_as(by_code, [50, 51, 52, 53])
+    after = tiles.load(0).cells.labels
+    assert before.shape == after.shape
+    for label in np.unique(after[after != 255]).tolist():
+        codes = [code for code, to in by_code.items() if to == label]
+        to = merged[codes[0]] if codes else label - 50
+        assert (before[after == label] == to).all()
+    assert ((before == 255) == (after == 255)).all()
+
+
+def test_batches_carry_all_cells_where_they_are_asked_for(tmp_path):
+    tiles = TileSet(make_set(tmp_path / "set", "tilted"), "test")
+    cells = tiles.load(0).cells
+    batch = collate([ScoringTiles(tiles, "high", 1.0, coarse=True)[0]] * 2)
+    assert batch["labels"].shape == (2, SIDE, SIDE) and batch["coarse"]["to_cell"] == [tuple(cells.to_cell)] * 2
+    assert np.array_equal(batch["coarse"]["labels"][1].numpy(), cells.labels)
+    assert "coarse" not in collate([ScoringTiles(tiles, "high", 1.0)[0]])

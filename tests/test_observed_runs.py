@@ -1,0 +1,133 @@
+"""Runs that read coarse labels as reports of composition: train_seg.py and evaluate.py --coarse, in this process."""
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from commands import error_of
+
+import evaluate
+import train_seg
+from config import SegmenterConfig
+from data import geotiff
+from models.observation_table import ObservationError, from_yaml
+from runtime import checkpoint
+from runtime.checkpoint import CheckpointError
+from runtime.settings import load_config
+
+NAMES = ["water", "forest", "field", "impervious"]
+
+
+def train(tile_set, run_dir, *more):
+    """A few steps of Obs -> the state that last.pt holds."""
+    small = ["model.width=4", "train.batch_size=16", "train.precision=off", "train.epochs=1", "data.workers=0"]
+    words = [f"data.root={tile_set}", f"run.dir={run_dir}", "train.schedule=constant", "run.device=cpu", *small, *more]
+    train_seg.main(load_config(SegmenterConfig, "configs/demo/obs.yaml", words))
+    return checkpoint.load(run_dir / "last.pt")
+
+
+def same(a, b):
+    assert a["observation"] == b["observation"]
+    for key, value in a["segmenter"].items():
+        assert torch.equal(value, b["segmenter"][key]), key
+
+
+def spoil(tile_set, root, *splits):
+    """A copy of a tile set whose fine labels of these splits are noise."""
+    shutil.copytree(tile_set, root)
+    rng = np.random.default_rng(0)
+    for row in (root / "tiles.csv").read_text().splitlines()[1:]:
+        tile, _, split, _, high, _ = row.split(",")
+        if split in splits:
+            labels, header = geotiff.read(root / high)
+            noise = rng.integers(1, 7, labels.shape).astype(np.uint8)
+            geotiff.write(root / high, noise, transform=header.transform, epsg=header.epsg)
+    return root
+
+
+@pytest.fixture(scope="module")
+def obs_run(tile_set, tmp_path_factory):
+    run_dir = tmp_path_factory.mktemp("obs") / "run"
+    train(tile_set, run_dir)
+    return run_dir
+
+
+def evaluated(run_dir, root, *more):
+    words = [run_dir / "last.pt", "--data", root, "--device", "cpu", *more]
+    return evaluate.main(evaluate.parse([str(word) for word in words]))["rows"][0]
+
+
+def test_the_table_stands_in_the_checkpoint_and_where_a_person_reads_it(obs_run):
+    for name in ("last.pt", "best.pt"):
+        table = checkpoint.load(obs_run / name)["observation"]
+        model = from_yaml(obs_run / "observation.yaml", NAMES)
+        assert list(table["rows"]) == list(model.names) and table["classes"] == NAMES
+        assert [row["bias"] for row in table["rows"].values()] == pytest.approx(model.bias.tolist(), abs=1e-6)
+    assert {11, 21, 22, 41} <= set(table["rows"]) and "tell" not in (obs_run / "observation.yaml").read_text()
+
+
+def test_the_line_says_which_codes_count_as_their_class(tile_set, tmp_path, capsys):
+    train(tile_set, tmp_path / "run")
+    printed = capsys.readouterr().out
+    assert printed.count("no more than their merged class: 24 (4), 31 (3)") == 1
+    train(tile_set, tmp_path / "merged", "supervision.codes=merged")
+    assert "of 4 labels, fitted to 128 cells of 8 places" in capsys.readouterr().out
+
+
+def test_a_run_goes_on_bit_for_bit_and_with_its_own_table(tile_set, tmp_path):
+    straight = train(tile_set, tmp_path / "straight", "train.epochs=2")
+    train(tile_set, tmp_path / "stopped")
+    changed = spoil(tile_set, tmp_path / "set", "heldout")
+    same(straight, train(changed, tmp_path / "stopped", "train.epochs=2"))
+
+
+def test_a_table_given_by_hand_is_the_table(tile_set, obs_run, tmp_path):
+    given = f"supervision.observation={obs_run / 'observation.yaml'}"
+    again = train(tile_set, tmp_path / "run", given)
+    fitted = checkpoint.load(obs_run / "last.pt")
+    for key, value in fitted["segmenter"].items():
+        assert torch.equal(value, again["segmenter"][key]), key
+    with pytest.raises(ObservationError, match="no_such.yaml"):
+        train(tile_set, tmp_path / "other", "supervision.observation=no_such.yaml")
+    (tmp_path / "table.yaml").write_text("rows: 3")
+    assert "table.yaml" in error_of(
+        "train_seg.py", "configs/demo/obs.yaml", f"data.root={tile_set}", f"run.dir={tmp_path / 'r'}",
+        "supervision.aggregate=observation", f"supervision.observation={tmp_path / 'table.yaml'}",
+    )  # fmt: skip
+
+
+def test_fine_labels_are_seen_of_exemplar_places_alone(tile_set, obs_run, tmp_path):
+    fitted = checkpoint.load(obs_run / "last.pt")
+    blind = spoil(tile_set, tmp_path / "blind", "train", "validation", "test")
+    same(fitted, train(blind, tmp_path / "run"))
+    other = train(spoil(tile_set, tmp_path / "heldout", "heldout"), tmp_path / "other")
+    assert other["observation"] != fitted["observation"]
+
+
+def test_the_tests_fine_labels_change_no_prediction(tile_set, obs_run, tmp_path):
+    """Each class is predicted as often, whatever the fine labels of the test say, with and without the coarse ones."""
+    blind = spoil(tile_set, tmp_path / "set", "test")
+    for more in ([], ["--coarse"]):
+        counts = [np.sum(evaluated(obs_run, root, *more)["confusion"], axis=0) for root in (tile_set, blind)]
+        assert np.array_equal(*counts)
+
+
+def test_the_coarse_label_at_test_is_a_row_of_its_own_and_tells_more(tile_set, obs_run):
+    plain, informed = evaluated(obs_run, tile_set), evaluated(obs_run, tile_set, "--coarse")
+    assert (plain["name"], informed["name"]) == ("Obs", "Obs, coarse label at test")
+    assert informed["accuracy"] > plain["accuracy"] + 0.1  # a network of a few steps has seen next to nothing
+
+
+def test_a_network_without_a_table_refuses_coarse_labels(tile_set, tmp_path):
+    train(tile_set, tmp_path / "run", "supervision.aggregate=sum")
+    with pytest.raises(CheckpointError, match="knows nothing of coarse labels"):
+        evaluated(tmp_path / "run", tile_set, "--coarse")
+
+
+@pytest.mark.parametrize("damage", [{"classes": ["a"], "rows": {1: 2}}, {"rows": 1}, []])
+def test_a_damaged_table_in_a_checkpoint_is_one_line(tile_set, obs_run, tmp_path, damage):
+    state = checkpoint.load(obs_run / "last.pt")
+    torch.save({**state, "observation": damage}, tmp_path / "last.pt")
+    with pytest.raises(CheckpointError, match="last.pt: (should hold|classes are)"):
+        evaluate.load_trained(tmp_path / "last.pt", "cpu")

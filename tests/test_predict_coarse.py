@@ -1,0 +1,138 @@
+"""predict.py --coarse: the coarse map of a place beside the scene, on any grid."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from commands import error_of
+from random_checkpoint import NAMES, save_random_checkpoint
+
+import predict
+from data import geotiff
+from data.overlay import Overlay
+from data.scenes import SceneError
+from data.taxonomy import TaxonomyError
+from data.tiles import stack_cells
+from models.observation import Observation, merged_table
+from models.observation_table import to_plain
+from runtime.checkpoint import CheckpointError
+from trained import load_trained
+
+UTM = (1.0, 0.0, 4e5, 0.0, -1.0, 4.1e6)
+SMALL = ("--precision", "off", "--device", "cpu", "--probs")
+CODES = [11, 21, 22, 41]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A network of random weights that takes coarse labels for what most of their cell is."""
+    path = save_random_checkpoint(tmp_path_factory.mktemp("run") / "best.pt", width=4)
+    state = torch.load(path, weights_only=True)
+    model = Observation(CODES, [0, 2, 3, 1], *merged_table([0, 2, 3, 1], [1] * 4, 4))
+    state["data"].update(scale=12, low={0: "ignore", 11: "water", 21: "field", 22: "impervious", 41: "forest"})
+    torch.save({**state, "observation": to_plain(model, list(NAMES))}, path)
+    return path
+
+
+def tilted(gsd, left, top, degrees):
+    cos, sin = gsd * math.cos(math.radians(degrees)), gsd * math.sin(math.radians(degrees))
+    return (cos, sin, 4e5 + left, sin, -cos, 4.1e6 + top)
+
+
+GRIDS = {
+    "tilted": (tilted(13, -60, 70, 12.7), (34, 34)),
+    "oblong and larger than the scene": ((11, 0, 4e5 - 500, 0, -14, 4.1e6 + 500), (90, 100)),
+    "the scene's pixels": (UTM, (250, 290)),
+}
+
+
+def scene_and_coarse(folder, transform=None, shape=None, epsg=26918, codes=None, **more):
+    rng = np.random.default_rng(0)
+    pixels = np.kron(rng.integers(1, 250, (32, 37, 3)), np.ones((8, 8, 1), int))[:250, :290].astype(np.uint8)
+    geotiff.write(folder / "scene.tif", pixels, transform=UTM, epsg=26918, nodata=0)
+    codes = rng.choice(CODES, shape).astype(np.uint8) if codes is None else codes
+    geotiff.write(folder / "nlcd.tif", codes, transform=transform, epsg=epsg, **more)
+    return folder / "scene.tif", folder / "nlcd.tif"
+
+
+def run(trained, scene, out, *more):
+    predict.main(predict.parse([str(word) for word in (trained, scene, "--out", out, *SMALL, *more)]))
+    probs = out.with_name(f"{out.stem}_probs.tif")
+    return geotiff.read(probs)[0].astype(float) / 254 if probs.exists() else None
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+def test_a_map_in_the_light_of_a_coarse_one_is_that_of_the_whole_scene(trained, tmp_path, grid):
+    scene, coarse = scene_and_coarse(tmp_path, *GRIDS[grid])
+    plain = run(trained, scene, tmp_path / "plain.tif")
+    probs = run(trained, scene, tmp_path / "map.tif", "--coarse", coarse)
+    network = load_trained(trained, "cpu")
+    with geotiff.open_raster(scene) as raster, torch.inference_mode():
+        image = torch.from_numpy(raster.read().astype(np.int32)).permute(2, 0, 1)[None]
+        by_code = network.observation.labels({0: 255, 11: 0, 21: 2, 22: 3, 41: 1})[0]
+        with Overlay(coarse, raster.header, by_code, 12) as overlay:
+            cells = stack_cells([overlay.window(0, 0, 256, 320)])  # windows are multiples of 32
+            expected = network.informed(network(image), cells, overlay.cell_px).softmax(dim=1)[0]
+    assert np.abs(probs - expected.permute(1, 2, 0).numpy()).max() < 0.5 / 254 + 1e-3
+    assert np.abs(probs - plain).max() > 0.1
+
+
+def test_by_windows_and_batches_the_map_is_nearly_the_same(trained, tmp_path):
+    scene, coarse = scene_and_coarse(tmp_path, *GRIDS["tilted"])
+    more = ["--coarse", coarse, "--window", 160, "--overlap", 64]
+    one, four = (run(trained, scene, tmp_path / f"{n}.tif", *more, "--batch", n) for n in (1, 4))
+    assert np.abs(one - four).max() < 0.02
+    whole = run(trained, scene, tmp_path / "map.tif", "--coarse", coarse)
+    plain = [run(trained, scene, tmp_path / f"plain{w}.tif", "--window", w, "--overlap", 64) for w in (160, 1024)]
+    without = np.abs(plain[0] - plain[1]).mean()  # windows see less around them, with or without coarse labels
+    assert np.abs(one - whole).mean() < 1.3 * without
+    assert np.abs((one - plain[0]) - (whole - plain[1])).mean() < 0.5 * np.abs(whole - plain[1]).mean()
+
+
+def test_where_the_coarse_map_ends_the_scene_is_mapped_without(trained, tmp_path, capsys):
+    scene, coarse = scene_and_coarse(tmp_path, tilted(12, 0, 0, 0), (21, 10))  # 120 of 290 columns
+    probs = run(trained, scene, tmp_path / "map.tif", "--coarse", coarse)
+    assert capsys.readouterr().out.count("nlcd.tif has classes over 41.") == 1
+    plain = run(trained, scene, tmp_path / "plain.tif")
+    assert np.array_equal(probs[:, 160:], plain[:, 160:]) and np.abs(probs - plain)[:, :110].max() > 0.1
+
+
+def test_tta_and_holes_go_with_it(trained, tmp_path):
+    scene, coarse = scene_and_coarse(tmp_path, *GRIDS["tilted"])
+    pixels, header = geotiff.read(scene)
+    pixels[50:90, 30:120] = 0
+    geotiff.write(scene, pixels, transform=UTM, epsg=26918, nodata=0)
+    probs = run(trained, scene, tmp_path / "map.tif", "--coarse", coarse, "--tta")
+    assert np.array_equal((probs > 1).all(axis=2), (pixels == 0).all(axis=2))
+
+
+def test_a_complete_map_stays_and_one_by_another_coarse_map_is_not_overwritten(trained, tmp_path, capsys):
+    scene, coarse = scene_and_coarse(tmp_path, *GRIDS["tilted"])
+    run(trained, scene, tmp_path / "map.tif", "--coarse", coarse)
+    before = (tmp_path / "map.tif").stat().st_mtime_ns
+    run(trained, scene, tmp_path / "map.tif", "--coarse", coarse)
+    assert (tmp_path / "map.tif").stat().st_mtime_ns == before
+    with pytest.raises(SceneError, match="by other means.*coarse nlcd.tif"):
+        run(trained, scene, tmp_path / "map.tif")
+
+
+def test_coarse_maps_that_cannot_be_used_are_one_line(trained, tmp_path):
+    transform, shape = GRIDS["tilted"]
+
+    def refused(match, error=SceneError, **changes):
+        scene, coarse = scene_and_coarse(tmp_path, **{"transform": transform, "shape": shape, **changes})
+        with pytest.raises(error, match=match) as caught:
+            run(trained, scene, tmp_path / "map.tif", "--coarse", coarse)
+        assert "\n" not in str(caught.value) and not (tmp_path / "map.tif").exists()
+
+    refused("has no georeference", transform=None)
+    refused("EPSG:5070.*gdalwarp -t_srs EPSG:26918", epsg=5070)
+    refused(r"codes without a class: 99 \(\d+ times\)", TaxonomyError, codes=np.full(shape, 99, np.uint8))
+    refused("has no class anywhere over", codes=np.full(shape, 99, np.uint8), nodata=99)
+    other = save_random_checkpoint(tmp_path / "other.pt", width=4)
+    with pytest.raises(CheckpointError, match="knows nothing of coarse labels"):
+        run(other, tmp_path / "scene.tif", tmp_path / "map.tif", "--coarse", tmp_path / "nlcd.tif")
+    words = [trained, tmp_path / "scene.tif", "--out", tmp_path / "map.tif", "--coarse"]
+    assert "no.tif" in error_of("predict.py", *words, tmp_path / "no.tif")
+    assert "has no class anywhere" in error_of("predict.py", *words, tmp_path / "nlcd.tif")

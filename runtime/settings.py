@@ -98,8 +98,9 @@ def check_resumable(saved, config, where):
     """
     if not isinstance(saved, dict):
         raise ConfigError(f"{where} holds a checkpoint of something else; choose another run.dir")
+    defaults = flatten(type(config)())
     for key, value in flatten(config).items():
-        before = saved.get(key)
+        before = saved.get(key, defaults[key])  # a setting that came later stood, in effect, at its default
         if key in config.FREE_ON_RESUME or before == value:
             continue
         # Only under a constant rate is a longer run the same run: a cosine would jump back up.

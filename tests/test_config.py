@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -121,3 +122,11 @@ def test_the_command_line_exits_with_2_and_one_line(tmp_path):
     command = [sys.executable, "train_seg.py", str(written(tmp_path, "train: {epoch: 3}"))]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and "train.epochs" in done.stderr
+
+
+def test_a_setting_that_came_later_leaves_earlier_runs_resumable_at_its_default(tmp_path):
+    config = SegmenterConfig()
+    saved = {key: value for key, value in flatten(config).items() if key != "supervision.codes"}
+    check_resumable(saved, config, "runs/x")
+    with pytest.raises(ConfigError, match="supervision.codes=native, not merged"):
+        check_resumable(saved, replace(config, supervision=replace(config.supervision, codes="merged")), "runs/x")

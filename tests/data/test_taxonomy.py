@@ -31,7 +31,7 @@ def test_shipped_taxonomies_have_the_papers_classes_in_its_order(path):
 
 
 def test_there_is_a_taxonomy_for_each_public_set():
-    assert [path.stem for path in SHIPPED] == ["dubai", "enviroatlas", "low2high"]
+    assert [path.stem for path in SHIPPED] == ["dubai", "enviroatlas", "low2high", "naip215"]
 
 
 def test_low2high_follows_the_published_precedents():

@@ -6,6 +6,9 @@ REAL_DIR holds pairs of fine labels and NLCD that was warped to their pixels: ch
 Chesapeake codes) and chesapeake_2m/lc.tif, nlcd.tif (2 m, merged classes). The true cells are found anew: borders
 between codes lie on a tilted lattice. Each part is scored by models fitted on all others: the mean of log p(code) over
 its cells, given their composition. Parts are the 1 m patches and the quarters of the 2 m tile.
+
+--publish writes configs/tables/nlcd_observation.yaml, the table for places without a coarse map of their own, anew: the
+model fitted to cells drawn from what is published of each code, its mean shares of the classes and their deviation.
 """
 
 import argparse
@@ -20,12 +23,31 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from data import geotiff  # noqa: E402
 from data.cells import Cells, region_index, region_labels  # noqa: E402
 from data.taxonomy import load_taxonomy, merge  # noqa: E402
+from models.epitomes import load_table  # noqa: E402
 from models.observation import FLOOR, Observation, fit, merged_table  # noqa: E402
-from models.observation_table import ObservationError, from_yaml  # noqa: E402
+from models.observation_table import ObservationError, from_yaml, to_plain, to_yaml  # noqa: E402
 from runtime import command  # noqa: E402
 
 TAXONOMY = Path(__file__).resolve().parent.parent / "configs" / "taxonomies" / "low2high.yaml"
 PUBLISHED = TAXONOMY.parent.parent / "tables" / "nlcd_observation.yaml"
+SHARES = PUBLISHED.with_name("nlcd_low2high.yaml")  # p(class | code), published
+DEVIATIONS = {  # of the same from cell to cell, published with them
+    11: (0.15, 0.06, 0.06, 0.13),
+    21: (0.05, 0.34, 0.33, 0.13),
+    22: (0.06, 0.24, 0.21, 0.18),
+    23: (0.07, 0.17, 0.19, 0.22),
+    24: (0.07, 0.07, 0.14, 0.17),
+    31: (0.26, 0.26, 0.41, 0.40),
+    41: (0.03, 0.19, 0.16, 0.07),
+    42: (0.03, 0.18, 0.16, 0.05),
+    43: (0.05, 0.18, 0.15, 0.06),
+    52: (0.05, 0.35, 0.33, 0.09),
+    71: (0.09, 0.40, 0.39, 0.18),
+    81: (0.02, 0.21, 0.23, 0.09),
+    82: (0.03, 0.22, 0.24, 0.09),
+    90: (0.07, 0.22, 0.21, 0.03),
+    95: (0.21, 0.22, 0.29, 0.05),
+}
 CELL_M = 30.0
 TILTS = np.radians(np.arange(6, 16.1, 0.5))  # of the Albers grid against UTM, in the eastern United States
 CLASSES = 4
@@ -86,6 +108,29 @@ def models(shares, rows, asked, codes, classes):
         "observation model, merged classes": by_class[:, classes] + within,
         "observation model": fitted(asked.T[None])[0, : len(codes)].T,
     }
+
+
+def published_table():
+    """The Observation of what is published, all codes as frequent: 1,000 cells of each, from the Dirichlet distribution
+    that has its mean shares and, over all classes, its variance."""
+    rng, taxonomy, means = np.random.default_rng(0), load_taxonomy(TAXONOMY), load_table(SHARES)
+    shares = []
+    for code, deviation in DEVIATIONS.items():
+        mean = np.maximum(means[code], 0.005)
+        concentration = (mean * (1 - mean)).sum() / np.square(deviation).sum() - 1
+        shares.append(rng.dirichlet(mean * max(concentration, 0.2), 1000))
+    rows = torch.arange(len(DEVIATIONS)).repeat_interleave(1000)
+    classes = [taxonomy.low[code] for code in DEVIATIONS]
+    return fit(torch.tensor(np.concatenate(shares)), rows, list(DEVIATIONS), classes)
+
+
+def publish():
+    head = (
+        "# What NLCD's codes say of their cells, for supervision.observation where exemplar places have no coarse map;\n"
+        "# fitted to what is published of each code, all as frequent. Made by: python docs/real_nlcd.py --publish\n"
+    )
+    table = to_plain(published_table(), load_taxonomy(TAXONOMY).names)
+    PUBLISHED.write_text(head + to_yaml(table).replace("; cells: how many the row was fitted on", ""))
 
 
 def read_parts(folder):
@@ -165,6 +210,10 @@ def find_lattice(codes, gsd):
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, metavar="REAL_DIR")
+    parser.add_argument("folder", type=Path, nargs="?", metavar="REAL_DIR")
+    parser.add_argument("--publish", action="store_true", help="write configs/tables/nlcd_observation.yaml")
     arguments = parser.parse_args()
-    command.run(lambda: main(arguments.folder), (geotiff.GeoTiffError, ObservationError))
+    if not (arguments.folder or arguments.publish):
+        parser.error("name REAL_DIR or --publish")
+    chosen = publish if arguments.publish else lambda: main(arguments.folder)
+    command.run(chosen, (geotiff.GeoTiffError, ObservationError))

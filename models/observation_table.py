@@ -1,10 +1,8 @@
 """An observation model (models/observation.py) as plain values, in checkpoints, and in YAML that a person may give.
 
-A row of the YAML is a native code or a whole class, by its name. It holds W and b of p(k | m), or, where no exemplar
-place has a coarse map, what is published of a code: its mean shares of the classes and how firmly they hold.
+A row of the YAML is a native code or a whole class, by its name, and holds its part of W and b. A table from elsewhere
+serves where no exemplar place has a coarse map, as configs/tables/nlcd_observation.yaml.
 """
-
-import math
 
 import torch
 import yaml
@@ -104,8 +102,7 @@ def from_plain(plain, class_names, where):
         if not isinstance(row, dict) or row.get("class") not in class_names:
             raise ObservationError(f"{here}: needs the class it is merged to, one of {', '.join(class_names)}")
         own.append(list(class_names).index(row["class"]))
-        published = "shares" in row
-        log, linear, bias = _published(row, here) if published else (row.get(k) for k in ("log", "linear", "bias"))
+        log, linear, bias = (row.get(key) for key in ("log", "linear", "bias"))
         for key, values in (("log", log), ("linear", linear), ("bias", [bias] * len(class_names))):
             numbers = isinstance(values, list) and all(type(v) in (int, float) and abs(v) <= 1e4 for v in values)
             if not numbers or len(values) != len(class_names):
@@ -117,17 +114,3 @@ def from_plain(plain, class_names, where):
         raise ObservationError(f"{where}: no row is of the class {lacking[0]}; each class needs one")
     return Observation(list(rows), own, torch.tensor(weights).double(), torch.tensor(biases).double())
 
-
-def _published(row, here):
-    """log, linear and bias of a row that gives `shares`, `concentration` and `prior`, by Bayes' rule.
-
-    The compositions under a code are taken for a Dirichlet distribution with the mean `shares` and the sum of
-    parameters `concentration`: its log-density is linear in log m. prior: the share of cells that carry the code.
-    """
-    shares, firmness, prior = row.get("shares"), row.get("concentration", 1.0), row.get("prior", 1.0)
-    numbers = [*shares, firmness, prior] if isinstance(shares, list) else []
-    if not numbers or any(type(v) not in (int, float) or not 0 <= v <= 1e4 for v in numbers) or not firmness * prior:
-        raise ObservationError(f"{here}: shares, concentration and prior should be numbers above 0: {str(row)[:80]}")
-    parameters = [max(firmness * share / (sum(shares) or 1), 0.05) for share in shares]
-    bias = math.lgamma(sum(parameters)) - sum(map(math.lgamma, parameters)) + math.log(prior)
-    return [value - 1 for value in parameters], [0.0] * len(shares), bias

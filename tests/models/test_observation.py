@@ -151,21 +151,12 @@ def test_a_written_table_is_the_table(tmp_path):
         assert torch.equal(again.weight, model.weight) and torch.equal(again.bias, model.bias)
 
 
-def test_published_shares_become_a_row(tmp_path):
-    text = "classes: [water, forest, field]\nrows:\n"
-    for name, shares in (("water", [0.9, 0.05, 0.05]), (41, [0, 0.9, 0.1]), (81, [0, 0.1, 0.9])):
-        text += f"  {name}: {{class: {NAMES[shares.index(0.9)]}, shares: {shares}, concentration: 4}}\n"
-    (tmp_path / "table.yaml").write_text(text)
-    model = from_yaml(tmp_path / "table.yaml", NAMES)
-    rows = model(torch.tensor([[[0.9], [0.05], [0.05]], [[0.05], [0.7], [0.25]]]))[:, :3, 0]
-    assert rows.argmax(dim=1).tolist() == [0, 1]
-
-
 def test_the_published_table_loads_and_knows_developed_from_forest():
     names = [*NAMES, "impervious"]
     model = from_yaml("configs/tables/nlcd_observation.yaml", names)
     composition = torch.tensor([[0.01, 0.97, 0.01, 0.01], [0.01, 0.01, 0.01, 0.97], [0.01, 0.3, 0.34, 0.35]]).T[None]
-    assert [model.names[k] for k in model(composition)[0, : len(model.names)].argmax(dim=0)][1:] == [24, 22]
+    named = [model.names[k] for k in model(composition)[0, : len(model.names)].argmax(dim=0)]
+    assert named[0] in (41, 42, 43) and named[1] in (23, 24) and named[2] == 22
     assert model(composition)[0, -4:].argmax(dim=0).tolist() == [1, 3, 3]
 
 
@@ -188,7 +179,7 @@ def test_the_published_table_loads_and_knows_developed_from_forest():
             "classes: [water, forest, field]\nrows: {11: {class: water, log: [1, 0, 0], linear: [0, 0, 0], bias: 0}}",
             "no row is of the class forest",
         ),
-        ("classes: [water, forest, field]\nrows: {11: {class: water, shares: [a, b, c]}}", "shares, concentration"),
+        ("classes: [water, forest, field]\nrows: {11: {class: water}}", "log is None"),
         ("rows: {11: [", "cannot be read as YAML"),
     ],
 )

@@ -126,7 +126,8 @@ def published_table():
 
 def publish():
     head = (
-        "# What NLCD's codes say of their cells, for supervision.observation where exemplar places have no coarse map;\n"
+        "# What NLCD's codes say of their cells, for supervision.observation where exemplar places have no coarse "
+        "map;\n"
         "# fitted to what is published of each code, all as frequent. Made by: python docs/real_nlcd.py --publish\n"
     )
     table = to_plain(published_table(), load_taxonomy(TAXONOMY).names)

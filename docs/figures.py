@@ -38,7 +38,7 @@ INK, GREY = "#222222", "#777777"
 BLUE, GREEN, ORANGE, PURPLE = "#dbe8f6", "#dff0dc", "#fbe6d0", "#e9e0f3"
 REAL, REAL_ROWS = RUNS / "naip215/r2", RUNS / "tables/r2"
 REAL_TILE, EXEMPLAR = "naip_", "naip_"  # prefixes of tile names, of which the most varied is shown
-LESSON_TILE = "suburb_00071"  # of the demo's test split
+LESSON_TILE = "suburb_01259"  # of the demo's test split
 
 
 @torch.no_grad()

@@ -11,7 +11,7 @@ class Discriminator(nn.Module):
     `layers` 4x4 convolutions of stride 2 from `width` channels, doubling, then one to the score. Fully convolutional;
     with 3 layers a score sees 46 x 46 px and the map may be as small as 16 px. It pads with 0, no class's value.
 
-    spectral: bound each layer's norm. It holds D back so far that it learns nothing of these maps [ours: off]
+    spectral: bound each layer's norm. D learns more slowly by it, and scores do not differ [ours: off]
     """
 
     def __init__(self, width=16, layers=3, spectral=False):

@@ -3,6 +3,7 @@
     python reproduce.py demo                                   # made-up landscapes, two CPU cores, minutes
     python reproduce.py table2 --data tiles --configs configs/low2high --seeds 3
     python reproduce.py table2 --data runs/naip215/r? --configs configs/naip215 --out runs/tables  # adds sets up
+    python reproduce.py beyond --data runs/naip215/nlcd-r? --configs configs/naip215 --out runs/tables-nlcd
     python reproduce.py figure5 --data tiles --configs configs/low2high --exemplars 10,100,1000 --out runs/figure5
     python reproduce.py table3 --data tiles --configs configs/low2high --leave-out va --auxiliary usa --other milwaukee
 
@@ -26,7 +27,7 @@ from figures import PlotError, save_curve
 from runtime.children import StepError, command, side_by_side
 from runtime.files import write_text
 from runtime.settings import ConfigError, check_resumable, flatten, load_config
-from tables import PAPER_TABLE3, as_markdown, as_text, as_values, gap_closed, rows_of
+from tables import PAPER_TABLE3, as_markdown, as_text, as_values, class_ious, gap_closed, rows_of
 
 HERE = Path(__file__).resolve().parent
 
@@ -38,6 +39,8 @@ CONFIGS = {
     "Ours": "ours.yaml",
     "High": "high.yaml",
 }
+BEYOND = {"Obs": "obs.yaml", "Obs+App": "obs_app.yaml", "Obs+App+Pre": "obs_app_pre.yaml"}  # the paper has none of them
+PRETRAINED = "Ours", "Obs+App+Pre"
 DEMO_TILES = "--tiles", 2000, "--bands", 4  # as NAIP has; a hundred of them test
 # Overrides that pretraining takes too, and those that it alone knows.
 PRETRAIN_ONLY = set(flatten(PretrainConfig())) - set(flatten(SegmenterConfig()))
@@ -84,6 +87,14 @@ def table2(arguments):
     train_and_score(arguments, needed(arguments), rows_with_configs(arguments))
 
 
+def beyond(arguments):
+    """Rows that read coarse labels as reports of composition, then with the coarse label at test, beside the paper's.
+
+    Below the table: the share of the gap that each row closes, and the IoU of each class.
+    """
+    train_and_score(arguments, needed(arguments), rows_with_configs(arguments), observed=tuple(BEYOND))
+
+
 def figure2(arguments):
     """Image, high label and low label under the merged taxonomy."""
     sheet = arguments.out / "figure2.png"
@@ -96,23 +107,37 @@ def figure6(arguments):
     train_and_score(arguments, needed(arguments), ("High", "Low", "Ours"), sheet=True)
 
 
-def train_and_score(arguments, roots, names, *flags, lsr=False, sheet=False):
-    """Train rows for each tile set and seed, score them, print and write their table; with `sheet`, draw them too."""
+def train_and_score(arguments, roots, names, *flags, observed=(), lsr=False, sheet=False):
+    """Train rows for each tile set and seed, score them, print and write their table; with `sheet`, draw them too.
+
+    observed: rows of BEYOND, scored twice, without and with the coarse label of what is tested
+    """
     seeds, results = range(arguments.seeds), {root: [] for root in roots}
-    runs = {(root, seed): [row_runs(arguments, name, root, seed) for name in names] for root in roots for seed in seeds}
+    runs = {
+        (root, seed): [row_runs(arguments, name, root, seed) for name in (*names, *observed)]
+        for root in roots
+        for seed in seeds
+    }
     train(arguments, [run for rows in runs.values() for row in rows for run in row])
     for (root, seed), rows in runs.items():
         out = folder(arguments, root)
         picture = out / f"figure6-{seed}.png"
         draw = ("--figure", picture, *chosen_tiles(arguments)) if sheet else ()
         scores = out / f"{arguments.what}-{seed}.json"
-        rows = score([row[-1] for row in rows], root, scores, *flags, *draw)
-        results[root].append(rows[:1] + score_lsr(arguments, root, seed) + rows[1:] if lsr else rows)
+        segmenters = [row[-1] for row in rows]
+        rows = score(segmenters, root, scores, *flags, *draw)
+        if lsr:
+            rows[1:1] = score_lsr(arguments, root, seed)
+        if observed:
+            coarse = out / f"{arguments.what}-coarse-{seed}.json"
+            rows += score(segmenters[-len(observed) :], root, coarse, "--coarse")
+        results[root].append(rows)
         if sheet:
             print(f"contact sheet (Fig. 6): {picture}")
     rows = rows_of(results)
     where = " + ".join(str(root) for root in roots)
-    report(arguments, f"Ours on {where}, test split{spread(arguments)}", ("row",), rows, gap_closed(rows))
+    notes = gap_closed(rows) + (class_ious(rows) if observed else [])
+    report(arguments, f"Ours on {where}, test split{spread(arguments)}", ("row",), rows, notes)
 
 
 def table3(arguments):
@@ -136,33 +161,23 @@ def table3(arguments):
         for where, split, chosen in (("own", own_split, own), ("left-out", arguments.left_out_split, left_out)):
             if split != "all" and not regions.get(split, set()) & set(chosen):
                 raise StepError(f"--{where}-split {split}: {root} has no tile of it in {', '.join(sorted(chosen))}")
-        limit = f"data.exclude_regions=[{','.join(sorted(left_out))}]"
         tests[root] = {
             "own": ("--data", root, "--regions", ",".join(own), "--split", own_split),
             "left out": ("--data", root, "--regions", ",".join(sorted(left_out)), "--split", arguments.left_out_split),
         }
         if arguments.other:
             tests[root]["other"] = ("--data", arguments.other, "--split", arguments.other_split)
-        sources = {"own": ("mae_ches.yaml", root, [limit])}
-        if arguments.auxiliary:
-            sources["auxiliary"] = ("mae_usa.yaml", arguments.auxiliary, [])
+        seen = set.union(*(regions[split] for split in SPLITS if split != "test"))
         for seed in range(arguments.seeds):
-            out = folder(arguments, root)
-            starts = {"none": None}
-            for source, (config, images, more) in sources.items():
-                starts[source] = pretraining_run(arguments, config, images, out / f"mae-{source}-{seed}", seed, *more)
-            segmenters[root, seed] = []
-            for source, start in starts.items():
-                words = limit, *init_from(start)
-                run = segmenter_run(arguments, "ours.yaml", root, out / f"{source}-{seed}", seed, *words)
-                segmenters[root, seed].append(replace(run, after=start))
-            plan += [*filter(None, starts.values()), *segmenters[root, seed]]
+            runs = table3_runs(arguments, root, seed, sorted(left_out) if left_out & seen else [])
+            segmenters[root, seed] = {source: of_source[-1] for source, of_source in runs.items()}
+            plan += [run for of_source in runs.values() for run in of_source]
     train(arguments, plan)
     results = {}
     for (root, seed), runs in segmenters.items():
         for test, words in tests[root].items():
             path = folder(arguments, root) / f"table3-{test.replace(' ', '_')}-{seed}.json"
-            for source, row in zip(("none", *sources), score(runs, None, path, *words), strict=True):
+            for source, row in zip(runs, score(runs.values(), None, path, *words), strict=True):
                 results.setdefault((source, test), {}).setdefault(root, []).append(row)
     rows = [
         replace(rows_of({root: [[row] for row in seeds] for root, seeds in of_sets.items()})[0], names=names,
@@ -173,6 +188,29 @@ def table3(arguments):
     without = ", ".join(arguments.leave_out or ["the regions of each test split"])
     heading = f"Table 3 on {where} without {without}{spread(arguments)}"
     report(arguments, heading, ("pretrained on", "tested on"), rows)
+
+
+def table3_runs(arguments, root, seed, left_out):
+    """-> {pretrained on what: [its runs, the segmenter last]}.
+
+    left_out: regions to keep from these runs. Where only the test split has such regions, there is nothing to keep from
+              them: then Agg+App and Ours of Table 2 are two of these rows.
+    """
+    out, limits = folder(arguments, root), [f"data.exclude_regions=[{','.join(left_out)}]"] if left_out else []
+    starts = {"none": None}
+    starts["own"] = pretraining_run(arguments, "mae_ches.yaml", root, out / f"mae-own-{seed}", seed, *limits)
+    if arguments.auxiliary:
+        mae = out / f"mae-auxiliary-{seed}"
+        starts["auxiliary"] = pretraining_run(arguments, "mae_usa.yaml", arguments.auxiliary, mae, seed)
+    runs = {}
+    for source, start in starts.items():
+        words = *limits, *init_from(start)
+        segmenter = segmenter_run(arguments, "ours.yaml", root, out / f"{source}-{seed}", seed, *words)
+        runs[source] = [start, replace(segmenter, after=start)] if start else [segmenter]
+    if not left_out:
+        runs["none"] = row_runs(arguments, "Agg+App", root, seed)
+        runs["auxiliary" if arguments.auxiliary else "own"] = row_runs(arguments, "Ours", root, seed)
+    return runs
 
 
 def figure5(arguments):
@@ -247,10 +285,10 @@ def chosen_tiles(arguments):
 
 
 def row_runs(arguments, name, root, seed):
-    """The runs behind a row of Tables 1 and 2, its segmenter last."""
-    out, config = folder(arguments, root), CONFIGS[name]
+    """The runs behind a row, its segmenter last."""
+    out, config = folder(arguments, root), {**CONFIGS, **BEYOND}[name]
     run_dir = out / f"{Path(config).stem}-{seed}"
-    if name != "Ours":
+    if name not in PRETRAINED:
         return [segmenter_run(arguments, config, root, run_dir, seed)]
     before = pretraining_run(arguments, "mae.yaml", arguments.auxiliary or root, out / f"mae-{seed}", seed)
     return [before, replace(segmenter_run(arguments, config, root, run_dir, seed, *init_from(before)), after=before)]
@@ -352,6 +390,7 @@ COMMANDS = {
     "table1": table1,
     "table2": table2,
     "table3": table3,
+    "beyond": beyond,
     "figure2": figure2,
     "figure5": figure5,
     "figure6": figure6,

@@ -64,7 +64,8 @@ def added(rows):
     for row in rows:
         tally.confusion += torch.tensor(row["confusion"])
         tally.border += torch.tensor(row["border"])
-    return tally.scores()
+    scores = tally.scores()
+    return {**scores, "per_class": dict(zip(rows[0]["per_class"], scores["per_class"], strict=True))}
 
 
 def as_text(titles, rows):
@@ -98,6 +99,16 @@ def gap_closed(rows):
     """
     lines = _shares("", {row.names[0]: [seed["miou"] for seed in row.seeds] for row in rows})
     return lines + _shares("on the sum: ", {row.names[0]: [s["miou"] for s in row.sums] for row in rows if row.sums}, 1)
+
+
+def class_ious(rows):
+    """Lines: the IoU of each class in each row, in percent: of the sums, else the mean over seeds."""
+    lines = []
+    for row in rows:
+        classes = [scores["per_class"] for scores in row.sums or row.seeds]
+        ious = {name: statistics.mean(each[name]["iou"] or 0.0 for each in classes) for name in classes[0]}
+        lines.append(f"IoU of {row.names[0]}: " + ", ".join(f"{name} {100 * iou:.1f}" for name, iou in ious.items()))
+    return lines
 
 
 def mean_and_spread(values):

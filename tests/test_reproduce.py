@@ -159,7 +159,8 @@ def test_several_seeds_give_mean_and_sample_deviation():
 def scored(name, score):
     """A row of evaluate.py, its scores all the same, its counts two borders and a pixel."""
     same = dict.fromkeys(("accuracy", "macro_f1", "miou", "border_f1"), score)
-    return {"name": name, **same, "confusion": [[1, 0], [0, 0]], "border": [2, 2, 2, 2]}
+    counts = {"confusion": [[1, 0], [0, 0]], "border": [2, 2, 2, 2]}
+    return {"name": name, **same, "per_class": {"water": {}, "forest": {}}, **counts}
 
 
 def test_tables_hold_ours_and_the_papers_as_text_markdown_and_values():
@@ -263,8 +264,13 @@ def test_table3_on_several_sets_leaves_out_the_places_that_each_tests(tile_set, 
         roots.append(root)
     more = {"leave_out": None, "own_split": None, "left_out_split": "test", "other": None}
     reproduce.table3(arguments_of(what="table3", data=roots, out=tmp_path, **more))
-    for run in planned:
-        assert f"data.exclude_regions=[{run.dir.parent.name}]" in run.overrides
+    # Only the test split has these regions: the runs are those of Table 2, and need not be told.
+    names = {f"{row}-{seed}" for row in ("agg_app", "mae", "ours") for seed in (0, 1)}
+    assert {run.dir.name for run in planned} == names
+    assert not any("exclude_regions" in word for run in planned for word in run.overrides)
+    for root in roots:
+        seen = TileSet(root, "train", (), ()), TileSet(root, "validation", (), ()), TileSet(root, "heldout", (), ())
+        assert not any(row["region"] == root.name for tiles in seen for row in tiles.rows)
     for _, path, words in asked:
         words, tested = dict(zip(words[::2], words[1::2], strict=True)), path.parent.name
         own = "own" in path.name
@@ -322,3 +328,19 @@ def test_a_short_run_of_high_beats_the_majority_class(tile_set, tmp_path):
     truth = [sum(line) for line in row["confusion"]]
     majority_accuracy, majority_iou = max(truth) / sum(truth), max(truth) / sum(truth) / 4
     assert row["accuracy"] > majority_accuracy + 0.05 and row["miou"] > 1.5 * majority_iou
+
+
+def test_beyond_scores_its_rows_twice_and_says_the_share_and_the_classes(tile_set, tmp_path, without_training):
+    planned, asked = without_training
+    roots = [part_of(tile_set, tmp_path / name, lambda i, odd=odd: i % 2 == odd) for odd, name in enumerate("ab")]
+    reproduce.beyond(arguments_of(what="beyond", data=roots, out=tmp_path))
+    values = json.loads((tmp_path / "beyond.json").read_text())
+    observed = ["Obs", "Obs+App", "Obs+App+Pre"]
+    rows, observed = [row["row"] for row in values["rows"]], ["obs", "obs_app", "obs_app_pre"]
+    assert rows == ["Low", "agg_literal", "Agg", "agg_app", "ours", "High", *observed, *observed]
+    assert [words for _, _, words in asked if "--coarse" in words] == [("--coarse",)] * 4  # two sets, two seeds
+    assert "on the sum: obs_app_pre closes" in "\n".join(values["notes"])
+    assert sum(note.startswith("IoU of ") and "forest" in note for note in values["notes"]) == 12
+    (pretrained,) = (run for run in planned if run.dir == tmp_path / "a" / "obs_app_pre-1")
+    (start,) = (word for word in pretrained.overrides if "init" in word)
+    assert start == f"model.init={tmp_path / 'a' / 'mae-1' / 'resnet18.pt'}"

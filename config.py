@@ -120,12 +120,8 @@ class AdversarialConfig:
     layers: int = opt(3, "its layers of stride 2; a score sees 46 px with 3, 22 with 2 [paper silent; ours]")
     spectral_norm: bool = opt(False, "bound the norm of the discriminator's layers [paper silent; ours]")
     learning_rate: float = opt(
-        1e-3, "of the discriminator's Adam [ours; the paper's, Sec. 4.6, is 1e-4, as in configs/low2high]"
-    )
-    schedule: str = opt(
-        "constant",
-        "of that rate: constant [paper, Sec. 4.6], or cosine, towards 0 at the last step [ours]",
-        ("constant", "cosine"),
+        1e-3,
+        "of the discriminator's Adam, constant [ours; the paper's, Sec. 4.6, is 1e-4, as in configs/low2high]",
     )
     beta1: float = opt(0.0, "of the discriminator's Adam: decay of its mean gradient [paper silent; ours]")
     beta2: float = opt(0.99, "of the discriminator's Adam: decay of its mean square [paper silent; ours]")

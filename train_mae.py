@@ -104,7 +104,7 @@ def main(config):
 
     for step in range(first_step, steps):
         # Learning rate for this step, scaled by the global batch.
-        rate = learning_rate(step, steps, config.train, config.train.warmup_steps) * config.train.batch_size / 256
+        rate = learning_rate(step, steps, config.train) * config.train.batch_size / 256
         for group in optimizer.param_groups:
             group["lr"] = rate
 

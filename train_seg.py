@@ -171,12 +171,11 @@ def main(config):
     progress = tqdm(total=steps, initial=first_step, unit="step", disable=None if ranks.first else True)
 
     for step in range(first_step, steps):
-        # Learning rates and the adversary's weight for this step.
-        rate = learning_rate(step, steps, config.train, config.train.warmup_steps)
+        # Learning rates and the adversary's weight for this step. The discriminator's rate is constant: it plays on as
+        # long as the segmenter moves.
+        rate = learning_rate(step, steps, config.train)
         for group in optimizer.param_groups:
             group["lr"] = group["factor"] * rate
-        if adversarial.weight:
-            discriminator_optimizer.param_groups[0]["lr"] = learning_rate(step, steps, adversarial)
         weight = adversarial.weight * min(1.0, (step + 1) / (adversarial.warmup_steps + 1))
         log_now = (step + 1) % config.run.log_every == 0
         micro_batches = [to_device(next(batches), device) for _ in range(per_rank // micro_batch)]

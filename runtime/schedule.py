@@ -3,10 +3,10 @@
 import math
 
 
-def learning_rate(step, steps, settings, warmup_steps=0):
+def learning_rate(step, steps, train):
     """Rate of one step (counted from 0): a linear rise over warmup_steps, then constant, or half a cosine towards 0.
 
-    settings: with learning_rate and schedule ("constant" or "cosine")
+    train: settings with learning_rate, schedule ("constant" or "cosine") and warmup_steps
     """
-    rate = settings.learning_rate * min(1.0, (step + 1) / (warmup_steps + 1))
-    return rate * 0.5 * (1 + math.cos(math.pi * step / steps)) if settings.schedule == "cosine" else rate
+    rate = train.learning_rate * min(1.0, (step + 1) / (train.warmup_steps + 1))
+    return rate * 0.5 * (1 + math.cos(math.pi * step / steps)) if train.schedule == "cosine" else rate

@@ -6,7 +6,7 @@ from runtime.schedule import learning_rate
 
 def test_the_rate_rises_over_the_warm_up_and_stays():
     train = TrainConfig(learning_rate=1.0, warmup_steps=3)
-    assert [learning_rate(step, 10, train, train.warmup_steps) for step in range(6)] == [0.25, 0.5, 0.75, 1, 1, 1]
+    assert [learning_rate(step, 10, train) for step in range(6)] == [0.25, 0.5, 0.75, 1, 1, 1]
 
 
 def test_cosine_falls_from_the_rate_towards_0_by_half_a_period():

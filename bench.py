@@ -40,7 +40,7 @@ from data.cells import Blocks, blocks_index
 from data.coarse import low_label
 from data.cutting import Options, cut_scene
 from data.landscape import landscape
-from data.loading import EXPECTED_ERRORS, to_device, training_batches
+from data.loading import to_device, training_batches
 from data.sources import Scene
 from data.taxonomy import load_taxonomy
 from data.tiles import Exemplars, TileSet, TrainingTiles
@@ -53,7 +53,7 @@ from models.regions import aggregate, aggregate_logits, pool_logits
 from models.vit import Transformer
 from models.windows import window_starts
 from runtime import checkpoint, command, distributed
-from runtime.settings import ConfigError, flatten, require
+from runtime.settings import flatten, require
 
 CELL_PX, WIDTH = 30, 64  # of the paper
 TILES = 16  # of the tile set that is made up where --data gives none
@@ -485,5 +485,4 @@ def parsed():
 
 
 if __name__ == "__main__":
-    errors = (ConfigError, checkpoint.CheckpointError, distributed.DeviceError, *EXPECTED_ERRORS)
-    command.run(lambda: main(parsed()), errors)
+    command.run(lambda: main(parsed()), distributed.stop)

@@ -9,7 +9,6 @@ A run's folder stands for its best.pt. The last.pt beside it is scored too and g
 
 import argparse
 import copy
-import difflib
 import json
 from pathlib import Path
 
@@ -20,24 +19,19 @@ from tqdm import tqdm
 from data.alignment import check_high, check_label
 from data.cells import filled, upsampled
 from data.images import open_image
-from data.loading import EXPECTED_ERRORS, scoring_batches, to_device
-from data.sources import BuildError
+from data.loading import scoring_batches, to_device
 from data.taxonomy import IGNORE, load_taxonomy, merge
 from data.tiles import ScoringTiles, TileSet, stack_cells
 from figures import choose_varied, color_image, color_labels, contact_sheet
 from metrics import Tally
-from models.epitomes import TableError, add_counts, load_table, super_resolve, table_from_counts
+from models.epitomes import add_counts, load_table, super_resolve, table_from_counts
 from runtime import checkpoint, command, distributed
+from runtime.errors import Refused, nearest
 from runtime.files import write_text
-from runtime.settings import ConfigError
 from tables import SCORES
 from trained import checkpoint_path, load_trained
 
 MARGIN_PX = 3  # rows beside those counted, which their borders may be near to
-
-
-class ScoringError(Exception):
-    """A checkpoint and a tile set that do not go together; one line."""
 
 
 def main(arguments):
@@ -87,7 +81,7 @@ def scene_tally(predicted, truth, taxonomy):
     """Tally over the pixels with a class in both, some rows at a time.
 
     A taxonomy without high codes merges truth by its low ones. The truth's own nodata is ignored unless it has a class.
-    raises: BuildError, TaxonomyError, ScoringError, GeoTiffError
+    raises: Refused
     """
     count = len(taxonomy.names)
     tally = Tally(count)
@@ -106,29 +100,29 @@ def scene_tally(predicted, truth, taxonomy):
             classes, labels = ours.window(*window)[..., 0], merge(theirs.window(*window)[..., 0], merges, truth)
             void = classes == (IGNORE if header.nodata is None else header.nodata)
             if (strange := np.unique(classes[~void & ((classes < 0) | (classes >= count))])).size:
-                raise ScoringError(f"{predicted}: holds {strange[0]}, which is none of the {count} classes")
+                raise Refused(f"{predicted}: holds {strange[0]}, which is none of the {count} classes")
             labels[void] = IGNORE
             maps = torch.from_numpy(classes.astype(np.int64))[None], torch.from_numpy(labels)[None]
             tally.add(*maps, rows=slice(above, above + rows))
     if not tally.confusion.any():
-        raise ScoringError(f"{predicted}: no pixel has a class both there and in {truth}")
+        raise Refused(f"{predicted}: no pixel has a class both there and in {truth}")
     return tally
 
 
 def load_for(tiles, path, device, coarse=False):
     """-> Trained.
 
-    raises: ScoringError if its bands, pixels or classes are not those of the tile set; CheckpointError if it is to make
-            use of coarse labels and cannot
+    raises: Refused if its bands, pixels or classes are not those of the tile set, or it is to make use of coarse labels
+            and cannot
     """
     trained, description = load_trained(path, device), tiles.description
     its = f"{trained.facts['bands']} bands of {trained.facts['dtype']}"
     theirs = f"{description.bands} bands of {description.dtype}"
     if its != theirs:
-        raise ScoringError(f"{path}: was trained on {its}, the tile set has {theirs}")
+        raise Refused(f"{path}: was trained on {its}, the tile set has {theirs}")
     names = [c["name"] for c in trained.facts["classes"]]
     if names != list(description.taxonomy.names):
-        raise ScoringError(f"{path}: knows the classes {names}, the tile set {list(description.taxonomy.names)}")
+        raise Refused(f"{path}: knows the classes {names}, the tile set {list(description.taxonomy.names)}")
     if coarse:
         trained.require_observation(path)
     return trained
@@ -184,8 +178,8 @@ def lsr_row(tiles, classes, arguments, device):
         codes = torch.from_numpy(tiles.low_codes(i)).to(device)
         try:
             labels, _ = super_resolve(image, codes, p_class, patches=arguments.lsr_patches, seed=arguments.lsr_seed)
-        except TableError as error:
-            raise ScoringError(f"{tiles.rows[i]['tile']}: {error}") from None
+        except Refused as error:
+            raise Refused(f"{tiles.rows[i]['tile']}: {error}") from None
         tally.add(labels.cpu()[None], torch.from_numpy(tile.high)[None])
     return {"name": "Self-Epitomic LSR", **report(tally, classes)}
 
@@ -200,7 +194,7 @@ def lsr_table(tiles, classes, arguments):
     heldout = TileSet(arguments.data, "heldout", arguments.regions, needs=("high", "low"))
     native = {bool(row["low"]) for row in (*tiles.rows, *heldout.rows)}
     if len(native) > 1:  # native codes, and classes where low is derived from high: numbers that must not meet
-        raise ScoringError(f"{arguments.data}: some tiles have a low label and some none; --lsr needs all or none")
+        raise Refused(f"{arguments.data}: some tiles have a low label and some none; --lsr needs all or none")
     counts = {}
     for i in range(len(heldout)):
         high, codes = torch.from_numpy(heldout.load_high(i)), torch.from_numpy(heldout.low_codes(i))
@@ -247,8 +241,7 @@ def chosen_tiles(tiles, arguments):
     index = {row["tile"]: i for i, row in enumerate(tiles.rows)}
     for name in arguments.tiles:
         if name not in index:
-            nearest = difflib.get_close_matches(name, index, n=1, cutoff=0.0)[0]
-            raise ScoringError(f"--tiles: there is no tile {name} in this split; did you mean {nearest}?")
+            raise Refused(f"--tiles: there is no tile {name} in this split; did you mean {nearest(name, index)}?")
     return [index[name] for name in arguments.tiles]
 
 
@@ -318,5 +311,4 @@ def parse(argv=None):
 
 
 if __name__ == "__main__":
-    errors = (BuildError, ConfigError, ScoringError, TableError, checkpoint.CheckpointError, distributed.DeviceError)
-    command.run(lambda: main(parse()), (*errors, *EXPECTED_ERRORS))
+    command.run(lambda: main(parse()), distributed.stop)

@@ -3,6 +3,8 @@
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from runtime.errors import Refused
+
 IGNORED_COLOR = (255, 255, 255)
 MARGIN_PX, TITLE_PX = 6, 22
 
@@ -68,20 +70,16 @@ def contact_sheet(path, titles, rows, classes=(), zoom=1):
     sheet.save(path)
 
 
-class PlotError(Exception):
-    """A curve that cannot be drawn; one line."""
-
-
 def save_curve(path, x, values, line, labels):
     """Write a PNG of a curve like Fig. 5: mean over seeds, each seed as a dot, and a level to compare with.
 
     x: numbers; values: for each a list, one a seed; line: (name, level); labels: of the two axes
-    raises: PlotError where matplotlib is not installed
+    raises: Refused where matplotlib is not installed
     """
     try:
         import matplotlib
     except ImportError:
-        raise PlotError(f"{path}: curves need matplotlib (pip install matplotlib); the numbers are written") from None
+        raise Refused(f"{path}: curves need matplotlib (pip install matplotlib); the numbers are written") from None
     matplotlib.use("Agg")
     from matplotlib import pyplot
 

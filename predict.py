@@ -26,17 +26,17 @@ import torch
 import torch.distributed as dist
 from tqdm import tqdm
 
-from data.geotiff import GeoTiffError
 from data.images import PICTURES, TIFFS, open_image
-from data.loading import EXPECTED_ERRORS, to_device, to_tensor
-from data.mapwriter import MapError, MapWriter, read_description
+from data.loading import to_device, to_tensor
+from data.mapwriter import MapWriter, read_description
 from data.overlay import Overlay
-from data.scenes import SceneError, read_windows, require_fitting, scale_warning, scene_paths
-from data.taxonomy import IGNORE, TaxonomyError, taxonomy_from_dict
+from data.scenes import read_windows, require_fitting, scale_warning, scene_paths
+from data.taxonomy import IGNORE, taxonomy_from_dict
 from data.tiles import stack_cells
 from data.transforms import normalize
 from models.windows import ALIGN, Blend, mean_over_views, most_probable, probabilities, window_starts
-from runtime import checkpoint, command, distributed
+from runtime import command, distributed
+from runtime.errors import DiskFull, Refused
 from trained import checkpoint_path, load_trained
 
 CERTAIN = 254  # what stands for probability 1 in --probs; 255 is nodata
@@ -68,9 +68,9 @@ def main(arguments):
     for scene, outputs, recipe in jobs:
         try:
             map_scene(trained, scene, outputs, recipe, arguments, ranks.device, autocast)
-        except MapError:
+        except DiskFull:
             raise  # a full disk is full for the next scene too
-        except (GeoTiffError, SceneError, TaxonomyError) as error:
+        except Refused as error:
             if len(scenes) == 1:
                 raise
             tqdm.write(f"not mapped: {error}", file=sys.stderr)
@@ -80,12 +80,12 @@ def main(arguments):
         dist.all_reduce(counts, group=group)
         failed = int(counts)
     if failed:
-        raise SceneError(f"{failed} of {len(scenes)} scenes could not be mapped, as said above; the others are done")
+        raise Refused(f"{failed} of {len(scenes)} scenes could not be mapped, as said above; the others are done")
 
 
 @torch.inference_mode()
 def map_scene(trained, scene, outputs, recipe, arguments, device, autocast):
-    """One scene to its map, and its probabilities where there is a second output; raises GeoTiffError or SceneError."""
+    """One scene to its map, and its probabilities where there is a second output; raises Refused."""
     started, classes = time.perf_counter(), trained.facts["classes"]
     with ExitStack() as stack:
         raster = stack.enter_context(open_image(scene))
@@ -205,10 +205,10 @@ def batched(items, count):
 
 
 def output_paths(scenes, out, with_probs):
-    """Of each scene, the files to write: (map,) or (map, probabilities). raises: SceneError where two would be one."""
+    """Of each scene, the files to write: (map,) or (map, probabilities). raises: Refused where two would be one."""
     if out.suffix.lower() in TIFFS and not out.is_dir():
         if len(scenes) != 1:
-            raise SceneError(f"--out {out}: names one file, and there are {len(scenes)} scenes; give a folder")
+            raise Refused(f"--out {out}: names one file, and there are {len(scenes)} scenes; give a folder")
         maps = [out]
     else:
         maps = [out / f"{scene.stem}.tif" for scene in scenes]
@@ -217,17 +217,17 @@ def output_paths(scenes, out, with_probs):
     for scene, files in zip(scenes, outputs, strict=True):
         for file in files:
             if file.resolve() in taken:
-                raise SceneError(f"{file}: is where {scene} is to go, but {taken[file.resolve()]}; change --out")
+                raise Refused(f"{file}: is where {scene} is to go, but {taken[file.resolve()]}; change --out")
             taken[file.resolve()] = f"so is {scene}"
     return outputs
 
 
 def is_complete(outputs, recipe):
-    """Whether all outputs are there, so made. raises: SceneError where one stands that was made otherwise"""
+    """Whether all outputs are there, so made. raises: Refused where one stands that was made otherwise"""
     for path in filter(Path.exists, outputs):
         found = read_description(path)
         if found != recipe:
-            raise SceneError(
+            raise Refused(
                 f"{path}: is there, but by other means ({found or 'not by this command'}) than asked for ({recipe}); "
                 "remove it, or give another --out"
             )
@@ -260,5 +260,4 @@ def parse(argv=None):
 
 
 if __name__ == "__main__":
-    errors = (SceneError, checkpoint.CheckpointError, distributed.DeviceError)
-    command.run(lambda: main(parse()), (*errors, *EXPECTED_ERRORS))
+    command.run(lambda: main(parse()), distributed.stop)

@@ -21,12 +21,14 @@ from pathlib import Path
 import torch
 
 from config import PretrainConfig, SegmenterConfig
-from data.manifest import SPLITS, TileSetError, read_description, read_manifest
-from data.pool import default_workers
-from figures import PlotError, save_curve
-from runtime.children import StepError, command, side_by_side
+from data.manifest import SPLITS, read_description, read_manifest
+from figures import save_curve
+from runtime.children import command, side_by_side
+from runtime.command import status
+from runtime.errors import Refused
 from runtime.files import write_text
-from runtime.settings import ConfigError, check_resumable, flatten, load_config
+from runtime.settings import check_resumable, flatten, load_config
+from runtime.workers import default_workers
 from tables import PAPER_TABLE3, as_markdown, as_text, as_values, class_ious, gap_closed, rows_of
 
 HERE = Path(__file__).resolve().parent
@@ -58,7 +60,7 @@ class Run:
     after: "Run | None" = None  # the pretraining that it starts from
 
     def state(self):
-        """complete, goes on or new. raises: ConfigError where the folder holds another experiment"""
+        """complete, goes on or new. raises: Refused where the folder holds another experiment"""
         if not (self.dir / "last.pt").exists():
             return "new"
         kind = PretrainConfig if self.script == "train_mae.py" else SegmenterConfig
@@ -148,7 +150,7 @@ def table3(arguments):
     """
     roots = needed(arguments)
     if len(roots) == 1 and not arguments.leave_out:
-        raise StepError("table3 needs --data ROOT and --leave-out REGION")
+        raise Refused("table3 needs --data ROOT and --leave-out REGION")
     # Where a set's whole test split is left out, what is tested at home is its validation tiles.
     own_split = arguments.own_split or ("test" if arguments.leave_out else "validation")
     plan, segmenters, tests = [], {}, {}
@@ -160,7 +162,7 @@ def table3(arguments):
         own = sorted(set.union(*regions.values()) - left_out)
         for where, split, chosen in (("own", own_split, own), ("left-out", arguments.left_out_split, left_out)):
             if split != "all" and not regions.get(split, set()) & set(chosen):
-                raise StepError(f"--{where}-split {split}: {root} has no tile of it in {', '.join(sorted(chosen))}")
+                raise Refused(f"--{where}-split {split}: {root} has no tile of it in {', '.join(sorted(chosen))}")
         tests[root] = {
             "own": ("--data", root, "--regions", ",".join(own), "--split", own_split),
             "left out": ("--data", root, "--regions", ",".join(sorted(left_out)), "--split", arguments.left_out_split),
@@ -219,7 +221,7 @@ def figure5(arguments):
     counts = [("all" if k == 0 else str(k), k) for k in arguments.exemplars]
     pool = [sum(row["split"] == "heldout" for row in read_manifest(HERE / root)[1]) for root in roots]
     if max(arguments.exemplars) > min(pool):
-        raise StepError(f"--exemplars {max(arguments.exemplars)}: {roots[pool.index(min(pool))]} has {min(pool)}")
+        raise Refused(f"--exemplars {max(arguments.exemplars)}: {roots[pool.index(min(pool))]} has {min(pool)}")
     for root in roots:
         for seed in seeds:
             out = folder(arguments, root)
@@ -258,14 +260,14 @@ def spread(arguments):
 def needed(arguments):
     """The tile sets of --data."""
     if arguments.data is None:
-        raise StepError(f"{arguments.what} needs --data ROOT, a tile set")
+        raise Refused(f"{arguments.what} needs --data ROOT, a tile set")
     return arguments.data
 
 
 def only(arguments):
     """The one tile set of --data."""
     if len(needed(arguments)) > 1:
-        raise StepError(f"{arguments.what} takes one tile set, --data names {len(arguments.data)}")
+        raise Refused(f"{arguments.what} takes one tile set, --data names {len(arguments.data)}")
     return arguments.data[0]
 
 
@@ -321,7 +323,7 @@ def config_file(arguments, name):
     for candidate in (name, others.get(name, name)):
         if (HERE / arguments.configs / candidate).exists():
             return arguments.configs / candidate
-    raise StepError(f"{arguments.configs}: has no {name}; --configs configs/demo has one of each")
+    raise Refused(f"{arguments.configs}: has no {name}; --configs configs/demo has one of each")
 
 
 def train(arguments, runs):
@@ -442,12 +444,13 @@ def main():
     names = [root.name for root in arguments.data or ()]
     if len(set(names)) < len(names):
         parser.error("--data: runs stand in folders named after the tile sets, and two have one name")
-    try:
-        for root in arguments.data or ():  # before anything is trained
-            read_description(root)
-        COMMANDS[arguments.what](arguments)
-    except (StepError, PlotError, TileSetError, ConfigError) as error:
-        parser.exit(2, f"{error}\n")
+    parser.exit(status(lambda: reproduce(arguments)))
+
+
+def reproduce(arguments):
+    for root in arguments.data or ():  # before anything is trained
+        read_description(root)
+    COMMANDS[arguments.what](arguments)
 
 
 if __name__ == "__main__":

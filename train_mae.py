@@ -15,19 +15,18 @@ import torch
 from tqdm import tqdm
 
 from config import PretrainConfig
-from data.loading import EXPECTED_ERRORS, scoring_batches, to_device, training_batches
+from data.loading import scoring_batches, to_device, training_batches
 from data.transforms import normalize
 from data.unlabelled import PretrainingCrops, ValidationCrops, read_unlabelled
 from figures import color_image, contact_sheet
 from models import build_mae
 from models.mae import blank, reconstruct, token_grid
 from runtime import checkpoint, command, distributed
-from runtime.checkpoint import TrainingError
 from runtime.compiling import compiled
 from runtime.files import write_text
 from runtime.logbook import Logbook, Recent
 from runtime.schedule import learning_rate
-from runtime.settings import ConfigError, check_resumable, check_same_data, flatten, from_command_line
+from runtime.settings import check_resumable, check_same_data, flatten, from_command_line
 from runtime.signals import Stopped, StopRequest
 
 FIGURE_IMAGES = 6
@@ -208,5 +207,4 @@ def save_figure(path, mae, samples, mean, std):
 
 
 if __name__ == "__main__":
-    errors = (ConfigError, TrainingError, checkpoint.CheckpointError, distributed.DeviceError)
-    command.run(lambda: main(from_command_line(PretrainConfig, __doc__)), (*errors, *EXPECTED_ERRORS))
+    command.run(lambda: main(from_command_line(PretrainConfig, __doc__)), distributed.stop)

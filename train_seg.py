@@ -17,7 +17,7 @@ from torchvision.transforms.functional import gaussian_blur
 from tqdm import tqdm
 
 from config import SegmenterConfig, logit_gain
-from data.loading import EXPECTED_ERRORS, scoring_batches, to_device, training_batches
+from data.loading import scoring_batches, to_device, training_batches
 from data.tiles import Exemplars, ScoringTiles, TileSet, TrainingTiles
 from data.transforms import normalize
 from losses import (
@@ -30,16 +30,16 @@ from losses import (
     straight_through,
 )
 from metrics import class_shares, confusion_matrix, pixels_that_carry, raggedness, ranking, scores
-from models import InitError, build_discriminator, build_segmenter
-from models.observation_table import ObservationError, fit_codes, from_plain, from_yaml, to_plain, to_yaml
+from models import build_discriminator, build_segmenter
+from models.observation_table import fit_codes, from_plain, from_yaml, to_plain, to_yaml
 from models.regions import aggregate, compositions
 from runtime import checkpoint, command, distributed
-from runtime.checkpoint import TrainingError
 from runtime.compiling import compiled
+from runtime.errors import Refused
 from runtime.files import write_text
 from runtime.logbook import Logbook, Recent
 from runtime.schedule import learning_rate
-from runtime.settings import ConfigError, check_resumable, check_same_data, flatten, from_command_line
+from runtime.settings import check_resumable, check_same_data, flatten, from_command_line
 from runtime.signals import Stopped, StopRequest
 
 WATCHED_TILES = 64  # of the validation split, in the report on the game
@@ -450,7 +450,7 @@ def validate(segmenter, batches, classes, mean, std, autocast, cell_px, how, ran
             logits = aggregate(logits, batch["regions"], cell_px, how)
         confusion += confusion_matrix(logits.argmax(dim=1), batch["labels"], classes)
     if not ranks.sum(confusion).any():
-        raise TrainingError(
+        raise Refused(
             "no label of the validation split supervises: either all are ignored, or no cell lies whole in a tile "
             "(supervision.min_coverage=0.5 takes cells that lie half in it)"
         )
@@ -463,6 +463,4 @@ def validate(segmenter, batches, classes, mean, std, autocast, cell_px, how, ran
 
 
 if __name__ == "__main__":
-    errors = (ConfigError, TrainingError, InitError, checkpoint.CheckpointError, distributed.DeviceError)
-    errors = (*errors, ObservationError)
-    command.run(lambda: main(from_command_line(SegmenterConfig, __doc__)), (*errors, *EXPECTED_ERRORS))
+    command.run(lambda: main(from_command_line(SegmenterConfig, __doc__)), distributed.stop)

@@ -6,14 +6,15 @@ from pathlib import Path
 import torch
 
 from config import SegmenterConfig, logit_gain
-from data.manifest import TileSetError, require_facts
-from data.taxonomy import TaxonomyError, taxonomy_from_dict
+from data.manifest import require_facts
+from data.taxonomy import taxonomy_from_dict
 from data.transforms import normalize
 from models import UNet, build_segmenter
 from models.observation import Observation, posterior
-from models.observation_table import ObservationError, from_plain
-from runtime.checkpoint import CheckpointError, load
-from runtime.settings import ConfigError, config_from_flat
+from models.observation_table import from_plain
+from runtime.checkpoint import load, refusing
+from runtime.errors import Refused
+from runtime.settings import config_from_flat
 
 
 @dataclass(frozen=True)
@@ -40,9 +41,9 @@ class Trained:
         return posterior(self.observation, logits, coarse["labels"], coarse["to_cell"], cell_px, void)
 
     def require_observation(self, path):
-        """raises: CheckpointError where there is none"""
+        """raises: Refused where there is none"""
         if self.observation is None:
-            raise CheckpointError(
+            raise Refused(
                 f"{path}: knows nothing of coarse labels, and so makes no use of --coarse; it would have been trained "
                 "with supervision.aggregate=observation"
             )
@@ -56,10 +57,10 @@ def checkpoint_path(path):
 def load_trained(path, device):
     """-> Trained, in eval mode on the device; of last.pt, the averaged weights where the run kept an average.
 
-    raises: CheckpointError, one line, for anything but a checkpoint of train_seg.py
+    raises: Refused, one line, for anything but a checkpoint of train_seg.py
     """
     state = load(path)
-    try:
+    with refusing(path, "train_seg.py"):
         # The adversary made no part of the network, and its settings have changed since the first checkpoints.
         settings = {key: value for key, value in state["config"].items() if not key.startswith("adversarial.")}
         config, facts = config_from_flat(SegmenterConfig, settings), state["data"]
@@ -78,11 +79,6 @@ def load_trained(path, device):
         observation = state.get("observation")
         if observation is not None:
             observation = from_plain(observation, [c["name"] for c in facts["classes"]], path).to(device)
-    except (TileSetError, TaxonomyError, ObservationError) as error:
-        raise CheckpointError(str(error)) from None
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, ConfigError) as error:
-        reason = (str(error).splitlines() or [""])[-1].strip()[:200]
-        raise CheckpointError(f"{path}: is not a checkpoint of train_seg.py ({reason})") from None
     name = config.run.name or Path(path).parent.name
     return Trained(name, facts, segmenter.to(device).eval(), mean, std, observation)
 

@@ -4,8 +4,8 @@ import math
 import shlex
 
 from data.cells import compose, invert
-from data.sources import BuildError
 from data.tileset import PIXEL_GRID
+from runtime.errors import Refused
 
 DEFAULT_SCALE = 30  # NLCD on 1 m imagery [paper, Sec. 4.3]
 TOLERANCE_PX = 0.05  # up to here two rasters share their pixels
@@ -13,21 +13,21 @@ SCALE_TOLERANCE = 0.01  # up to here two scales are one: a tilted NLCD cell meas
 
 
 def check_label(header):
-    """BuildError unless a raster can be a label."""
+    """Refused unless a raster can be a label."""
     if header.bands != 1 or header.dtype.kind not in "iu":
-        raise BuildError(f"{header.path}: has {header.bands} bands of {header.dtype}; a label has one, of integers")
+        raise Refused(f"{header.path}: has {header.bands} bands of {header.dtype}; a label has one, of integers")
 
 
 def check_high(image, high):
-    """BuildError unless the high label has the image's pixels. Both are Headers."""
+    """Refused unless the high label has the image's pixels. Both are Headers."""
     _check_crs(image, high)
     if (image.height, image.width) != (high.height, high.width):
-        raise BuildError(
+        raise Refused(
             f"{high.path}: is {_size(high)} px, its image {image.path} {_size(image)}"
             + (f"; align it: {warp_line(image, high)}" if image.transform and high.transform else "")
         )
     if not _same_pixels(image, high):
-        raise BuildError(f"{high.path}: does not lie on the pixels of {image.path}; align it: {warp_line(image, high)}")
+        raise Refused(f"{high.path}: does not lie on the pixels of {image.path}; align it: {warp_line(image, high)}")
 
 
 def low_grid(image, low, scale):
@@ -46,16 +46,16 @@ def low_grid(image, low, scale):
         a, b, _, d, e, _ = compose(invert(low.transform), image.transform)
         share = abs(a * e - b * d)  # of a cell that a pixel covers
         if not 0 < share < math.inf:
-            raise BuildError(f"{low.path}: its georeference {low.transform} does not go with that of {image.path}")
+            raise Refused(f"{low.path}: its georeference {low.transform} does not go with that of {image.path}")
         ratio = 1 / math.sqrt(share)
         if ratio < 1 + SCALE_TOLERANCE:
-            raise BuildError(
+            raise Refused(
                 f"{low.path}: has pixels as small as those of {image.path}, but does not lie on them; "
                 f"align it: {warp_line(image, low)}"
             )
         n = round(ratio) if same_scale(ratio, round(ratio)) else round(ratio, 3)
         if scale and not same_scale(scale, ratio):
-            raise BuildError(
+            raise Refused(
                 f"{low.path}: its pixels are {n:g} times those of {image.path}, --scale says {scale}; leave --scale out"
             )
         return low.transform, n
@@ -64,7 +64,7 @@ def low_grid(image, low, scale):
         return None, n
     ceil, floor = (tuple(f(side / n) for side in (image.height, image.width)) for f in (math.ceil, math.floor))
     if (low.height, low.width) not in (ceil, floor):
-        raise BuildError(
+        raise Refused(
             f"{low.path}: is {_size(low)} px without a common georeference; on {image.path} of "
             f"{_size(image)} px at --scale {n} it should be {ceil[0]} x {ceil[1]}, or the image's size"
         )
@@ -89,7 +89,7 @@ def warp_line(image, label):
 def _check_crs(image, label):
     if image.epsg and label.epsg and image.epsg != label.epsg:
         mend = f"; mend it: {warp_line(image, label)}" if image.transform else ""
-        raise BuildError(f"{label.path}: is in EPSG:{label.epsg}, its image {image.path} in EPSG:{image.epsg}{mend}")
+        raise Refused(f"{label.path}: is in EPSG:{label.epsg}, its image {image.path} in EPSG:{image.epsg}{mend}")
 
 
 def _same_pixels(image, label):

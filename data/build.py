@@ -21,12 +21,13 @@ from pathlib import Path
 
 from data.alignment import DEFAULT_SCALE, same_scale
 from data.cutting import Options, cut_scene, ignoring, take_tile
-from data.geotiff import GeoTiffError
-from data.manifest import TileSetError
-from data.pool import PoolError, default_workers, map_unordered
-from data.sources import NAIP215_ROTATIONS, BuildError, chesapeake, dubai, naip215, scene_list, tile_list
-from data.taxonomy import TaxonomyError, load_taxonomy, taxonomy_to_dict
-from data.tileset import write_text, write_tile_set
+from data.sources import NAIP215_ROTATIONS, chesapeake, dubai, naip215, scene_list, tile_list
+from data.taxonomy import load_taxonomy, taxonomy_to_dict
+from data.tileset import write_tile_set
+from runtime import command
+from runtime.errors import Refused
+from runtime.files import write_text
+from runtime.workers import default_workers, map_unordered
 
 TAXONOMIES = Path(__file__).resolve().parent.parent / "configs" / "taxonomies"
 DEFAULT_TAXONOMY = {
@@ -52,7 +53,6 @@ OPTION_NAMES = {
     "coarse": "--coarse",
     "scenes": "list of scenes, or other files",
 }
-EXPECTED = (BuildError, TileSetError, TaxonomyError, GeoTiffError, PoolError)
 
 
 def build(root, scenes, options, workers=1):
@@ -74,12 +74,12 @@ def build(root, scenes, options, workers=1):
     with closing(map_unordered(partial(_do, root, options), to_do, workers, "scenes", died)) as done:
         for error in done:
             if error:
-                raise BuildError(error)
+                raise Refused(error)
 
     results = [result for job in jobs for result in _load_record(root, *job)]
     tile_px = _agreed("tile_px", scenes, results)
     if options.tile_px not in (None, tile_px):
-        raise BuildError(f"--tile-px {options.tile_px}: the tiles have {tile_px} px")
+        raise Refused(f"--tile-px {options.tile_px}: the tiles have {tile_px} px")
     codes = {kind: sorted({code for result in results for code in result["nodata"][kind]}) for kind in ("high", "low")}
     return write_tile_set(
         root,
@@ -101,7 +101,7 @@ def _input(scene):
         try:
             files.append([path.name, path.stat().st_size] if path else None)
         except OSError as error:
-            raise BuildError(f"{path}: {error.strerror}") from None
+            raise Refused(f"{path}: {error.strerror}") from None
     return [scene.name, scene.region, scene.split, *files]
 
 
@@ -116,7 +116,7 @@ def _bind(root, options, inputs):
     asked = json.loads(json.dumps(asked))
     if not path.is_file():
         if complete:
-            raise BuildError(f"{root}: holds a tile set that data.build did not make; give another folder")
+            raise Refused(f"{root}: holds a tile set that data.build did not make; give another folder")
     elif complete or any(path.parent.glob("scenes/*.json")):
         begun = _read_json(path)
         # Before it is complete scenes may come and go: a damaged one is mended or left out. Records say which hold.
@@ -124,7 +124,7 @@ def _bind(root, options, inputs):
             if begun.get(key) != asked[key] and (complete or key != "scenes"):
                 then, now = (("given", "not given")[v] if key == "filter" else v for v in (begun.get(key), asked[key]))
                 values = "" if key in ("taxonomy", "scenes") else f": {then} then, {now} now"
-                raise BuildError(
+                raise Refused(
                     f"{root}: was begun with another {OPTION_NAMES[key]}{values}; use the same or give another folder"
                 )
     if not complete:
@@ -138,7 +138,7 @@ def _do(root, options, job):
     try:
         results = [take(root, scene, options) for scene in scenes]
         write_text(_record_path(root, scenes), json.dumps({"inputs": inputs, "results": results}))
-    except EXPECTED as error:
+    except Refused as error:
         return str(error)
     except OSError as error:
         return f"{error.filename or root}: {error.strerror}"
@@ -167,15 +167,15 @@ def _read_json(path):
     try:
         return json.loads(path.read_text())
     except ValueError:
-        raise BuildError(f"{path}: is damaged; remove it, and the same command makes it anew") from None
+        raise Refused(f"{path}: is damaged; remove it, and the same command makes it anew") from None
 
 
 def _agreed(key, scenes, results):
-    """The one value that all scenes agree on (to 1 %), None where none says; BuildError naming two that differ."""
+    """The one value that all scenes agree on (to 1 %), None where none says; Refused naming two that differ."""
     said = [(result[key], scene.image) for result, scene in zip(results, scenes, strict=True) if result[key]]
     for value, image in said:
         if value != said[0][0] and (key == "tile_px" or not same_scale(value, said[0][0])):
-            raise BuildError(f"{image}: {key} is {value}, but {said[0][0]} for {said[0][1]}; a tile set has one")
+            raise Refused(f"{image}: {key} is {value}, but {said[0][0]} for {said[0][1]}; a tile set has one")
     return said[0][0] if said else None
 
 
@@ -247,48 +247,41 @@ def main(arguments=None):
         help="of the tiles; none reads fastest (default zlib)",
     )
     given = parser.parse_args(arguments)
+    return command.status(lambda: _build_as_asked(given), "goes on from here", where=given.out)
+
+
+def _build_as_asked(given):
     kind = next(kind for kind in SOURCES if getattr(given, kind))
-    try:
-        for option, value, least in (
-            ("--tile-px", given.tile_px, MIN_TILE_PX),
-            ("--scale", given.scale, 1),
-            ("--workers", given.workers, 1),
-        ):
-            if value is not None and value < least:
-                raise BuildError(f"{option} {value}: should be {least} or more")
-        taxonomy = given.taxonomy or DEFAULT_TAXONOMY.get(kind)
-        if taxonomy is None:
-            raise BuildError(f"--{kind} needs --taxonomy, for example {TAXONOMIES / 'low2high.yaml'}")
-        tile_px = given.tile_px if kind == "tiled" else given.tile_px or DEFAULT_TILE_PX
-        options = Options(
-            kind, load_taxonomy(taxonomy), tile_px, given.scale, given.seed, not given.no_filter, given.compression
+    for option, value, least in (
+        ("--tile-px", given.tile_px, MIN_TILE_PX),
+        ("--scale", given.scale, 1),
+        ("--workers", given.workers, 1),
+    ):
+        if value is not None and value < least:
+            raise Refused(f"{option} {value}: should be {least} or more")
+    taxonomy = given.taxonomy or DEFAULT_TAXONOMY.get(kind)
+    if taxonomy is None:
+        raise Refused(f"--{kind} needs --taxonomy, for example {TAXONOMIES / 'low2high.yaml'}")
+    tile_px = given.tile_px if kind == "tiled" else given.tile_px or DEFAULT_TILE_PX
+    options = Options(
+        kind, load_taxonomy(taxonomy), tile_px, given.scale, given.seed, not given.no_filter, given.compression
+    )
+    listed, more = Path(getattr(given, kind)), ()
+    if kind == "naip215":
+        more = (given.rotation or 0,)
+        options = replace(
+            options,
+            tile_px=given.tile_px or NAIP215_TILE_PX,
+            scale=given.scale or NAIP215_SCALE[given.coarse or "majority"],
+            filter=False,
+            rotation=given.rotation or 0,
+            coarse="nlcd" if given.coarse == "nlcd" else None,
         )
-        listed, more = Path(getattr(given, kind)), ()
-        if kind == "naip215":
-            more = (given.rotation or 0,)
-            options = replace(
-                options,
-                tile_px=given.tile_px or NAIP215_TILE_PX,
-                scale=given.scale or NAIP215_SCALE[given.coarse or "majority"],
-                filter=False,
-                rotation=given.rotation or 0,
-                coarse="nlcd" if given.coarse == "nlcd" else None,
-            )
-        elif given.rotation is not None or given.coarse:
-            raise BuildError("--rotation and --coarse are of --naip215")
-        if listed.absolute() == (given.out / "tiles.csv").absolute():
-            raise BuildError(f"{listed}: is where the manifest goes; give the list another name")
-        build(given.out, SOURCES[kind](listed, *more), options, given.workers)
-    except EXPECTED as error:
-        print(error, file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"{error.filename or given.out}: {error.strerror}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
-        return 130
-    return 0
+    elif given.rotation is not None or given.coarse:
+        raise Refused("--rotation and --coarse are of --naip215")
+    if listed.absolute() == (given.out / "tiles.csv").absolute():
+        raise Refused(f"{listed}: is where the manifest goes; give the list another name")
+    build(given.out, SOURCES[kind](listed, *more), options, given.workers)
 
 
 if __name__ == "__main__":

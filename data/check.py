@@ -14,13 +14,13 @@ from pathlib import Path
 
 from data import geotiff
 from data.alignment import check_high, check_label, low_grid, same_scale
-from data.manifest import TileSetError, read_description, read_tiles
-from data.pool import PoolError, default_workers, map_unordered
-from data.sources import BuildError
-from data.taxonomy import TaxonomyError, merge
+from data.manifest import read_description, read_tiles
+from data.taxonomy import merge
+from runtime import command
+from runtime.errors import Refused
+from runtime.workers import default_workers, map_unordered
 
 ROWS_PER_JOB = 64  # of headers; pixels are decoded tile by tile, so that a crash is one tile's
-EXPECTED = (geotiff.GeoTiffError, TaxonomyError, TileSetError, BuildError)
 
 
 def check(root, decode=False, workers=1):
@@ -69,7 +69,7 @@ def _check_tile(root, description, decode, row):
                     pixels = raster.read()
                     if kind != "image":
                         merge(pixels[..., 0], getattr(description.taxonomy, kind), header.path)
-        except EXPECTED as error:
+        except Refused as error:
             problems.append(str(error))
     try:
         if "image" in headers and "high" in headers:
@@ -79,7 +79,7 @@ def _check_tile(root, description, decode, row):
             grid, n = low_grid(headers["image"], headers["low"], None if on_grid else round(description.scale))
             if grid and not same_scale(n, description.scale):
                 problems.append(f"{headers['low'].path}: is at scale {n}, the tile set at {description.scale}")
-    except BuildError as error:
+    except Refused as error:
         problems.append(str(error))
     return problems
 
@@ -105,17 +105,13 @@ def main(arguments=None):
         "--workers", type=int, default=default_workers(), metavar="N", help="processes (default: one a processor)"
     )
     given = parser.parse_args(arguments)
-    try:
-        tiles, problems = check(given.root, given.decode, given.workers)
-    except (*EXPECTED, PoolError) as error:
-        print(error, file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped; the same command begins anew", file=sys.stderr)
-        return 130
+    return command.status(lambda: _report(given.root, *check(given.root, given.decode, given.workers)), "begins anew")
+
+
+def _report(root, tiles, problems):
     for line in problems:
         print(line)
-    print(f"{given.root}: {tiles} tiles, {len(problems) or 'no'} problem{'' if len(problems) == 1 else 's'}")
+    print(f"{root}: {tiles} tiles, {len(problems) or 'no'} problem{'' if len(problems) == 1 else 's'}")
     return 2 if problems else 0
 
 

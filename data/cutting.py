@@ -15,9 +15,10 @@ from data.alignment import DEFAULT_SCALE, check_high, check_label, low_grid
 from data.cells import compose, invert
 from data.coarse import low_label
 from data.images import open_image
-from data.sources import BuildError, codes_from_colors
-from data.taxonomy import IGNORE, Taxonomy, TaxonomyError, unknown_codes
+from data.sources import codes_from_colors
+from data.taxonomy import IGNORE, Taxonomy, unknown_codes
 from data.tileset import PIXEL_GRID, count_labels, sum_bands, write_tile
+from runtime.errors import Refused
 
 MIN_CLASSES = 3  # unique merged classes in a tile [paper, Sec. 3.1]
 MAX_SHARE = 0.75  # of a tile's pixels under one class [paper, Sec. 3.1]
@@ -74,7 +75,7 @@ def cut_scene(root, scene, options):
                 continue
             try:
                 counts = count_labels(high_codes, low_codes, taxonomy, (px, px), transform, low_transform, scene.name)
-            except TaxonomyError as error:
+            except Refused as error:
                 unknown = _all_unknown_codes(high, taxonomy.high) or _all_unknown_codes(low, taxonomy.low)
                 raise unknown or error from None
             rule = _broken_rule(counts, px * px, options.filter)
@@ -119,7 +120,7 @@ def take_tile(root, scene, options):
             check_label(headers[kind])
             labels[kind] = codes[..., 0]
     if header.height != header.width:
-        raise BuildError(f"{scene.image}: is {header.height} x {header.width} px; tiles are square; --scenes cuts")
+        raise Refused(f"{scene.image}: is {header.height} x {header.width} px; tiles are square; --scenes cuts")
     grid, facts = _lay(header, headers["high"], headers["low"], options.scale)
     taxonomy = ignoring(options.taxonomy, facts["nodata"])
     where = " or ".join(str(path) for path in (scene.high, scene.low) if path)
@@ -178,7 +179,7 @@ def _lay(image, high, low, scale):
     returns: the low label's own grid or None (data/alignment.py), {"image_gsd", "scale", "nodata"}
     """
     if image.dtype not in (np.uint8, np.uint16):
-        raise BuildError(
+        raise Refused(
             f"{image.path}: pixels are {image.dtype}; convert them to uint8 or uint16: gdal_translate -ot "
             "UInt16 [-scale]"
         )
@@ -252,7 +253,7 @@ def _refer(root, folder, name, path):
     if link.is_symlink() and os.readlink(link) == target:
         return f"{folder}/{name}.tif"
     if link.exists() and not link.is_symlink():
-        raise BuildError(f"{link}: is there already; give another folder than {root}")
+        raise Refused(f"{link}: is there already; give another folder than {root}")
     temporary = link.with_name(f".{link.name}.{os.getpid()}.tmp")
     os.symlink(target, temporary)
     os.replace(temporary, link)

@@ -1,7 +1,7 @@
 """Read, window and write GeoTIFFs with tifffile: pixels, georeference, nodata, palette.
 
 A georeference is the tuple (a, b, c, d, e, f): the corner of pixel (row, col) lies at x = a col + b row + c,
-y = d col + e row + f. Arrays are (H, W, K). Whatever is wrong with a file is a GeoTiffError that names it.
+y = d col + e row + f. Arrays are (H, W, K). Whatever is wrong with a file is refused by its name.
 """
 
 import contextlib
@@ -16,6 +16,9 @@ from pathlib import Path
 import numpy as np
 import tifffile
 
+from runtime.errors import DiskFull, Refused, naming, reason
+from runtime.files import open_whole
+
 CACHE_BYTES = 64 * 2**20  # decoded strips and tiles that a Raster keeps, so that neighbouring windows share them
 READ_BYTES = 8 * 2**30  # larger rasters are read by window
 SPARSE_BYTES = 2**29  # the same where strips or tiles are left out: such a file may claim any size
@@ -24,10 +27,6 @@ EXPANSION = {1: 1, 5: 2731, 8: 1040, 32946: 1040, 32773: 64}
 METRES = {9001: 1.0, 9002: 0.3048, 9003: 1200 / 3937}  # ProjLinearUnits: metre, foot, US survey foot
 
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # it also reports oddities that do no harm
-
-
-class GeoTiffError(Exception):
-    """A raster that cannot be read or written: its path and what is wrong."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,7 @@ def read(path):
 def require_inside(header, row, col, height, width):
     """Refuse a window that is empty or leaves the raster."""
     if not (0 <= row < row + height <= header.height and 0 <= col < col + width <= header.width):
-        raise GeoTiffError(
+        raise Refused(
             f"{header.path}: a window of {height} x {width} px at row {row}, column {col} does not lie inside "
             f"{header.height} x {header.width} px"
         )
@@ -103,7 +102,7 @@ class Raster(contextlib.AbstractContextManager):
         header = self.header
         claimed = header.height * header.width * header.bands * header.dtype.itemsize
         if claimed > (READ_BYTES if all(self._counts) else SPARSE_BYTES):
-            raise GeoTiffError(f"{self.path}: claims {claimed / 2**30:.1f} GiB of pixels; read it by window")
+            raise Refused(f"{self.path}: claims {claimed / 2**30:.1f} GiB of pixels; read it by window")
         with _naming(self.path):
             return self._pixels(0, 0, header.height, header.width, keep=False)
 
@@ -117,9 +116,9 @@ class Raster(contextlib.AbstractContextManager):
         """Find where the strips or tiles lie; refuse what cannot be true before memory is asked for."""
         page = self._page
         if page is None or min(page.shaped) < 1 or page.imagedepth != 1 or page.tiledepth != 1:
-            raise GeoTiffError(f"{self.path}: holds no image")
+            raise Refused(f"{self.path}: holds no image")
         if page.dtype is None:
-            raise GeoTiffError(f"{self.path}: {page.bitspersample}-bit pixels of this kind are not supported")
+            raise Refused(f"{self.path}: {page.bitspersample}-bit pixels of this kind are not supported")
         planes, _, height, width, _ = page.shaped
         rows, cols = (page.tilelength, page.tilewidth) if page.is_tiled else (page.rowsperstrip, width)
         self._rows, self._cols = max(int(rows), 1), max(int(cols), 1)
@@ -128,12 +127,12 @@ class Raster(contextlib.AbstractContextManager):
         self._offsets, self._counts = page.dataoffsets[:count], page.databytecounts[:count]
         listed = min(len(self._offsets), len(self._counts))
         if listed < count:
-            raise GeoTiffError(f"{self.path}: corrupt: {listed} strips or tiles for {height} x {width} px, not {count}")
+            raise Refused(f"{self.path}: corrupt: {listed} strips or tiles for {height} x {width} px, not {count}")
         if count == 1 and self._offsets[0] and not self._counts[0]:  # old writers leave the count of one strip open
             self._counts = (self._file.size - self._offsets[0],)
         end = max(map(sum, zip(self._offsets, self._counts, strict=True)))
         if end > self._file.size:
-            raise GeoTiffError(f"{self.path}: truncated: {self._file.size:,} bytes of at least {end:,}")
+            raise Refused(f"{self.path}: truncated: {self._file.size:,} bytes of at least {end:,}")
         if all(self._counts):
             self._refuse_absurd(planes * height * width, sum(self._counts))
         self._raw = page.is_final and all(self._counts)
@@ -143,7 +142,7 @@ class Raster(contextlib.AbstractContextManager):
         claimed = pixels * page.shaped[-1] * float(np.mean(page.bitspersample)) / 8
         # The rest has no ceiling: ZSTD makes 128 KiB of 4 bytes, LERC a tile of any size of 100.
         if claimed > stored * EXPANSION.get(page.compression, 40_000) + (page.compression not in EXPANSION) * 2**24:
-            raise GeoTiffError(f"{self.path}: corrupt: claims {claimed:,.0f} bytes of pixels in {stored:,} bytes")
+            raise Refused(f"{self.path}: corrupt: claims {claimed:,.0f} bytes of pixels in {stored:,} bytes")
 
     def _pixels(self, row, col, height, width, keep):
         if self._raw:
@@ -188,7 +187,7 @@ class Raster(contextlib.AbstractContextManager):
             if "imagecodecs" not in str(error) and not isinstance(error, ImportError):
                 raise
             kind = f"{page.bitspersample}-bit, {getattr(page.compression, 'name', page.compression)}"
-            raise GeoTiffError(
+            raise Refused(
                 f'{self.path}: its pixels ({kind}) need a codec that is not installed: pip install "tifffile[codecs]"'
             ) from error
         if keep:
@@ -210,9 +209,9 @@ def write(path, array, *, transform=None, epsg=None, nodata=None, palette=None, 
     pixels = pixels.astype(np.uint8) if pixels.dtype == bool else pixels
     pixels = pixels[..., 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels
     if pixels.ndim not in (2, 3) or not pixels.size:
-        raise GeoTiffError(f"{path}: cannot write pixels of shape {np.shape(array)}; (H, W) or (H, W, K) is needed")
+        raise Refused(f"{path}: cannot write pixels of shape {np.shape(array)}; (H, W) or (H, W, K) is needed")
     if compression not in ("zlib", "none"):
-        raise GeoTiffError(f"{path}: unknown compression {compression!r}; it is 'zlib' or 'none'")
+        raise Refused(f"{path}: unknown compression {compression!r}; it is 'zlib' or 'none'")
     layout = page_layout(pixels.shape[2] if pixels.ndim == 3 else 1, pixels.dtype, palette)
     if compression == "none":
         layout["rowsperstrip"] = pixels.shape[0]
@@ -220,16 +219,12 @@ def write(path, array, *, transform=None, epsg=None, nodata=None, palette=None, 
         layout["compression"] = "zlib"
         layout["tile"] = tuple(min(tile_px, -(-side // 16) * 16) for side in pixels.shape[:2])
     extratags = geo_tags(path, pixels.dtype, transform=transform, epsg=epsg, nodata=nodata)
-    made = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        tifffile.imwrite(made, pixels, extratags=extratags, maxworkers=1, **layout)
-        os.replace(made, path)
+        with open_whole(path, flush=False) as file:
+            tifffile.imwrite(file, pixels, extratags=extratags, maxworkers=1, **layout)
     except Exception as error:
         full = " (is the disk full?)" if isinstance(error, OSError) and error.errno is None else ""  # as numpy says it
-        raise GeoTiffError(f"{path}: cannot be written: {_reason(error)}{full}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            made.unlink(missing_ok=True)
+        raise DiskFull(f"{path}: cannot be written: {reason(error)}{full}") from error
 
 
 def page_layout(bands, dtype, palette=None):
@@ -263,7 +258,7 @@ def geo_tags(path, dtype, *, transform=None, epsg=None, nodata=None):
     if nodata is not None:
         text = str(nodata)
         if _nodata(text, np.dtype(dtype)) is None:
-            raise GeoTiffError(f"{path}: nodata {nodata} is no value of {np.dtype(dtype)}")
+            raise Refused(f"{path}: nodata {nodata} is no value of {np.dtype(dtype)}")
         tags += [(42113, "s", 0, text)]
     return [(*tag, True) for tag in tags]
 
@@ -327,18 +322,10 @@ def _in_degrees(epsg):
 @contextlib.contextmanager
 def _naming(path):
     """Whatever goes wrong inside becomes one line that names the file."""
-    try:
-        with np.errstate(all="ignore"):  # what a damaged tag adds up to is no news
+    with naming(path, "corrupt or not supported: "), np.errstate(all="ignore"):  # what a damaged tag adds up to
+        try:
             yield
-    except GeoTiffError:
-        raise
-    except Exception as error:
-        if "not a TIFF" in str(error):
-            raise GeoTiffError(f"{path}: not a TIFF") from error
-        blame = "" if isinstance(error, (OSError, MemoryError)) else "corrupt or not supported: "
-        raise GeoTiffError(f"{path}: {blame}{_reason(error)}") from error
-
-
-def _reason(error):
-    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return " ".join(text.split())[:200]
+        except tifffile.TiffFileError as error:
+            if "not a TIFF" in str(error):
+                raise Refused(f"{path}: not a TIFF") from error
+            raise

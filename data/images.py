@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from data.geotiff import GeoTiffError, Header, open_raster, require_inside
+from data.geotiff import Header, open_raster, require_inside
+from runtime.errors import Refused, naming
 
 TIFFS = (".tif", ".tiff")
 PICTURES = (".png", ".jpg", ".jpeg")
@@ -21,7 +22,7 @@ def open_image(path):
         return open_raster(path)
     if suffix in PICTURES:
         return Picture(path)
-    raise GeoTiffError(f"{path}: not an image by its name, which would end in one of {', '.join(TIFFS + PICTURES)}")
+    raise Refused(f"{path}: not an image by its name, which would end in one of {', '.join(TIFFS + PICTURES)}")
 
 
 class Picture(AbstractContextManager):
@@ -29,14 +30,10 @@ class Picture(AbstractContextManager):
 
     def __init__(self, path):
         path = Path(path)
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # pillow refuses twice that size itself
-                with Image.open(path) as picture:
-                    self._pixels = np.array(picture.convert(GREY.get(picture.mode, "RGB")))
-        except Exception as error:  # pillow raises whatever its decoders do
-            reason = getattr(error, "strerror", None) or f"cannot be read as a picture: {error}"
-            raise GeoTiffError(f"{path}: {' '.join(reason.split())}") from error
+        with naming(path, "cannot be read as a picture: "), warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # pillow refuses twice that size itself
+            with Image.open(path) as picture:
+                self._pixels = np.array(picture.convert(GREY.get(picture.mode, "RGB")))
         if self._pixels.ndim == 2:
             self._pixels = self._pixels[..., None]
         self.header = Header(path, *self._pixels.shape, self._pixels.dtype)

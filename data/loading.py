@@ -13,11 +13,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from data.geotiff import GeoTiffError
-from data.manifest import TileSetError
-from data.taxonomy import TaxonomyError
-
-EXPECTED_ERRORS = (GeoTiffError, TaxonomyError, TileSetError)  # what data on disk can cause; each is one line
+from runtime.errors import Refused
 
 
 def sample_index(seed, step, position, batch_size, length):
@@ -72,7 +68,7 @@ class _Guarded(Dataset):
     def __getitem__(self, key):
         try:
             return self.samples[key]
-        except EXPECTED_ERRORS as error:
+        except Refused as error:
             return error
 
 

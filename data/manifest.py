@@ -3,18 +3,15 @@
 import csv
 import os
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 
-from data.taxonomy import Taxonomy, TaxonomyError, read_yaml, taxonomy_from_dict, taxonomy_to_dict
+from data.taxonomy import Taxonomy, taxonomy_from_dict, taxonomy_to_dict
+from runtime.errors import Refused, naming, nearest
+from runtime.files import read_yaml
 
 SPLITS = ("train", "validation", "heldout", "test")
 FACTS = ("name", "image_gsd", "label_gsd", "scale", "tile_px", "bands", "dtype", "band_mean", "band_std")
 COLUMNS = ("tile", "region", "split", "image", "high", "low")
-
-
-class TileSetError(Exception):
-    """A tile set that is not one; str() is one line naming the file."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +42,7 @@ class Description:
 
 
 def read_manifest(root):
-    """The description and the rows of a tile set; TileSetError, one line, at the first thing that is wrong.
+    """The description and the rows of a tile set; refused in one line at the first thing that is wrong.
 
     returns: Description, list of dicts with the keys COLUMNS; paths are relative to root and stay inside it by name
              (root / row["image"]); "" where there is no high or low
@@ -54,25 +51,25 @@ def read_manifest(root):
     rows, problems = read_tiles(root)
     if problems:
         more = f" (and {len(problems) - 1} more; python -m data.check {root})" if len(problems) > 1 else ""
-        raise TileSetError(problems[0] + more)
+        raise Refused(problems[0] + more)
     return description, rows
 
 
 def chosen_rows(root, rows, split, regions=(), exclude_regions=()):
     """The rows of one split or of "all", of some regions or all but some.
 
-    raises: TileSetError for a split or a region that the set does not have
+    raises: Refused for a split or a region that the set does not have
     """
     known = sorted({row["region"] for row in rows})
     for region in (*regions, *exclude_regions):
         if region not in known:
-            raise TileSetError(f"{root}: has no region {region}; it has {', '.join(known)}")
+            raise Refused(f"{root}: has no region {region}; it has {', '.join(known)}")
     chosen = [row for row in rows if split in (row["split"], "all") and (not regions or row["region"] in regions)
               and row["region"] not in exclude_regions]
     if not chosen:
         splits = ", ".join(sorted({row["split"] for row in rows}))
         where = " in these regions" if regions or exclude_regions else ""
-        raise TileSetError(f"{root}: has no tiles of the split {split}{where}; it has tiles of {splits}")
+        raise Refused(f"{root}: has no tiles of the split {split}{where}; it has tiles of {splits}")
     return chosen
 
 
@@ -80,20 +77,16 @@ def read_description(root):
     """dataset.yaml, every key checked."""
     path = Path(root) / "dataset.yaml"
     if not path.is_file():
-        raise TileSetError(f"{path}: not found; a tile set is made by python -m data.build or data.synthetic")
-    try:
-        values = read_yaml(path)
-        taxonomy = taxonomy_from_dict(values, path)
-    except TaxonomyError as error:
-        raise TileSetError(str(error)) from None
-
+        raise Refused(f"{path}: not found; a tile set is made by python -m data.build or data.synthetic")
+    values = read_yaml(path)
+    taxonomy = taxonomy_from_dict(values, path)
     require_facts(values, path)
     fields = {key: tuple(values[key]) if key.startswith("band_") else values[key] for key in FACTS}
     return Description(**fields, taxonomy=taxonomy)
 
 
 def require_facts(values, where, keys=FACTS):
-    """Refuse what a tile set, or a checkpoint in some of these keys, cannot say of itself: TileSetError, one line."""
+    """Refuse what a tile set, or a checkpoint in some of these keys, cannot say of itself."""
 
     def number(value):
         return type(value) in (int, float) and 0 < value <= 1e12
@@ -120,7 +113,7 @@ def require_facts(values, where, keys=FACTS):
     for key in keys:
         is_good, meaning = wanted[key]
         if not is_good(values.get(key)):
-            raise TileSetError(f"{where}: {key} is {values.get(key)!r:.80}; it should be {meaning}")
+            raise Refused(f"{where}: {key} is {values.get(key)!r:.80}; it should be {meaning}")
 
 
 def read_tiles(root):
@@ -131,17 +124,16 @@ def read_tiles(root):
         where = f"{path}, line {line}"
         try:
             if row["split"] not in SPLITS:
-                nearest = get_close_matches(row["split"][:80], SPLITS, 1, 0)[0]
-                raise TileSetError(f"{where}: split {row['split']!r:.80}; did you mean {nearest!r}?")
+                raise Refused(f"{where}: split {row['split']!r:.80}; did you mean {nearest(row['split'], SPLITS)!r}?")
             for key in ("tile", "region", "image"):
                 if not row[key]:
-                    raise TileSetError(f"{where}: {key} is empty")
+                    raise Refused(f"{where}: {key} is empty")
             if row["tile"] in seen:
-                raise TileSetError(f"{where}: tile {row['tile']:.80} stands twice")
+                raise Refused(f"{where}: tile {row['tile']:.80} stands twice")
             for key in ("image", "high", "low"):
                 row[key] = relative_path(row[key], where)
             rows.append({key: row[key] for key in COLUMNS})
-        except TileSetError as error:
+        except Refused as error:
             problems.append(str(error))
         seen.add(row["tile"])
     if not rows and not problems:
@@ -154,37 +146,31 @@ def read_csv(path, required, optional=()):
 
     Other columns are left out, but refused where some are optional: a misspelt `high` would go unnoticed.
     """
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            columns = reader.fieldnames or ()
-            missing = [column for column in required if column not in columns]
-            if missing:
-                raise TileSetError(f"{path}: no column {missing[0]!r}; the header should hold {','.join(required)}")
-            known = [*required, *optional]
-            for column in columns if optional else ():
-                if column not in known:
-                    nearest = get_close_matches(str(column)[:80], known, 1, 0)[0]
-                    raise TileSetError(f"{path}: unknown column {column!r:.80}; did you mean {nearest!r}?")
-            rows = []
-            for row in reader:
-                short = [column for column in required if row[column] is None]
-                if short:
-                    raise TileSetError(f"{path}, line {reader.line_num}: no value for {short[0]!r}")
-                rows.append((reader.line_num, {key: (row.get(key) or "").strip() for key in (*required, *optional)}))
-            return rows
-    except OSError as error:
-        raise TileSetError(f"{path}: {error.strerror or error}") from None
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise TileSetError(f"{path}: not a CSV in UTF-8: {error}") from None
+    with naming(path, "not a CSV in UTF-8: "), open(path, encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file)
+        columns = reader.fieldnames or ()
+        missing = [column for column in required if column not in columns]
+        if missing:
+            raise Refused(f"{path}: no column {missing[0]!r}; the header should hold {','.join(required)}")
+        known = [*required, *optional]
+        for column in columns if optional else ():
+            if column not in known:
+                raise Refused(f"{path}: unknown column {column!r:.80}; did you mean {nearest(column, known)!r}?")
+        rows = []
+        for row in reader:
+            short = [column for column in required if row[column] is None]
+            if short:
+                raise Refused(f"{path}, line {reader.line_num}: no value for {short[0]!r}")
+            rows.append((reader.line_num, {key: (row.get(key) or "").strip() for key in (*required, *optional)}))
+        return rows
 
 
 def relative_path(path, where):
-    """The path in its shortest form; TileSetError if its name leads out of the folder that it is relative to.
+    """The path in its shortest form; Refused if its name leads out of the folder that it is relative to.
 
     Symbolic links are followed as the file system has them: `data.build --tiled` makes some.
     """
     shortest = os.path.normpath(path) if path else ""
     if "\0" in path or os.path.isabs(path) or shortest == ".." or shortest.startswith(f"..{os.sep}"):
-        raise TileSetError(f"{where}: {path!r:.300} leaves the folder; paths are relative and stay in it or its links")
+        raise Refused(f"{where}: {path!r:.300} leaves the folder; paths are relative and stay in it or its links")
     return shortest

@@ -5,7 +5,6 @@ there, tifffile puts them in order. So one pass makes everything, and the size d
 """
 
 import contextlib
-import os
 import re
 import tempfile
 import zlib
@@ -15,28 +14,26 @@ from xml.sax.saxutils import escape
 import numpy as np
 import tifffile
 
-from data.geotiff import GeoTiffError, geo_tags, page_layout
+from data.geotiff import geo_tags, page_layout
+from runtime.errors import DiskFull, naming
+from runtime.files import open_whole
 
 TILE = 512  # pixels along a tile, and the size up to which a raster has no overview
 CLASSIC_BYTES = 2**32 - 2**25  # of tiles; larger files are BigTIFF
 
 
-class MapError(GeoTiffError):
-    """A map that cannot be written, as on a full disk: str() is one line."""
-
-
 class MapWriter(contextlib.AbstractContextManager):
     """A GeoTIFF of (height, width, bands) uint8, written in reading order; for use in a `with` statement.
 
-    It stands under a temporary name until the statement is left without an error, then it is flushed to disk and
-    renamed: the file under `path` is always whole. What a killed process left of the same map is deleted.
+    It is written when the statement is left without an error: the file under `path` is always whole. What a killed
+    process left of the same map is deleted.
 
     overviews:   "nearest" (codes: each overview keeps the classes' shares, and no colour is made up; a majority would
                  thin out roads with every level [ours]) or "mean" (measures, over the pixels that hold something)
     palette:     (N, 3) colours of one-band codes
     names:       one for each band, as GDAL has them
     description: any text; `read_description` gives it back
-    raises:      MapError
+    raises:      DiskFull
     """
 
     def __init__(
@@ -71,7 +68,6 @@ class MapWriter(contextlib.AbstractContextManager):
             item = '<Item name="DESCRIPTION" sample="{}" role="description">{}</Item>'
             items = (item.format(i, name) for i, name in enumerate(names))
             self._tags.append((42112, "s", 0, f"<GDALMetadata>{''.join(items)}</GDALMetadata>".encode(), True))
-        self._temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
         with self._naming():
             self.path.parent.mkdir(parents=True, exist_ok=True)
             for leftover in self.path.parent.iterdir():
@@ -87,20 +83,17 @@ class MapWriter(contextlib.AbstractContextManager):
         self._rows[:, self._right : self._right + block.shape[1]] = block
         self._right += block.shape[1]
         if self._right == self._levels[0].width:
-            with self._naming():
-                self._add(0, self._rows)
+            self._add(0, self._rows)
             self._rows = None
 
     def __exit__(self, error, *_):
         try:
             if error is None:
-                with self._naming():
-                    self._finish()
-                    os.replace(self._temporary, self.path)
+                assert all(level.written == level.height for level in self._levels), "rows are missing"
+                self._finish()
         finally:
             with contextlib.suppress(OSError):  # closing writes what is left: on a full disk it fails once more
                 self._tiles.close()
-            self._temporary.unlink(missing_ok=True)
 
     def _add(self, depth, rows):
         level = self._levels[depth]
@@ -122,34 +115,27 @@ class MapWriter(contextlib.AbstractContextManager):
         for left in range(0, level.band.shape[1], TILE):
             packer = zlib.compressobj(1, strategy=strategy)
             tile = packer.compress(np.ascontiguousarray(level.band[:, left : left + TILE])) + packer.flush()
-            level.tiles.append((self._tiles.tell(), len(tile)))
-            self._tiles.write(tile)
+            with self._naming():
+                level.tiles.append((self._tiles.tell(), len(tile)))
+                self._tiles.write(tile)
 
     def _finish(self):
-        assert all(level.written == level.height for level in self._levels), "rows are missing"
         big = self._tiles.tell() > CLASSIC_BYTES
-        with open(self._temporary, "wb") as file:
-            with tifffile.TiffWriter(file, bigtiff=big) as tiff:
-                facts = {"description": self._description, "extratags": self._tags, "subfiletype": 0}
-                for level in self._levels:
-                    shape = level.height, level.width, level.band.shape[2]
-                    shape = shape if shape[2] > 1 else shape[:2]
-                    tiff.write(map(self._packed, level.tiles), shape=shape, dtype=np.uint8, **facts, **self._layout)
-                    facts = {"extratags": self._nodata_tag, "subfiletype": 1}  # a reduced version of another page
-            file.flush()
-            os.fsync(file.fileno())
+        with self._naming(), open_whole(self.path) as file, tifffile.TiffWriter(file, bigtiff=big) as tiff:
+            facts = {"description": self._description, "extratags": self._tags, "subfiletype": 0}
+            for level in self._levels:
+                shape = level.height, level.width, level.band.shape[2]
+                shape = shape if shape[2] > 1 else shape[:2]
+                tiff.write(map(self._packed, level.tiles), shape=shape, dtype=np.uint8, **facts, **self._layout)
+                facts = {"extratags": self._nodata_tag, "subfiletype": 1}  # a reduced version of another page
 
     def _packed(self, tile):
         position, count = tile
         self._tiles.seek(position)
         return self._tiles.read(count)
 
-    @contextlib.contextmanager
     def _naming(self):
-        try:
-            yield
-        except OSError as error:
-            raise MapError(f"{self.path}: cannot be written: {error.strerror or error}") from error
+        return naming(f"{self.path}: cannot be written", kind=DiskFull)
 
 
 def read_description(path):

@@ -7,9 +7,8 @@ import numpy as np
 from data.alignment import check_label, low_grid, warp_line
 from data.cells import compose, invert, majority_blocks
 from data.geotiff import open_raster
-from data.scenes import SceneError
-from data.sources import BuildError
 from data.taxonomy import IGNORE, merge
+from runtime.errors import Refused
 
 ROWS = 256  # of cells that are read at a time where the whole raster is asked
 
@@ -25,8 +24,8 @@ class Overlay:
     n:       pixels along a cell, where the raster has none of its own
     covered: share of the scene's pixels under cells with a label
     cell_px: pixels of a whole cell
-    raises:  SceneError, TaxonomyError, GeoTiffError: a raster that is no label, lacks a georeference, is of another
-             coordinate system, holds a code without a label over the scene, or nothing with one
+    raises:  Refused: a raster that is no label, lacks a georeference, is of another coordinate system, holds a code
+             without a label over the scene, or nothing with one
     """
 
     def __init__(self, path, scene, by_code, n):
@@ -35,12 +34,9 @@ class Overlay:
         self.by_code = by_code if header.nodata is None else {header.nodata: IGNORE, **by_code}
         for each in (header, scene):
             if each.transform is None:
-                raise SceneError(f"{each.path}: has no georeference, which --coarse needs of the scene and of {path}")
-        try:
-            check_label(header)
-            own, n = low_grid(scene, header, None if self._apart(scene) else n)
-        except BuildError as error:
-            raise SceneError(str(error)) from None
+                raise Refused(f"{each.path}: has no georeference, which --coarse needs of the scene and of {path}")
+        check_label(header)
+        own, n = low_grid(scene, header, None if self._apart(scene) else n)
         self.n = None if own else round(n)  # the side of blocks, or None
         self.to_cell = compose(invert(header.transform), scene.transform)
         a, b, _, d, e, _ = self.to_cell
@@ -48,7 +44,7 @@ class Overlay:
         self.labels = 1 + max((label for label in by_code.values() if label != IGNORE), default=0)
         self.covered = self._survey(scene)
         if not self.covered:
-            raise SceneError(
+            raise Refused(
                 f"{path}: has no class anywhere over {scene.path}: all is nodata or ignored, or it lies elsewhere; if "
                 f"it is of another coordinate system: {warp_line(scene, header)}"
             )

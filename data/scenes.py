@@ -10,14 +10,11 @@ import numpy as np
 from data.geotiff import gsd
 from data.images import PICTURES, TIFFS
 from data.manifest import read_csv, relative_path
+from runtime.errors import Refused, naming
 
 ROWS = 256  # read at a time: strips and tiles of this height are decoded once, taller ones are still in the cache
 BAND_BYTES = 4 * 2**30  # of scene that is held at a time; a sparse file may claim any width
 GSD_TOLERANCE = 0.1  # beyond this share a scene's pixel size is another than the training images'
-
-
-class SceneError(Exception):
-    """A scene that cannot be mapped as it was asked for; str() is one line."""
 
 
 def scene_paths(words):
@@ -25,7 +22,7 @@ def scene_paths(words):
 
     A list is a .txt with one path a line or a .csv with a column image; its paths are relative to its folder and stay
     inside it.
-    raises: SceneError, TileSetError
+    raises: Refused
     """
     paths = []
     for word in map(str, words):
@@ -36,35 +33,35 @@ def scene_paths(words):
             found = [Path(name) for name in sorted(glob.glob(word, recursive=True))]
             found = [path for path in found if path.suffix.lower() in TIFFS + PICTURES]
             if not found:
-                raise SceneError(f"{word}: no image is named so; images end in {', '.join(TIFFS + PICTURES)}")
+                raise Refused(f"{word}: no image is named so; images end in {', '.join(TIFFS + PICTURES)}")
             paths += found
         elif path.is_dir():
-            raise SceneError(f"{word}: is a folder; its scenes are '{path / '*.tif'}'")
+            raise Refused(f"{word}: is a folder; its scenes are '{path / '*.tif'}'")
         elif not path.exists():
-            raise SceneError(f"{word}: no such file")
+            raise Refused(f"{word}: no such file")
         else:
             paths.append(path)
     return paths
 
 
 def require_fitting(header, facts, window):
-    """SceneError unless a scene has the bands and the kind of pixels that a network was trained on, by its `facts`, and
+    """Refused unless a scene has the bands and the kind of pixels that a network was trained on, by its `facts`, and
     a row of windows can be held."""
     path, bands = header.path, facts["bands"]
     if header.bands > bands:
         chosen = " ".join(f"-b {k + 1}" for k in range(bands))
-        raise SceneError(
+        raise Refused(
             f"{path}: has {header.bands} bands, the network was trained on {bands}; if these are the first: "
             f"gdal_translate {chosen} {_beside(path, f'{bands}bands')}"
         )
     if header.bands < bands:
-        raise SceneError(f"{path}: has {header.bands} bands, the network was trained on {bands}")
+        raise Refused(f"{path}: has {header.bands} bands, the network was trained on {bands}")
     if header.dtype != facts["dtype"]:
         wanted = facts["dtype"]
-        raise SceneError(f"{path}: its pixels are {header.dtype}, those that the network was trained on {wanted}")
+        raise Refused(f"{path}: its pixels are {header.dtype}, those that the network was trained on {wanted}")
     claimed = (window + ROWS) * header.width * bands * header.dtype.itemsize
     if claimed > BAND_BYTES:
-        raise SceneError(f"{path}: claims {header.width:,} px a row: {claimed / 2**30:.0f} GiB for a row of windows")
+        raise Refused(f"{path}: claims {header.width:,} px a row: {claimed / 2**30:.0f} GiB for a row of windows")
 
 
 def scale_warning(header, image_gsd):
@@ -131,17 +128,15 @@ def _listed(path):
     if path.suffix.lower() == ".csv":
         rows = [(line, row["image"]) for line, row in read_csv(path, ("image",))]
     else:
-        try:
+        with naming(f"{path}: cannot be read"):
             lines = path.read_text(encoding="utf-8-sig").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise SceneError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
         rows = [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
     if not rows:
-        raise SceneError(f"{path}: lists no scene")
+        raise Refused(f"{path}: lists no scene")
     found = []
     for line, name in rows:
         scene = path.parent / relative_path(name, f"{path}, line {line}")
         if not scene.is_file():
-            raise SceneError(f"{path}, line {line}: {name}: no such file")
+            raise Refused(f"{path}, line {line}: {name}: no such file")
         found.append(scene)
     return found

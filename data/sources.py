@@ -7,13 +7,13 @@ import os
 import re
 from collections import Counter
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
 
-from data.manifest import SPLITS, TileSetError, read_csv, relative_path
+from data.manifest import SPLITS, read_csv, relative_path
 from data.town import BARREN, BUILT, GRASS, ROAD, TREE, WATER
+from runtime.errors import Refused, nearest
 
 # Mask colours of the Dubai set, as they are in its masks (its own classes.json is wrong), and the codes we give them.
 DUBAI_CODES = {
@@ -38,10 +38,6 @@ NAIP215_ROTATIONS = {
     4: ((0, 1, 2), 3, 4),
 }
 CHESAPEAKE_FOLDER = re.compile(r"([a-z]{2})_1m_\d{4}_.+")
-
-
-class BuildError(Exception):
-    """Raw data that no tile set can be built from, as it is or as it was asked for; str() is one line."""
 
 
 @dataclass(frozen=True)
@@ -69,10 +65,9 @@ def scene_list(path, name_column="scene"):
         where = f"{path}, line {line}"
         for column in ("region", "image"):
             if not row[column]:
-                raise TileSetError(f"{where}: {column} is empty")
+                raise Refused(f"{where}: {column} is empty")
         if row["split"] not in ("", *SPLITS):
-            nearest = get_close_matches(row["split"][:80], SPLITS, 1, 0)[0]
-            raise TileSetError(f"{where}: split {row['split']!r:.80}; did you mean {nearest!r}?")
+            raise Refused(f"{where}: split {row['split']!r:.80}; did you mean {nearest(row['split'], SPLITS)!r}?")
         files = {
             key: path.parent / relative_path(row[key], where) if row[key] else None for key in ("image", "high", "low")
         }
@@ -100,10 +95,10 @@ def chesapeake(folder):
         labels = {key: image.with_name(f"{stem}_{name}.tif") for key, name in (("high", "lc"), ("low", "nlcd"))}
         for label in labels.values():
             if not label.is_file():
-                raise BuildError(f"{image}: its label {label.name} is not beside it")
+                raise Refused(f"{image}: its label {label.name} is not beside it")
         scenes.append(Scene(f"{region}_{stem}", region, image, **labels))
     if not scenes:
-        raise BuildError(
+        raise Refused(
             f"{folder}: no *_naip-new.tif in it or below; expected folders like "
             "de_1m_2013_extended-debuffered-train_tiles"
         )
@@ -120,13 +115,13 @@ def dubai(folder):
             continue
         mask = image.parent.parent / "masks" / f"{image.stem}.png"
         if not mask.is_file():
-            raise BuildError(f"{image}: its mask {mask} is not there")
+            raise Refused(f"{image}: its mask {mask} is not there")
         region, split = f"tile{tile[1]}", DUBAI_SPLITS.get(int(part[1]), "train")
         scenes.append(
             Scene(f"{region}_part{int(part[1])}", region, image, mask, split=split, colors=tuple(DUBAI_CODES.items()))
         )
     if not scenes:
-        raise BuildError(f"{folder}: no 'Tile N/images/image_part_00P.jpg' in it or below")
+        raise Refused(f"{folder}: no 'Tile N/images/image_part_00P.jpg' in it or below")
     return _checked(scenes, folder)
 
 
@@ -136,17 +131,17 @@ def naip215(folder, rotation):
     The set's own split has neighbours in train and test. Here places rotate: a rotation trains on some groups of places
     (configs/tables/naip215_places.csv), of which every eighth tile, in the order of place and tile, validates; it takes
     exemplars from one more group and tests another. region = group of places.
-    raises: BuildError where a tile of these groups is not in the folder
+    raises: Refused where a tile of these groups is not in the folder
     """
     train, heldout, test = NAIP215_ROTATIONS[rotation]
     splits = {**dict.fromkeys(train, "train"), heldout: "heldout", test: "test"}
     images = [path for path in _files(folder, ".tif") if path.parent.name == "img"]
     if not images:
-        raise BuildError(f"{folder}: no 'dataset_split/*/img/tile_ID.tif' in it or below")
+        raise Refused(f"{folder}: no 'dataset_split/*/img/tile_ID.tif' in it or below")
     found = {path.stem.removeprefix("tile_"): path for path in images}
     twice = next((path for path in images if found[path.stem.removeprefix("tile_")] != path), None)
     if twice:
-        raise BuildError(f"{folder}: {twice} and {found[twice.stem.removeprefix('tile_')]} are one tile")
+        raise Refused(f"{folder}: {twice} and {found[twice.stem.removeprefix('tile_')]} are one tile")
     tiles = [row for _, row in read_csv(NAIP215_PLACES, ("tile", "place", "group")) if row["group"]]
     tiles = sorted((int(row["group"]), int(row["place"]), int(row["tile"])) for row in tiles)
     learned = [tile for group, _, tile in sorted(tiles, key=lambda t: t[1:]) if group in train]
@@ -157,12 +152,12 @@ def naip215(folder, rotation):
             continue
         image = found.get(str(tile))
         if image is None:
-            raise BuildError(
+            raise Refused(
                 f"{folder}: has no tile_{tile}.tif, of the group of places {group}, which rotation {rotation} needs"
             )
         mask = image.parent.parent / "mask" / f"mask_{tile}.tif"
         if not mask.is_file():
-            raise BuildError(f"{image}: its mask {mask} is not there")
+            raise Refused(f"{image}: its mask {mask} is not there")
         split = "validation" if tile in validation else splits[group]
         materials = tuple(NAIP215_MATERIALS.items())
         scenes.append(Scene(f"naip_{tile}", f"group{group}", image, mask, split=split, materials=materials))
@@ -170,20 +165,20 @@ def naip215(folder, rotation):
 
 
 def codes_from_colors(rgb, colors, where):
-    """(H, W, 3) colours -> (H, W) uint8 codes; BuildError listing colours without a code, and their counts."""
+    """(H, W, 3) colours -> (H, W) uint8 codes; Refused listing colours without a code, and their counts."""
     packed = (rgb[..., :3].astype(np.uint32) << np.array([16, 8, 0], np.uint32)).sum(axis=-1, dtype=np.uint32)
     codes = {(r << 16) | (g << 8) | b: code for (r, g, b), code in colors}
     values, inverse, counts = np.unique(packed, return_inverse=True, return_counts=True)
     unknown = [f"#{value:06X} ({n} px)" for value, n in zip(values.tolist(), counts, strict=True) if value not in codes]
     if unknown:
         more = ", ..." if len(unknown) > 20 else ""
-        raise BuildError(f"{where}: colours without a class: {', '.join(unknown[:20])}{more}")
+        raise Refused(f"{where}: colours without a class: {', '.join(unknown[:20])}{more}")
     return np.array([codes[value] for value in values.tolist()], np.uint8)[inverse].reshape(packed.shape)
 
 
 def _files(folder, suffix):
     if not os.path.isdir(folder):
-        raise BuildError(f"{folder}: no such folder")
+        raise Refused(f"{folder}: no such folder")
     walk = os.walk(folder, followlinks=True)
     return sorted(Path(parent) / name for parent, _, names in walk for name in names if name.endswith(suffix))
 
@@ -191,12 +186,12 @@ def _files(folder, suffix):
 def _checked(scenes, where):
     """Scenes sorted by name; refuses names that cannot be file names, or stand twice (case ignored)."""
     if not scenes:
-        raise BuildError(f"{where}: lists no scene")
+        raise Refused(f"{where}: lists no scene")
     for scene in scenes:
         if not re.fullmatch(r"[^\s./\\:][^/\\:\x00-\x1f]{0,199}", scene.name):
-            raise BuildError(f"{where}: {scene.name!r:.80} cannot name a tile's file")
+            raise Refused(f"{where}: {scene.name!r:.80} cannot name a tile's file")
     twice = [name for name, count in Counter(scene.name.casefold() for scene in scenes).items() if count > 1]
     if twice:
         first, second = [scene.image for scene in scenes if scene.name.casefold() == twice[0]][:2]
-        raise BuildError(f"{where}: {first} and {second} are both named {twice[0]}")
+        raise Refused(f"{where}: {first} and {second} are both named {twice[0]}")
     return sorted(scenes, key=lambda scene: scene.name)

@@ -18,10 +18,12 @@ import numpy as np
 
 from data.coarse import low_label
 from data.landscape import REGIONS, landscape
-from data.manifest import TileSetError
-from data.pool import PoolError, default_workers, map_unordered
 from data.taxonomy import load_taxonomy
-from data.tileset import write_text, write_tile, write_tile_set
+from data.tileset import write_tile, write_tile_set
+from runtime import command
+from runtime.errors import Refused
+from runtime.files import write_text
+from runtime.workers import default_workers, map_unordered
 
 TAXONOMY = Path(__file__).resolve().parent.parent / "configs" / "taxonomies" / "low2high.yaml"
 MIN_TILE_PX = 32  # the segmenter's smallest image
@@ -52,7 +54,7 @@ def make_tile(root, index, *, tile_px, scale, bands, seed, taxonomy):
 def make_tile_set(root, *, tiles=400, tile_px=128, scale=16, bands=3, seed=0, workers=1):
     """Make a tile set of landscapes below root; returns write_tile_set's summary, None where it is there already.
 
-    raises: TileSetError for settings that cannot be, and a root that holds anything else
+    raises: Refused for settings that cannot be, and a root that holds anything else
     """
     for option, value, least, most in (
         ("--tiles", tiles, 1, 99999),
@@ -63,16 +65,16 @@ def make_tile_set(root, *, tiles=400, tile_px=128, scale=16, bands=3, seed=0, wo
         ("--workers", workers, 1, math.inf),
     ):
         if not least <= value <= most:
-            raise TileSetError(f"{option} {value}: should be {least} {f'to {most}' if most < math.inf else 'or more'}")
+            raise Refused(f"{option} {value}: should be {least} {f'to {most}' if most < math.inf else 'or more'}")
     root, taxonomy = Path(root), load_taxonomy(TAXONOMY)
     settings = {"tile_px": tile_px, "scale": scale, "bands": bands, "seed": seed}
     begun, asked = root / ".build" / "synthetic.json", json.dumps({"tiles": tiles, **settings})
     if root.exists() and not root.is_dir():
-        raise TileSetError(f"{root}: is a file; give a folder")
+        raise Refused(f"{root}: is a file; give a folder")
     if begun.is_file() and begun.read_text() != asked:
-        raise TileSetError(f"{root}: was begun with other settings, {begun.read_text()}; give them or another folder")
+        raise Refused(f"{root}: was begun with other settings, {begun.read_text()}; give them or another folder")
     if not begun.is_file() and root.is_dir() and any(root.iterdir()):
-        raise TileSetError(f"{root}: is not empty, and data.synthetic did not make what is there; give another folder")
+        raise Refused(f"{root}: is not empty, and data.synthetic did not make what is there; give another folder")
     if (root / "dataset.yaml").is_file():
         print(f"{root}: is complete already")
         return None
@@ -106,18 +108,7 @@ def main(arguments=None):
     )
     given = vars(parser.parse_args(arguments))
     out = given.pop("out")
-    try:
-        make_tile_set(out, **given)
-    except (TileSetError, PoolError) as error:
-        print(error, file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"{error.filename or out}: {error.strerror}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped; the same command begins anew", file=sys.stderr)
-        return 130
-    return 0
+    return command.status(lambda: make_tile_set(out, **given) and 0, "begins anew", where=out)
 
 
 if __name__ == "__main__":

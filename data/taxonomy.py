@@ -5,17 +5,14 @@ label sources which class it becomes. Tile sets keep native codes: `merge` is ap
 """
 
 from dataclasses import dataclass
-from difflib import get_close_matches
 
 import numpy as np
-import yaml
+
+from runtime.errors import Refused, nearest
+from runtime.files import read_yaml
 
 IGNORE = 255  # merged value of pixels that neither supervise nor score
 _UNKNOWN = 254  # marks codes without a class inside the look-up table; no class index reaches it
-
-
-class TaxonomyError(Exception):
-    """A class merge that cannot be read, or a code that it does not know; str() is one line."""
 
 
 @dataclass(frozen=True)
@@ -26,45 +23,13 @@ class Taxonomy:
     low: dict  # code of the low-resolution source -> class index or IGNORE
 
 
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """Safe YAML in which a key given twice is an error, not a silent last word."""
-
-    def construct_mapping(self, node, deep=False):
-        seen = set()
-        keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        for key in keys:
-            if key.value in seen:
-                raise yaml.MarkedYAMLError(problem=f"key {key.value} stands twice", problem_mark=key.start_mark)
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-def read_yaml(path):
-    """The mapping that a YAML file holds; TaxonomyError in one line if it holds none."""
-    try:
-        with open(path, encoding="utf-8") as file:
-            value = yaml.load(file, _UniqueKeyLoader)  # noqa: S506 - a SafeLoader
-    except OSError as error:
-        raise TaxonomyError(f"{path}: {error.strerror or error}") from None
-    except yaml.MarkedYAMLError as error:
-        line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
-        raise TaxonomyError(f"{path}: {line}{error.problem or 'not YAML'}") from None
-    except RecursionError:
-        raise TaxonomyError(f"{path}: nested too deeply") from None
-    except (yaml.YAMLError, ValueError) as error:
-        raise TaxonomyError(f"{path}: not YAML: {str(error).splitlines()[0]}") from None
-    if not isinstance(value, dict):
-        raise TaxonomyError(f"{path}: should hold a mapping, holds {type(value).__name__}")
-    return value
-
-
 def load_taxonomy(path):
     """Taxonomy of configs/taxonomies/*.yaml."""
     description = read_yaml(path)
     unknown = [key for key in description if key not in ("classes", "high", "low")]
     if unknown:
-        nearest = get_close_matches(str(unknown[0]), ("classes", "high", "low"), 1, 0)
-        raise TaxonomyError(f"{path}: unknown key {unknown[0]!r}; did you mean {nearest[0]!r}?")
+        meant = nearest(unknown[0], ("classes", "high", "low"))
+        raise Refused(f"{path}: unknown key {unknown[0]!r}; did you mean {meant!r}?")
     return taxonomy_from_dict(description, path)
 
 
@@ -72,30 +37,30 @@ def taxonomy_from_dict(description, where):
     """Taxonomy from {classes: [{name, color}], high: {code: name}, low: {code: name}}; `where` opens every error."""
     classes = description.get("classes")
     if not isinstance(classes, list) or not 2 <= len(classes) < _UNKNOWN:
-        raise TaxonomyError(f"{where}: classes should be a list of 2 to {_UNKNOWN - 1} entries {{name, color}}")
+        raise Refused(f"{where}: classes should be a list of 2 to {_UNKNOWN - 1} entries {{name, color}}")
     names, colors = [], []
     for i, entry in enumerate(classes):
         name, color = (entry.get("name"), entry.get("color")) if isinstance(entry, dict) else (None, None)
         if not _is_name(name) or name == "ignore" or name in names:
-            raise TaxonomyError(
+            raise Refused(
                 f"{where}: classes[{i}].name is {name!r:.80}; it should be a new name other than ignore, on one line"
             )
         if not (isinstance(color, list) and len(color) == 3 and all(type(v) is int and 0 <= v < 256 for v in color)):
-            raise TaxonomyError(f"{where}: classes[{i}].color is {color!r:.80}; it should be [r, g, b], each 0 to 255")
+            raise Refused(f"{where}: classes[{i}].color is {color!r:.80}; it should be [r, g, b], each 0 to 255")
         names.append(name)
         colors.append(tuple(color))
     tables = {}
     for source in ("high", "low"):
         table = description.get(source)
         if not isinstance(table, dict):
-            raise TaxonomyError(f"{where}: {source} should map codes to class names, is {table!r:.80}")
+            raise Refused(f"{where}: {source} should map codes to class names, is {table!r:.80}")
         tables[source] = {}
         for code, name in table.items():
             if type(code) is not int or abs(code) >= 2**63:
-                raise TaxonomyError(f"{where}: {source} has the code {code!r:.80}; codes are integers, as pixels are")
+                raise Refused(f"{where}: {source} has the code {code!r:.80}; codes are integers, as pixels are")
             if name not in (*names, "ignore"):
-                nearest = get_close_matches(str(name)[:80], (*names, "ignore"), 1, 0) or names
-                raise TaxonomyError(f"{where}: {source}[{code}] is {name!r:.80}; did you mean {nearest[0]!r}?")
+                meant = nearest(name, (*names, "ignore"))
+                raise Refused(f"{where}: {source}[{code}] is {name!r:.80}; did you mean {meant!r}?")
             tables[source][code] = IGNORE if name == "ignore" else names.index(name)
     return Taxonomy(tuple(names), tuple(colors), **tables)
 
@@ -123,7 +88,7 @@ def merge(codes, table, where):
     table:   {code: class index or IGNORE}
     where:   names the codes' file in errors
     returns: uint8 array of the same shape
-    raises:  TaxonomyError listing each code that the table does not know, and how often it stands there
+    raises:  Refused listing each code that the table does not know, and how often it stands there
     """
     if codes.dtype == np.uint8:
         values, merged = np.arange(256), codes
@@ -131,7 +96,7 @@ def merge(codes, table, where):
         values, merged = np.unique(codes, return_inverse=True)
         merged = merged.reshape(codes.shape)
     else:
-        raise TaxonomyError(f"{where}: labels should be integers, are {codes.dtype}")
+        raise Refused(f"{where}: labels should be integers, are {codes.dtype}")
     lookup = np.array([table.get(value, _UNKNOWN) for value in values.tolist()], np.uint8)
     merged = lookup[merged]
     unknown = merged == _UNKNOWN
@@ -142,9 +107,9 @@ def merge(codes, table, where):
 
 
 def unknown_codes(counts, table, where):
-    """The TaxonomyError for {code: how often it stands there} of codes that the table does not know."""
+    """The error for {code: how often it stands there} of codes that the table does not know."""
     listed = ", ".join(f"{code} ({counts[code]} times)" for code in sorted(counts)[:20])
     more = ", ..." if len(counts) > 20 else ""
-    return TaxonomyError(
+    return Refused(
         f"{where}: codes without a class: {listed}{more}; the taxonomy knows {', '.join(map(str, sorted(table)))}"
     )

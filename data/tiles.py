@@ -21,10 +21,11 @@ from data.cells import (
     upsampled,
 )
 from data.loading import sample_index, to_tensor
-from data.manifest import TileSetError, chosen_rows, read_manifest
+from data.manifest import chosen_rows, read_manifest
 from data.statistics import band_statistics
 from data.taxonomy import IGNORE, merge
 from data.transforms import color_draw, dihedral, dihedral_corner, draw
+from runtime.errors import Refused
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class TileSet:
     """The tiles of one split, of some regions or all but some; those of a small set stay in memory once read.
 
     needs:  the labels that every tile must have: "high", "low" (a file, or high to derive it from), or both
-    raises: TileSetError for a split or a region that the set does not have, or a tile without a needed label
+    raises: Refused for a split or a region that the set does not have, or a tile without a needed label
     """
 
     def __init__(self, root, split, regions=(), exclude_regions=(), needs=()):
@@ -51,7 +52,7 @@ class TileSet:
         self.description, rows = read_manifest(root)
         self.rows = chosen_rows(root, rows, split, regions, exclude_regions)
         if self.description.tile_px < 32:
-            raise TileSetError(f"{root}: its tiles are {self.description.tile_px} px; the networks need 32 or more")
+            raise Refused(f"{root}: its tiles are {self.description.tile_px} px; the networks need 32 or more")
         self.limited = bool(regions or exclude_regions)
         size = self.description.tile_px**2 * (self.description.bands * np.dtype(self.description.dtype).itemsize + 1)
         self._kept = {} if size * len(self.rows) <= KEPT_BYTES else None
@@ -59,7 +60,7 @@ class TileSet:
         for row in self.rows:
             missing = [kind for kind in needs if not row[kind] and not (kind == "low" and row["high"])]
             if missing:
-                raise TileSetError(f"{root}: tile {row['tile']} of the split {split} has no {missing[0]} label")
+                raise Refused(f"{root}: tile {row['tile']} of the split {split} has no {missing[0]} label")
 
     def __len__(self):
         return len(self.rows)
@@ -98,7 +99,7 @@ class TileSet:
     def _of_tile_size(self, array, path):
         size = self.description.tile_px
         if array.shape[:2] != (size, size):
-            raise TileSetError(f"{path}: is {_size(array)} px, the tiles of this set {size} x {size}")
+            raise Refused(f"{path}: is {_size(array)} px, the tiles of this set {size} x {size}")
         return array
 
     def low_codes(self, i):
@@ -123,7 +124,7 @@ class TileSet:
         image, header = geotiff.read(self.root / row["image"])
         self._of_tile_size(image, header.path)
         if image.shape[2] != self.description.bands:
-            raise TileSetError(f"{header.path}: has {image.shape[2]} bands, the tile set {self.description.bands}")
+            raise Refused(f"{header.path}: has {image.shape[2]} bands, the tile set {self.description.bands}")
         derive = low and not row["low"]
         classes = None
         if row["high"] and (high or derive):
@@ -174,7 +175,7 @@ class Exemplars:
 
     count: K of them, nested: for one seed the first ten of a hundred are the ten; 0 is all
     shuffle_px: n, to shuffle the pixels of each n x n block: no shape is left to learn, a control; 0: as they are
-    raises: TileSetError where the pool has no, too few or too small maps, or other classes than `description`
+    raises: Refused where the pool has no, too few or too small maps, or other classes than `description`
     """
 
     def __init__(self, root, description, count, seed, regions=(), exclude_regions=(), shuffle_px=0):
@@ -182,14 +183,14 @@ class Exemplars:
         self.tiles = TileSet(root, "heldout", regions, exclude_regions, needs=("high",))
         theirs, names, size = self.tiles.description, description.taxonomy.names, description.tile_px
         if theirs.taxonomy.names != names:
-            raise TileSetError(
+            raise Refused(
                 f"{root}: its exemplars have the classes {', '.join(theirs.taxonomy.names)}, "
                 f"the training set {', '.join(names)}; the order counts"
             )
         if theirs.tile_px < size:
-            raise TileSetError(f"{root}: its exemplars are {theirs.tile_px} px, smaller than the tiles of {size} px")
+            raise Refused(f"{root}: its exemplars are {theirs.tile_px} px, smaller than the tiles of {size} px")
         if count > len(self.tiles):
-            raise TileSetError(f"{root}: adversarial.exemplars={count}, but the pool has {len(self.tiles)} label maps")
+            raise Refused(f"{root}: adversarial.exemplars={count}, but the pool has {len(self.tiles)} label maps")
         self.chosen = np.random.default_rng([seed, len(self.tiles)]).permutation(len(self.tiles))[: count or None]
         self.scale = description.scale
 
@@ -197,11 +198,11 @@ class Exemplars:
         """`TileSet.compositions` of all these places, and whether the codes are native: so asked for, and no tile
         derives its cells.
 
-        raises: TileSetError if the cells are of another size than those of the training set
+        raises: Refused if the cells are of another size than those of the training set
         """
         theirs = self.tiles.description.scale
         if abs(theirs / self.scale - 1) > 0.01:
-            raise TileSetError(
+            raise Refused(
                 f"{self.tiles.root}: its cells are {theirs:g} px wide, those of the training set {self.scale:g}; what "
                 "a code says of its cell holds for one size"
             )
@@ -251,7 +252,7 @@ def low_cells(classes, low_header, image, header, description, num_labels=None):
     # Without georeference a grid of n x n blocks starts at the tile's top-left corner.
     ceil, floor = tuple(-(-s // n) for s in size), tuple(s // n for s in size)
     if classes.shape not in (ceil, floor):
-        raise TileSetError(
+        raise Refused(
             f"{low_header.path}: is {_size(classes)} px without georeference; for an image of {_size(image)} px at "
             f"scale {n} it should be {ceil[0]} x {ceil[1]}, or the image's size"
         )

@@ -8,7 +8,6 @@ import csv
 import hashlib
 import io
 import math
-import os
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +15,10 @@ import yaml
 
 from data import geotiff
 from data.cells import compose, invert, pixels_of_cells
-from data.manifest import COLUMNS, SPLITS, TileSetError
+from data.manifest import COLUMNS, SPLITS
 from data.taxonomy import merge, taxonomy_to_dict
+from runtime.errors import Refused
+from runtime.files import write_text
 
 SPLIT_PERCENT = dict(zip(SPLITS, (75, 10, 10, 5), strict=True))  # [paper, Sec. 3.1]
 PIXEL_GRID = (1.0, 0.0, 0.0, 0.0, -1.0, 0.0)  # stands for the georeference where an image has none: one unit a pixel
@@ -146,17 +147,17 @@ def write_tile_set(root, *, name, taxonomy, records, image_gsd, scale, tile_px, 
     root, records = Path(root), sorted(records, key=lambda record: record["tile"])
     if not records:
         reasons = ", ".join(f"{rule} {count}" for rule, count in (dropped or {}).items())
-        raise TileSetError(f"{root}: no tile was kept (dropped: {reasons or 'none'})")
+        raise Refused(f"{root}: no tile was kept (dropped: {reasons or 'none'})")
     for before, record in zip(records, records[1:], strict=False):
         if record["tile"] == before["tile"]:
-            raise TileSetError(f"{root}: two tiles are named {record['tile']}")
+            raise Refused(f"{root}: two tiles are named {record['tile']}")
     for record in records:
         for what, first, here in (
             ("bands", len(records[0]["sums"]), len(record["sums"])),
             ("type", records[0]["dtype"], record["dtype"]),
         ):
             if first != here:
-                raise TileSetError(f"{root / record['image']}: {what} {here}, but {first} in {records[0]['image']}")
+                raise Refused(f"{root / record['image']}: {what} {here}, but {first} in {records[0]['image']}")
     undrawn = {}
     for record in records:
         if not record["split"]:
@@ -203,27 +204,11 @@ def write_tile_set(root, *, name, taxonomy, records, image_gsd, scale, tile_px, 
     return summary
 
 
-def write_text(path, text):
-    """Write a file under a temporary name, flush it to disk, rename it; leave one alone that holds the same already."""
-    if path.is_file() and path.read_bytes() == text.encode():
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(text.encode())
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def _band_statistics(root, records):
     """Mean and standard deviation of each band from exact integer sums, so that no order of adding changes a digit."""
     count = sum(record["pixels"] for record in records)
     if not count:
-        raise TileSetError(f"{root}: no image pixel holds anything but nodata")
+        raise Refused(f"{root}: no image pixel holds anything but nodata")
     sums = [sum(band) for band in zip(*(record["sums"] for record in records), strict=True)]
     squares = [sum(band) for band in zip(*(record["squares"] for record in records), strict=True)]
     mean = [s / count for s in sums]

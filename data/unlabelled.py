@@ -10,9 +10,10 @@ from torchvision.transforms.v2 import functional as tv
 
 from data.images import open_image
 from data.loading import sample_index, to_tensor
-from data.manifest import TileSetError, chosen_rows, read_manifest
+from data.manifest import chosen_rows, read_manifest
 from data.statistics import band_statistics
 from data.transforms import crop_draw, draw
+from runtime.errors import Refused
 
 SUFFIXES = {".tif", ".tiff", ".png", ".jpg", ".jpeg"}
 
@@ -38,17 +39,17 @@ def read_unlabelled(root, pattern="**/*", validation_share=0.05, regions=(), exc
         facts = {key: known[key] for key in ("name", "bands", "band_mean", "band_std")}
     else:
         if not root.is_dir():
-            raise TileSetError(f"{root}: is no folder; data.root is a tile set or a folder of images")
+            raise Refused(f"{root}: is no folder; data.root is a tile set or a folder of images")
         if regions or exclude_regions:
-            raise TileSetError(f"{root}: is a bare folder and has no regions; leave data.regions and the like empty")
+            raise Refused(f"{root}: is a bare folder and has no regions; leave data.regions and the like empty")
         if heldout:
-            raise TileSetError(f"{root}: is a bare folder and has no splits; data.heldout=true is of a tile set")
+            raise Refused(f"{root}: is a bare folder and has no splits; data.heldout=true is of a tile set")
         try:
             found = sorted(p for p in root.glob(pattern) if p.suffix.lower() in SUFFIXES)
         except (ValueError, NotImplementedError):
-            raise TileSetError(f"data.images={pattern}: is no glob below {root}; as **/images/*") from None
+            raise Refused(f"data.images={pattern}: is no glob below {root}; as **/images/*") from None
         if len(found) < 2:
-            raise TileSetError(
+            raise Refused(
                 f"{root}: {len(found)} images (.tif, .png, .jpg) match data.images={pattern}; two are the least"
             )
         every = round(1 / validation_share)
@@ -73,7 +74,7 @@ class UnlabelledImages:
         with open_image(self.paths[i]) as image:
             bands = self.facts["bands"]
             if image.header.bands != bands:
-                raise TileSetError(f"{self.paths[i]}: has {image.header.bands} bands, the others {bands}")
+                raise Refused(f"{self.paths[i]}: has {image.header.bands} bands, the others {bands}")
             return to_tensor(image.read().transpose(2, 0, 1))
 
 
@@ -127,7 +128,7 @@ def _check_size(image, crop_px, images):
     if min(image.shape[1:]) < crop_px:
         height, width = image.shape[1:]
         fits = min(height, width) // 32 * 32
-        raise TileSetError(
+        raise Refused(
             f"an image of {images.facts['name']} is {height} x {width} px, smaller than data.crop_px={crop_px}; "
             + (f"data.crop_px={fits} fits it" if fits else "it is too small for any crop")
         )

@@ -25,7 +25,7 @@ from data.cells import Cells, region_index, region_labels  # noqa: E402
 from data.taxonomy import load_taxonomy, merge  # noqa: E402
 from models.epitomes import load_table  # noqa: E402
 from models.observation import FLOOR, Observation, fit, merged_table  # noqa: E402
-from models.observation_table import ObservationError, from_yaml, to_plain, to_yaml  # noqa: E402
+from models.observation_table import from_yaml, to_plain, to_yaml
 from runtime import command  # noqa: E402
 
 TAXONOMY = Path(__file__).resolve().parent.parent / "configs" / "taxonomies" / "low2high.yaml"
@@ -217,4 +217,4 @@ if __name__ == "__main__":
     if not (arguments.folder or arguments.publish):
         parser.error("name REAL_DIR or --publish")
     chosen = publish if arguments.publish else lambda: main(arguments.folder)
-    command.run(chosen, (geotiff.GeoTiffError, ObservationError))
+    command.run(chosen)

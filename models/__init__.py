@@ -6,10 +6,7 @@ from models.discriminator import Discriminator
 from models.mae import MaskedAutoencoder
 from models.resnet import ResNet18
 from models.unet import UNet
-
-
-class InitError(Exception):
-    """Weights that cannot start this network; one line."""
+from runtime.errors import Refused
 
 
 def build_segmenter(model, bands, classes, gain=1.0):
@@ -38,7 +35,7 @@ def load_resnet18(encoder, state, source):
     """Load ResNet-18 weights under torchvision's names, adapting the first convolution to other band counts.
 
     returns: a line that counts matched and adapted keys and names missing and unexpected ones
-    raises:  InitError if a tensor has another shape
+    raises:  Refused if a tensor has another shape
     """
     state = {key: value for key, value in state.items() if not key.startswith("fc.")}
     own = encoder.state_dict()
@@ -49,13 +46,13 @@ def load_resnet18(encoder, state, source):
         adapted = ["conv1.weight"]
     for key in own.keys() & state.keys():
         if own[key].shape != state[key].shape:
-            raise InitError(
+            raise Refused(
                 f"{source}: {key} has shape {tuple(state[key].shape)}, this network {tuple(own[key].shape)}; "
                 f"model.width must be the width it was trained with"
             )
     missing, unexpected = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
     if len(missing) == len(own):
-        raise InitError(f"{source}: holds no weight of a ResNet-18 (torchvision's names, as conv1.weight)")
+        raise Refused(f"{source}: holds no weight of a ResNet-18 (torchvision's names, as conv1.weight)")
     encoder.load_state_dict(state, strict=False)
     matched = len(own) - len(missing) - len(adapted)
     return (
@@ -80,7 +77,7 @@ def _imagenet():
         return ResNet18_Weights.IMAGENET1K_V1.get_state_dict(check_hash=True)
     except Exception as error:  # no network, no disk, a broken download: the mend is the same
         reason = (str(error).splitlines() or [type(error).__name__])[0][:100]
-        raise InitError(
+        raise Refused(
             f"model.init=imagenet: torchvision could not fetch its weights ({reason}); "
             "download resnet18-f37072fd.pth where there is a network and give its path as model.init"
         ) from None
@@ -90,16 +87,15 @@ def _resnet18_file(path):
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise InitError(f"model.init={path}: no such file; none, imagenet or the path of a resnet18.pt") from None
+        raise Refused(f"model.init={path}: no such file; none, imagenet or the path of a resnet18.pt") from None
     except Exception as error:  # a damaged archive raises nearly anything
-        raise InitError(f"model.init={path}: cannot be read ({type(error).__name__})") from None
+        raise Refused(f"model.init={path}: cannot be read ({type(error).__name__})") from None
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise InitError(f"model.init={path}: is no file of weights; train_mae.py writes one as resnet18.pt")
+        raise Refused(f"model.init={path}: is no file of weights; train_mae.py writes one as resnet18.pt")
     return state
 
 
 __all__ = [
-    "InitError",
     "ResNet18",
     "UNet",
     "adapt_bands",

@@ -9,14 +9,12 @@ classes under a code come in the proportions p(l | k) of a table.
 
 import torch
 import torch.nn.functional as F
-import yaml
+
+from runtime.errors import Refused, naming
+from runtime.files import read_yaml
 
 IGNORE = 255  # never a class; a low code only where a table says so
 BATCH_VALUES = 2**22  # positions times patches at once: 16 MB, which stays in cache and bounds memory for any tile
-
-
-class TableError(ValueError):
-    """A table p(class | low code) that is malformed, or lacks a code; str() is one line."""
 
 
 @torch.no_grad()
@@ -31,7 +29,7 @@ def super_resolve(image, low_codes, table, *, patches=20_000, patch_px=7, batch=
                   other codes to full weight]; False lets every code of the table take part, as ref. 20 does
     returns:      labels (H, W) int64 and p(l | s) (C, H, W) float32; labels of 0, all probabilities equal, where
                   no pixel has a known code
-    raises:       TableError if low_codes holds a code without a row; ValueError if shapes do not fit
+    raises:       Refused if low_codes holds a code without a row; ValueError if shapes do not fit
     """
     if image.ndim != 3 or image.shape[1:] != low_codes.shape:
         raise ValueError(f"image {tuple(image.shape)} must be (K, H, W) over low_codes {tuple(low_codes.shape)}")
@@ -60,7 +58,7 @@ def known_codes(low_codes, table):
     found = {code: n for code, n in zip(values.tolist(), pixels.tolist(), strict=True) if code != IGNORE}
     missing = ", ".join(f"{code} ({n} px)" for code, n in found.items() if code not in table)
     if missing:
-        raise TableError(f"the table has no row for low code {missing}; it has {', '.join(map(str, sorted(table)))}")
+        raise Refused(f"the table has no row for low code {missing}; it has {', '.join(map(str, sorted(table)))}")
     return [code for code in found if sum(table[code]) > 0]
 
 
@@ -159,21 +157,18 @@ def table_from_counts(counts):
 
 
 def load_table(path, classes=None):
-    """Read {code: p(l | code), a list} from YAML; raise TableError if it is malformed or not over these class names."""
-    try:
-        with open(path, encoding="utf-8") as file:
-            table = yaml.safe_load(file)
+    """Read {code: p(l | code), a list} from YAML; raise Refused if it is malformed or not over these class names."""
+    blame = "no `classes: [names]` and `code: [probabilities]` were read"
+    table = read_yaml(path, blame)
+    with naming(path, f"{blame}: "):
         names = table.pop("classes")
         if wrong := [name for name in names if not isinstance(name, str)] or [c for c in table if type(c) is not int]:
             raise ValueError(f"class names are words, codes whole numbers, and not {wrong[0]!r}")
         table = {code: [float(value) for value in row] for code, row in table.items()}
-    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise TableError(f"{path}: no `classes: [names]` and `code: [probabilities]` were read ({reason})") from error
     if classes is not None and list(names) != list(classes):
-        raise TableError(f"{path}: classes are {', '.join(names)[:200]}; the tile set has {', '.join(classes)}")
+        raise Refused(f"{path}: classes are {', '.join(names)[:200]}; the tile set has {', '.join(classes)}")
     for code, row in table.items():
         if len(row) != len(names) or min(row) < 0 or not (sum(row) == 0 or abs(sum(row) - 1) < 0.02):
             needs = f"it needs {len(names)} probabilities that sum to 1, or to 0"
-            raise TableError(f"{path}: row {str(code)[:20]} is {str(row)[:80]}; {needs}")
+            raise Refused(f"{path}: row {str(code)[:20]} is {str(row)[:80]}; {needs}")
     return {code: [value / (sum(row) or 1) for value in row] for code, row in table.items()}

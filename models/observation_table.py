@@ -8,16 +8,14 @@ import torch
 import yaml
 
 from models.observation import IGNORE, Observation, fit
+from runtime.errors import Refused
+from runtime.files import read_yaml
 
 MIN_CELLS = 10  # of a code that is to have a row of its own [ours]
 MAX_ROWS = 200  # with the classes behind them, labels below 255
 HEAD = """# p(code | composition m of its cell) = softmax over rows of log . log(m + 0.02) + linear . 4 m + bias, m
 # being shares of the classes below (models/observation.py); cells: how many the row was fitted on.
 """
-
-
-class ObservationError(ValueError):
-    """A table that is none, or that does not go with the classes; str() is one line."""
 
 
 def fit_codes(shares, codes, merged, class_names, native=True):
@@ -77,40 +75,34 @@ def to_yaml(plain):
 
 
 def from_yaml(path, class_names):
-    """raises: ObservationError"""
-    try:
-        with open(path, encoding="utf-8") as file:
-            plain = yaml.safe_load(file)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, ValueError, RecursionError) as error:
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
-        raise ObservationError(f"{path}: cannot be read as YAML: {reason}") from None
-    return from_plain(plain, class_names, path)
+    """raises: Refused"""
+    return from_plain(read_yaml(path, "cannot be read as YAML"), class_names, path)
 
 
 def from_plain(plain, class_names, where):
-    """{"classes", "rows"} -> Observation, everything checked; `where` opens the ObservationError."""
+    """{"classes", "rows"} -> Observation, everything checked; `where` opens every error."""
     classes, rows = (plain.get("classes"), plain.get("rows")) if isinstance(plain, dict) else (None, None)
     if not isinstance(rows, dict) or not 0 < len(rows) <= MAX_ROWS:
-        raise ObservationError(f"{where}: should hold `classes: [names]` and `rows: {{code: {{class, ...}}}}`")
+        raise Refused(f"{where}: should hold `classes: [names]` and `rows: {{code: {{class, ...}}}}`")
     if classes != list(class_names):
-        raise ObservationError(f"{where}: classes are {str(classes):.200}; the tile set has {', '.join(class_names)}")
+        raise Refused(f"{where}: classes are {str(classes):.200}; the tile set has {', '.join(class_names)}")
     weights, biases, own = [], [], []
     for name, row in rows.items():
         here = f"{where}: row {name!r:.40}"
         if type(name) is not int and name not in class_names:
-            raise ObservationError(f"{here}: is neither a code nor one of the classes {', '.join(class_names)}")
+            raise Refused(f"{here}: is neither a code nor one of the classes {', '.join(class_names)}")
         if not isinstance(row, dict) or row.get("class") not in class_names:
-            raise ObservationError(f"{here}: needs the class it is merged to, one of {', '.join(class_names)}")
+            raise Refused(f"{here}: needs the class it is merged to, one of {', '.join(class_names)}")
         own.append(list(class_names).index(row["class"]))
         log, linear, bias = (row.get(key) for key in ("log", "linear", "bias"))
         for key, values in (("log", log), ("linear", linear), ("bias", [bias] * len(class_names))):
             numbers = isinstance(values, list) and all(type(v) in (int, float) and abs(v) <= 1e4 for v in values)
             if not numbers or len(values) != len(class_names):
                 needs = "a number" if key == "bias" else f"{len(class_names)} numbers, one a class"
-                raise ObservationError(f"{here}: {key} is {str(row.get(key)):.80}; it should be {needs}")
+                raise Refused(f"{here}: {key} is {str(row.get(key)):.80}; it should be {needs}")
         weights.append([*map(float, log), *map(float, linear)])
         biases.append(float(bias))
     if lacking := [name for c, name in enumerate(class_names) if c not in own]:
-        raise ObservationError(f"{where}: no row is of the class {lacking[0]}; each class needs one")
+        raise Refused(f"{where}: no row is of the class {lacking[0]}; each class needs one")
     return Observation(list(rows), own, torch.tensor(weights).double(), torch.tensor(biases).double())
 

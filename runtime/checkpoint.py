@@ -9,28 +9,21 @@ from pathlib import Path
 
 import torch
 
+from runtime.errors import DiskFull, Refused
 from runtime.files import open_whole
-
-
-class CheckpointError(Exception):
-    """A checkpoint that cannot be written or read; one line that names the file."""
-
-
-class TrainingError(Exception):
-    """A run that cannot go on; one line."""
 
 
 def require_finite(record, networks, run_dir, step):
     """Stop a run of which a recorded value, or a weight of the networks given, is not finite: it would spoil last.pt.
 
-    raises: TrainingError, the same on every rank, since both are
+    raises: Refused, the same on every rank, since both are
     """
     finite = all(math.isfinite(value) for value in record.values())
     for network in networks:
         finite = finite and bool(torch.stack([p.detach().isfinite().all() for p in network.parameters()]).all())
     if not finite:
         kept = "stays as last.pt" if (Path(run_dir) / "last.pt").exists() else "was not reached yet"
-        raise TrainingError(
+        raise Refused(
             f"{run_dir}: the loss is not finite at step {step} ({record['loss']}); the last good checkpoint {kept}; "
             "a lower train.learning_rate is the first thing to try"
         )
@@ -39,46 +32,48 @@ def require_finite(record, networks, run_dir, step):
 def save(path, state):
     """Write `state`; the file under `path` is always whole.
 
-    raises: CheckpointError when the disk is full or the folder cannot be written; what stood under `path` stays
+    raises: Refused when the disk is full or the folder cannot be written; what stood under `path` stays
     """
     path = Path(path)
     try:
         with open_whole(path) as file:
             torch.save(state, file)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        why = getattr(error, "strerror", None) or str(error).splitlines()[0]
         kept = "the previous checkpoint stays" if path.exists() else "nothing was written"
-        raise CheckpointError(f"{path}: could not be saved ({reason}); {kept}") from None
+        raise DiskFull(f"{path}: could not be saved ({why}); {kept}") from None
 
 
 def load(path):
     """The state under `path`, on the CPU. Tensors and plain values only: nothing in the file is executed.
 
-    raises: CheckpointError when the file is missing, damaged or holds anything else
+    raises: Refused when the file is missing, damaged or holds anything else
     """
     try:
         _require_plain_archive(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise CheckpointError(f"{path}: no such checkpoint") from None
+        raise Refused(f"{path}: no such checkpoint") from None
     except pickle.UnpicklingError:
-        raise CheckpointError(f"{path}: is damaged, or holds more than tensors and plain values; not loaded") from None
+        raise Refused(f"{path}: is damaged, or holds more than tensors and plain values; not loaded") from None
     except Exception as error:  # a damaged archive raises nearly anything
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"{path}: is not a readable checkpoint ({reason[:120]})") from None
+        raise Refused(f"{path}: is not a readable checkpoint ({reason[:120]})") from None
     if not isinstance(state, dict):
-        raise CheckpointError(f"{path}: is not a checkpoint of this project (it holds a {type(state).__name__})")
+        raise Refused(f"{path}: is not a checkpoint of this project (it holds a {type(state).__name__})")
     return state
 
 
 @contextlib.contextmanager
-def refusing(path):
+def refusing(path, maker="this run"):
     """Whatever a checkpoint of another make breaks inside, loading networks and optimisers, becomes one line."""
     try:
         yield
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
-        reason = (str(error).splitlines() or [""])[-1].strip()[:200] or type(error).__name__
-        raise CheckpointError(f"{path}: is not a checkpoint of this run ({reason})") from None
+    except (Refused, KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
+        if isinstance(error, Refused) and str(path) in str(error):
+            raise
+        last = (str(error).splitlines() or [""])[-1].strip()[:200] or type(error).__name__
+        raise Refused(f"{path}: is not a checkpoint of {maker} ({last})") from None
 
 
 def _require_plain_archive(path):

@@ -9,6 +9,8 @@ import threading
 import time
 from pathlib import Path
 
+from runtime.errors import Refused
+
 ROOT = Path(__file__).resolve().parent.parent
 RUNNING = []  # processes, for the signals that they are to get
 ASKED = []  # signals that asked to stop
@@ -17,16 +19,12 @@ ASKED = []  # signals that asked to stop
 STOPPED = "stopped; the same line goes on"
 
 
-class StepError(Exception):
-    """A command that failed; it has said why itself. Or one that cannot be given."""
-
-
 class Command:
     """One command, printed and begun. Beside others it has one thread, and `name` before each of its lines."""
 
     def __init__(self, words, name=None):
         if ASKED:
-            raise StepError(STOPPED)
+            raise Refused(STOPPED)
         self.words, self.started, self.reader = [str(word) for word in words], time.perf_counter(), None
         print("$ python " + shlex.join(self.words), flush=True)
         more = {}
@@ -55,12 +53,12 @@ class Command:
         self._wait()
 
     def result(self):
-        """Minutes taken. raises: StepError where it was stopped or failed"""
+        """Minutes taken. raises: Refused where it was stopped or failed"""
         status = self._wait()
         if status in {sign for n in (signal.SIGINT, signal.SIGTERM) for sign in (128 + n, -n)}:
-            raise StepError(STOPPED)
+            raise Refused(STOPPED)
         if status != 0:
-            raise StepError(f"stopped: python {shlex.join(self.words)} failed; mend it and run the same line again")
+            raise Refused(f"stopped: python {shlex.join(self.words)} failed; mend it and run the same line again")
         return (time.perf_counter() - self.started) / 60
 
     def _wait(self):
@@ -78,7 +76,7 @@ def _pass_on_sigterm(number, _):
 
 
 def command(*words):
-    """One command, alone -> minutes taken. raises: StepError where it was stopped or failed"""
+    """One command, alone -> minutes taken. raises: Refused where it was stopped or failed"""
     return Command(words).result()
 
 
@@ -86,7 +84,7 @@ def side_by_side(words, after, jobs, name):
     """{key: words of a command} -> {key: minutes taken}, `jobs` at a time, in order but for those that must wait.
 
     after: {key: key of the command that must have ended before}; name: of a key, before its lines
-    raises: StepError where one was stopped or failed; those beside it are stopped, they save and leave
+    raises: Refused where one was stopped or failed; those beside it are stopped, they save and leave
     """
     waiting, running, minutes = list(words), {}, {}
     jobs = min(jobs, len(words))

@@ -1,4 +1,4 @@
-"""From a script's main to the shell: an expected error is one line on stderr and exit status 2, never a traceback.
+"""From a command to the shell: an expected error is one line on stderr and exit status 2, never a traceback.
 
 A run that a signal stopped is one line too, with the status that shells give it: 128 + the signal's number.
 """
@@ -8,33 +8,43 @@ import os
 import signal
 import sys
 
-from runtime import distributed
+from runtime.errors import Refused
 from runtime.signals import Stopped
 
+_RANK = f"rank {os.environ['RANK']}: " if int(os.environ.get("WORLD_SIZE", 1)) > 1 else ""
 
-def run(main, expected):
-    """Call main(); leave the process group at the end. expected: the errors that a user can cause."""
-    rank = f"rank {os.environ['RANK']}: " if int(os.environ.get("WORLD_SIZE", 1)) > 1 else ""
+
+def status(work, again="goes on from what is complete", error_is="", where=""):
+    """Call work() -> the status to leave with: its own or 0; 2 where it is refused, 130 where Ctrl-C stopped it, each
+    with one line.
+
+    again: what the same command does then; where: stands for the file of a system's error that names none
+    """
     try:
-        main()
-    except (*expected, OSError) as error:
-        if isinstance(error, OSError):  # a folder that cannot be written, a full disk
-            error = f"{error.filename}: {error.strerror}" if error.filename else error
-        _leave(f"error: {rank}{error}", 2, at_once=rank)
+        return work() or 0
+    except (Refused, OSError) as error:
+        if isinstance(error, OSError) and (error.filename or where):
+            error = f"{error.filename or where}: {error.strerror or error}"
+        print(f"{error_is}{_RANK}{error}", file=sys.stderr, flush=True)
+        return 2
     except KeyboardInterrupt:
-        _leave(f"{rank}stopped; the same command goes on from what is complete", 128 + signal.SIGINT, at_once=rank)
+        print(f"{_RANK}stopped; the same command {again}", file=sys.stderr, flush=True)
+        return 128 + signal.SIGINT
+
+
+def run(main, at_end=lambda: None):
+    """Call main() and leave. at_end: what there is to close, as a process group, where all ranks end alike."""
+    try:
+        left = status(main, error_is="error: ")
+        if left and _RANK:  # under torchrun the other ranks wait in a collective; the launcher ends them
+            os._exit(left)
     except Stopped as stopped:  # on all ranks alike, so the first speaks for them
-        distributed.stop()
-        _leave("" if os.environ.get("RANK", "0") != "0" else str(stopped), 128 + stopped.number)
+        left = 128 + stopped.number
+        if os.environ.get("RANK", "0") == "0":
+            print(stopped, file=sys.stderr, flush=True)
     finally:  # an error leaves loaders open, and Python would wait for their workers, which pass over a SIGTERM
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch raises an error where a worker dies
         for worker in multiprocessing.active_children():
             worker.kill()
-    distributed.stop()
-
-
-def _leave(line, status, at_once=False):
-    """at_once: under torchrun the other ranks wait in a collective; the launcher ends them when this one is gone."""
-    if line:
-        print(line, file=sys.stderr, flush=True)
-    os._exit(status) if at_once else sys.exit(status)
+    at_end()
+    sys.exit(left)

@@ -9,9 +9,7 @@ import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
-
-class DeviceError(Exception):
-    """A device that this machine does not have; one line."""
+from runtime.errors import Refused
 
 
 @dataclass(frozen=True)
@@ -68,9 +66,9 @@ def start(device="auto"):
     if device == "auto":  # several processes reduce over NCCL or gloo, which do not know MPS
         device = "cuda" if available["cuda"] else "mps" if available["mps"] and world == 1 else "cpu"
     if not available[device]:
-        raise DeviceError(f"run.device={device}: there is no such device here; run.device=cpu always works")
+        raise Refused(f"run.device={device}: there is no such device here; run.device=cpu always works")
     if device == "cuda" and local_rank >= torch.cuda.device_count():
-        raise DeviceError(f"there are {torch.cuda.device_count()} GPUs here; start at most as many processes")
+        raise Refused(f"there are {torch.cuda.device_count()} GPUs here; start at most as many processes")
     if device == "cuda":
         torch.cuda.set_device(local_rank)
     device = torch.device(device, local_rank if device == "cuda" else None)

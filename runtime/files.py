@@ -1,40 +1,83 @@
-"""Files that are whole or not there: written under a temporary name, flushed to disk, renamed."""
+"""Files that are whole or not there: written under a temporary name, flushed to disk, renamed. And YAML."""
 
 import contextlib
 import os
 from pathlib import Path
 
+import yaml
+
+from runtime.errors import naming
+
 
 @contextlib.contextmanager
-def open_whole(path):
-    """A binary file that stands under `path` only when the `with` block ends well; until then an older one stays."""
+def open_whole(path, flush=True):
+    """A binary file that stands under `path` only when the `with` block ends well; until then an older one stays.
+
+    flush:  to disk, before the renaming; False for one of very many, as tiles: waiting takes as long as writing
+    raises: OSError that names `path`, as where the disk is full
+    """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
+            if flush:
+                file.flush()
+                os.fsync(file.fileno())
         os.replace(temporary, path)
-        _flush_folder(path.parent)
+        if flush:
+            _flush_folder(path.parent)
+    except OSError as error:
+        error.filename = str(path)  # a failed write names no file
+        raise
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
 
 
 def write_text(path, text):
-    """raises: OSError that names the file, as where the disk is full"""
-    try:
-        with open_whole(path) as file:
-            file.write(text.encode())
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from None  # a failed write names no file
+    """Write a file whole, and the folders above it."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open_whole(path) as file:
+        file.write(text.encode())
 
 
 def remove_leftovers(folder):
     """Delete temporary files of saves that a kill broke off."""
     for leftover in Path(folder).glob(".*.tmp"):
         leftover.unlink(missing_ok=True)
+
+
+def read_yaml(path, blame="not YAML"):
+    """The mapping that a YAML file holds; an empty file is an empty one. A key that stands twice is an error.
+
+    raises: Refused; `blame` opens what is wrong
+    """
+    with naming(path, f"{blame}: "), open(path, encoding="utf-8") as file:
+        try:
+            value = yaml.load(file, _UniqueKeyLoader)  # noqa: S506 - a SafeLoader
+        except yaml.MarkedYAMLError as error:
+            line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
+            raise ValueError(f"{line}{error.problem}") from None
+        except RecursionError:
+            raise ValueError("nested too deeply") from None
+        if not isinstance(value, (dict, type(None))):
+            raise ValueError(f"should hold a mapping, holds {type(value).__name__}")
+        return value or {}
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """Safe YAML in which a key given twice is an error, not a silent last word."""
+
+    def construct_mapping(self, node, deep=False):
+        seen = set()
+        keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for key in keys:
+            if key.value in seen:
+                raise yaml.MarkedYAMLError(problem=f"key {key.value} stands twice", problem_mark=key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
 
 
 def _flush_folder(folder):

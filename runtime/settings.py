@@ -2,18 +2,15 @@
 
 import argparse
 import dataclasses
-import difflib
 import math
 import types
 import typing
 from dataclasses import field
-from pathlib import Path
 
 import yaml
 
-
-class ConfigError(Exception):
-    """A setting that cannot be; one line that names it and the nearest valid value."""
+from runtime.errors import Refused, nearest
+from runtime.files import read_yaml
 
 
 def opt(default, text, choices=None):
@@ -23,7 +20,7 @@ def opt(default, text, choices=None):
 
 def require(holds, message):
     if not holds:
-        raise ConfigError(message)
+        raise Refused(message)
 
 
 def from_command_line(cls, description, argv=None):
@@ -43,24 +40,24 @@ def from_command_line(cls, description, argv=None):
 def load_config(cls, path, overrides=()):
     """Defaults, then the YAML file, then `section.key=value` -> one frozen config of type `cls`.
 
-    raises: ConfigError for an unknown key (with the nearest known one) or a value that its type cannot take
+    raises: Refused for an unknown key (with the nearest known one) or a value that its type cannot take
     """
     values = {}
-    for key, value in _read_yaml(path).items():
+    for key, value in read_yaml(path, "is not valid YAML of settings in sections, as `train:`").items():
         if not isinstance(value, dict) or not value and key not in _sections(cls):
             sections = ", ".join(_sections(cls))
-            raise ConfigError(f"{path}: {str(key)[:80]} must be a section of settings; the sections are {sections}")
+            raise Refused(f"{path}: {str(key)[:80]} must be a section of settings; the sections are {sections}")
         values.update({f"{key}.{name}": setting for name, setting in value.items()})
     values = _checked(cls, values, str(path))
     given = {}
     for override in overrides:
         key, equals, value = override.partition("=")
         if not equals:
-            raise ConfigError(f"{override!r}: an override has the form section.key=value, as train.epochs=10")
+            raise Refused(f"{override!r}: an override has the form section.key=value, as train.epochs=10")
         try:  # words stay as they were typed: 010 names a folder, not the number 8
             given[key] = yaml.load(value, yaml.BaseLoader) if value.startswith("[") else value
         except yaml.YAMLError:
-            raise ConfigError(f"command line: {override}: a list has the form [a, b]") from None
+            raise Refused(f"command line: {override}: a list has the form [a, b]") from None
     return config_from_flat(cls, {**values, **_checked(cls, given, "command line")})
 
 
@@ -97,7 +94,7 @@ def check_resumable(saved, config, where):
     saved: {"section.key": value} of the run's checkpoint
     """
     if not isinstance(saved, dict):
-        raise ConfigError(f"{where} holds a checkpoint of something else; choose another run.dir")
+        raise Refused(f"{where} holds a checkpoint of something else; choose another run.dir")
     defaults = flatten(type(config)())
     for key, value in flatten(config).items():
         before = saved.get(key, defaults[key])  # a setting that came later stood, in effect, at its default
@@ -106,7 +103,7 @@ def check_resumable(saved, config, where):
         # Only under a constant rate is a longer run the same run: a cosine would jump back up.
         if key == "train.epochs" and value > before and saved.get("train.schedule") == "constant":
             continue
-        raise ConfigError(f"{where} holds a run with {key}={before}, not {value}; choose another run.dir")
+        raise Refused(f"{where} holds a run with {key}={before}, not {value}; choose another run.dir")
 
 
 def check_same_data(saved, facts, root, where):
@@ -118,7 +115,7 @@ def check_same_data(saved, facts, root, where):
     if differing:
         plain = (int, float, str)
         named = [f"{k} {v}, not {saved.get(k)}" if isinstance(v, plain) else k for k, v in differing.items()]
-        raise ConfigError(
+        raise Refused(
             f"{root} holds other data than the run in {where} began with ({'; '.join(named)}); choose another run.dir"
         )
 
@@ -134,24 +131,6 @@ def describe(cls):
     return "\n".join(lines)
 
 
-def _read_yaml(path):
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
-    try:
-        content = yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        line = getattr(getattr(error, "problem_mark", None), "line", None)
-        where = "" if line is None else f" in line {line + 1}"
-        raise ConfigError(f"{path}: is not valid YAML{where}") from None
-    if content is None:
-        return {}
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path}: must hold sections of settings; the sections are written as `train:`")
-    return content
-
-
 def _sections(cls):
     return [f.name for f in dataclasses.fields(cls)]
 
@@ -164,8 +143,7 @@ def _checked(cls, values, where):
     }
     for key in values:
         if key not in known:
-            nearest = difflib.get_close_matches(str(key), known, n=1, cutoff=0.0)[0]
-            raise ConfigError(f"{where}: there is no setting {key}; did you mean {nearest}?")
+            raise Refused(f"{where}: there is no setting {key}; did you mean {nearest(key, known)}?")
     return {key: _convert(key, value, known[key], where) for key, value in values.items()}
 
 
@@ -175,15 +153,14 @@ def _convert(key, value, setting, where):
         items = value if isinstance(value, (list, tuple)) else [] if value in (None, "") else str(value).split(",")
         items = tuple(str(item).strip() for item in items)
         if any("\0" in item for item in items):
-            raise ConfigError(f"{where}: {key}={items!r:.80} must be words, as [a, b]")
+            raise Refused(f"{where}: {key}={items!r:.80} must be words, as [a, b]")
         return items
     choices = setting.metadata["choices"]
     if choices:
         word = ("on" if value else "off") if isinstance(value, bool) else value  # YAML reads a bare off as False
         if word not in choices:
-            nearest = difflib.get_close_matches(str(word), choices, n=1, cutoff=0.0)
-            hint = f"; did you mean {nearest[0]}?" if nearest else ""
-            raise ConfigError(f"{where}: {key}={value} is not one of {', '.join(choices)}{hint}")
+            meant = nearest(word, choices)
+            raise Refused(f"{where}: {key}={value} is not one of {', '.join(choices)}; did you mean {meant}?")
         return word
     try:
         if kind is bool:
@@ -201,4 +178,4 @@ def _convert(key, value, setting, where):
     except (ValueError, OverflowError):
         words = {bool: "true or false", int: "a whole number", float: "a number", str: "a word"}[kind]
         value = repr(value) if kind is str else value
-        raise ConfigError(f"{where}: {key}={str(value)[:80]} must be {words}, as {key}={setting.default}") from None
+        raise Refused(f"{where}: {key}={str(value)[:80]} must be {words}, as {key}={setting.default}") from None

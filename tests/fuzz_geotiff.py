@@ -1,10 +1,10 @@
-"""Damage GeoTIFFs at random and read each: pixels or GeoTiffError, within 5 s and 1 GB (data/geotiff.py).
+"""Damage GeoTIFFs at random and read each: pixels or Refused, within 5 s and 1 GB (data/geotiff.py).
 
     python tests/fuzz_geotiff.py FOLDER [--cases 20000] [--seed 0] [--out failures.json]
 
 FOLDER holds sound files of many kinds, as $LOW2HIGH_REAL/formats does. `damaged` makes a case again from (file, seed).
 They are read in a child process under a memory limit, which is replaced whenever a file ends or hangs it.
-Ends with 0 where no file hung, asked for 1 GB or more, or raised anything but GeoTiffError. Linux only.
+Ends with 0 where no file hung, asked for 1 GB or more, or raised anything but Refused. Linux only.
 """
 
 import argparse
@@ -22,7 +22,8 @@ from collections import Counter
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from data.geotiff import GeoTiffError, open_raster  # noqa: E402 - found by the line above
+from data.geotiff import open_raster
+from runtime.errors import Refused
 
 SECONDS = 5  # of processor time, so that a busy machine hangs nothing
 PATIENCE_S = 60  # until a child that does not answer is ended
@@ -154,7 +155,7 @@ def _serve(connection, paths):
     """In the child: read what is asked for, say how it went."""
     sound = {path.name: path.read_bytes() for path in paths}
     for path in paths:
-        with contextlib.suppress(GeoTiffError):
+        with contextlib.suppress(Refused):
             look_at(path)
     before = _peak_address_space()
     resource.setrlimit(resource.RLIMIT_AS, (HARD_LIMIT, HARD_LIMIT))
@@ -167,7 +168,7 @@ def _serve(connection, paths):
             started, outcome, detail = time.process_time(), "read", ""
             try:
                 look_at(path)
-            except GeoTiffError as error:
+            except Refused as error:
                 outcome, detail = "refused", str(error).removeprefix(str(path))
             except BaseException as error:  # also what no one should raise
                 outcome, detail = "exception", f"{type(error).__name__}: {error}"

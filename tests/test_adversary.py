@@ -12,12 +12,12 @@ from torchvision.transforms.functional import gaussian_blur
 
 import train_seg
 from config import AdversarialConfig, SegmenterConfig
-from data.manifest import TileSetError
 from data.tiles import Exemplars, ScoringTiles, TileSet, TrainingTiles, collate, shuffled
 from metrics import raggedness, ranking
 from models import build_discriminator
 from models.discriminator import Discriminator
 from models.unet import UNet
+from runtime.errors import Refused
 from runtime.settings import load_config
 
 GAME = ["adversarial.weight=0.1", "adversarial.width=4", "train.epochs=1", "data.workers=0", "train.average=0"]
@@ -365,14 +365,14 @@ def other_set(tile_set, tmp_path):
 
 def test_bad_pools_are_one_line_each(tile_set, other_set, tmp_path):
     description = TileSet(tile_set, "train").description
-    with pytest.raises(TileSetError, match="exemplars=9.*has 8"):
+    with pytest.raises(Refused, match="exemplars=9.*has 8"):
         Exemplars(tile_set, description, 9, 0)
     text = (other_set / "dataset.yaml").read_text()
     (other_set / "dataset.yaml").write_text(text.replace("water", "lake"))
-    with pytest.raises(TileSetError, match="lake.*water"):
+    with pytest.raises(Refused, match="lake.*water"):
         Exemplars(other_set, description, 0, 0)
     (other_set / "dataset.yaml").write_text(text.replace("tile_px: 64", "tile_px: 32"))
-    with pytest.raises(TileSetError, match="32 px, smaller than the tiles of 64"):
+    with pytest.raises(Refused, match="32 px, smaller than the tiles of 64"):
         Exemplars(other_set, description, 0, 0)
     (other_set / "dataset.yaml").write_text(text)
     tiles = (other_set / "tiles.csv").read_text()

@@ -7,7 +7,8 @@ import pytest
 import yaml
 
 from config import PretrainConfig, SegmenterConfig
-from runtime.settings import ConfigError, check_resumable, config_from_flat, describe, flatten, load_config, to_yaml
+from runtime.errors import Refused
+from runtime.settings import check_resumable, config_from_flat, describe, flatten, load_config, to_yaml
 
 ROOT = Path(__file__).parent.parent
 
@@ -71,7 +72,7 @@ def test_overrides_come_after_the_file_and_defaults_before(tmp_path):
     ],
 )
 def test_a_wrong_setting_is_one_line_that_names_it(tmp_path, text, names):
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(Refused) as caught:
         load_config(SegmenterConfig, written(tmp_path, text))
     message = str(caught.value)
     assert "\n" not in message and all(name in message for name in names), message
@@ -85,7 +86,7 @@ def test_words_of_the_command_line_stay_as_they_were_typed(tmp_path):
 
 
 def test_a_mask_that_leaves_nothing_to_see_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match="mask_ratio=0.98"):
+    with pytest.raises(Refused, match="mask_ratio=0.98"):
         load_config(PretrainConfig, written(tmp_path, "data: {crop_px: 64}"), ["mae.mask_ratio=0.98"])
 
 
@@ -114,7 +115,7 @@ def test_a_run_goes_on_with_more_epochs_or_moved_data_and_refuses_another_experi
     same = ["data.root=elsewhere", "data.workers=0", "run.device=cpu", "run.log_every=1", "train.epochs=6"]
     check_resumable(saved, load_config(SegmenterConfig, path, same), "runs/x")
     for other in ("train.epochs=4", "train.learning_rate=1", "run.seed=1", "model.width=32"):
-        with pytest.raises(ConfigError, match=f"runs/x.*{other.split('=')[0]}"):
+        with pytest.raises(Refused, match=f"runs/x.*{other.split('=')[0]}"):
             check_resumable(saved, load_config(SegmenterConfig, path, [other]), "runs/x")
 
 
@@ -128,5 +129,5 @@ def test_a_setting_that_came_later_leaves_earlier_runs_resumable_at_its_default(
     config = SegmenterConfig()
     saved = {key: value for key, value in flatten(config).items() if key != "supervision.codes"}
     check_resumable(saved, config, "runs/x")
-    with pytest.raises(ConfigError, match="supervision.codes=native, not merged"):
+    with pytest.raises(Refused, match="supervision.codes=native, not merged"):
         check_resumable(saved, replace(config, supervision=replace(config.supervision, codes="merged")), "runs/x")

@@ -7,9 +7,8 @@ from commands import ROOT, error_of, run_script
 
 import evaluate
 from data import geotiff
-from data.sources import BuildError
-from data.taxonomy import TaxonomyError
 from metrics import border_counts, border_f1
+from runtime.errors import Refused
 
 UTM = (1.0, 0.0, 400000.0, 0.0, -1.0, 4100000.0)
 TAXONOMY = ROOT / "configs" / "taxonomies" / "low2high.yaml"  # codes 1 water, 2 forest, 3 field, 4 to 6 impervious
@@ -62,26 +61,26 @@ def test_the_truths_own_nodata_does_not_score(tmp_path):
     geotiff.write(tmp_path / "truth.tif", truth, transform=UTM, epsg=26918, nodata=99)
     assert score(tmp_path)["rows"][0]["confusion"] == before
     geotiff.write(tmp_path / "truth.tif", truth, transform=UTM, epsg=26918)
-    with pytest.raises(TaxonomyError, match=r"truth.tif: codes without a class: 99 \("):
+    with pytest.raises(Refused, match=r"truth.tif: codes without a class: 99 \("):
         score(tmp_path)
 
 
 def test_rasters_that_do_not_lie_on_each_other_are_refused(tmp_path):
     save_pair(tmp_path, transform=(1.0, 0.0, 400010.0, 0.0, -1.0, 4100000.0))
-    with pytest.raises(BuildError, match="does not lie on the pixels.*gdalwarp"):
+    with pytest.raises(Refused, match="does not lie on the pixels.*gdalwarp"):
         score(tmp_path)
     geotiff.write(tmp_path / "truth.tif", np.ones((600, 91), np.uint8))
-    with pytest.raises(BuildError, match="is 600 x 91 px"):
+    with pytest.raises(Refused, match="is 600 x 91 px"):
         score(tmp_path)
 
 
 def test_a_map_that_is_none_is_refused(tmp_path):
     predicted, _ = save_pair(tmp_path)
     geotiff.write(tmp_path / "map.tif", np.where(predicted == 255, 7, predicted).astype(np.uint8), transform=UTM)
-    with pytest.raises(evaluate.ScoringError, match="map.tif: holds 7, which is none of the 4 classes"):
+    with pytest.raises(Refused, match="map.tif: holds 7, which is none of the 4 classes"):
         score(tmp_path)
     geotiff.write(tmp_path / "map.tif", np.full_like(predicted, 255), transform=UTM)
-    with pytest.raises(evaluate.ScoringError, match="no pixel has a class both there and in"):
+    with pytest.raises(Refused, match="no pixel has a class both there and in"):
         score(tmp_path)
     geotiff.write(tmp_path / "map.tif", np.zeros((600, 90, 3), np.uint8))
     assert "a label has one" in error_of(

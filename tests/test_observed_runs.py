@@ -11,9 +11,9 @@ import evaluate
 import train_seg
 from config import SegmenterConfig
 from data import geotiff
-from models.observation_table import ObservationError, from_yaml
+from models.observation_table import from_yaml
 from runtime import checkpoint
-from runtime.checkpoint import CheckpointError
+from runtime.errors import Refused
 from runtime.settings import load_config
 
 NAMES = ["water", "forest", "field", "impervious"]
@@ -88,7 +88,7 @@ def test_a_table_given_by_hand_is_the_table(tile_set, obs_run, tmp_path):
     fitted = checkpoint.load(obs_run / "last.pt")
     for key, value in fitted["segmenter"].items():
         assert torch.equal(value, again["segmenter"][key]), key
-    with pytest.raises(ObservationError, match="no_such.yaml"):
+    with pytest.raises(Refused, match="no_such.yaml"):
         train(tile_set, tmp_path / "other", "supervision.observation=no_such.yaml")
     (tmp_path / "table.yaml").write_text("rows: 3")
     assert "table.yaml" in error_of(
@@ -121,7 +121,7 @@ def test_the_coarse_label_at_test_is_a_row_of_its_own_and_tells_more(tile_set, o
 
 def test_a_network_without_a_table_refuses_coarse_labels(tile_set, tmp_path):
     train(tile_set, tmp_path / "run", "supervision.aggregate=sum")
-    with pytest.raises(CheckpointError, match="knows nothing of coarse labels"):
+    with pytest.raises(Refused, match="knows nothing of coarse labels"):
         evaluated(tmp_path / "run", tile_set, "--coarse")
 
 
@@ -129,5 +129,5 @@ def test_a_network_without_a_table_refuses_coarse_labels(tile_set, tmp_path):
 def test_a_damaged_table_in_a_checkpoint_is_one_line(tile_set, obs_run, tmp_path, damage):
     state = checkpoint.load(obs_run / "last.pt")
     torch.save({**state, "observation": damage}, tmp_path / "last.pt")
-    with pytest.raises(CheckpointError, match="last.pt: (should hold|classes are)"):
+    with pytest.raises(Refused, match="last.pt: (should hold|classes are)"):
         evaluate.load_trained(tmp_path / "last.pt", "cpu")

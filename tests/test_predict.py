@@ -12,9 +12,7 @@ from random_checkpoint import COLORS, NAMES, save_random_checkpoint
 
 import predict
 from data import geotiff
-from data.geotiff import GeoTiffError
-from data.mapwriter import MapError
-from data.scenes import SceneError
+from runtime.errors import DiskFull, Refused
 from trained import load_trained
 
 UTM = (1.0, 0.0, 400000.0, 0.0, -1.0, 4100000.0)
@@ -167,10 +165,10 @@ def test_a_complete_map_is_not_made_again_and_one_made_otherwise_is_not_overwrit
     capsys.readouterr()
     run(trained, scene, "--out", out, *SMALL)
     assert out.stat().st_mtime_ns == before and "1 of 1 scenes are complete" in capsys.readouterr().out
-    with pytest.raises(SceneError, match="map.tif: is there, but by other means.*tta False.*tta True"):
+    with pytest.raises(Refused, match="map.tif: is there, but by other means.*tta False.*tta True"):
         run(trained, scene, "--out", out, "--tta", *SMALL)
     save_random_checkpoint(tmp_path / "other.pt", width=4, seed=1)
-    with pytest.raises(SceneError, match="by other means"):
+    with pytest.raises(Refused, match="by other means"):
         run(tmp_path / "other.pt", scene, "--out", out, *SMALL)
     assert out.stat().st_mtime_ns == before
     run(trained, scene, "--out", out, "--probs", *SMALL)
@@ -186,12 +184,12 @@ def test_a_scene_that_breaks_leaves_nothing_and_the_others_are_mapped(trained, t
         file.seek(offset)
         file.write(b"\xff" * 50)
     maps, large = tmp_path / "maps", ("--window", 640, *SMALL[4:])
-    with pytest.raises(SceneError, match="1 of 3 scenes could not be mapped"):
+    with pytest.raises(Refused, match="1 of 3 scenes could not be mapped"):
         run(trained, tmp_path / "*.tif", "--out", maps, "--probs", *large)
     assert "not mapped:" in (said := capsys.readouterr().err) and "b.tif" in said
     expected = ["a.tif", "a_probs.tif", "c.tif", "c_probs.tif"]
     assert sorted(path.name for path in maps.iterdir()) == expected
-    with pytest.raises(GeoTiffError, match="b.tif"):
+    with pytest.raises(Refused, match="b.tif"):
         run(trained, tmp_path / "b.tif", "--out", maps, *large)
     assert sorted(path.name for path in maps.iterdir()) == expected
 
@@ -203,11 +201,11 @@ def test_a_disk_that_fills_ends_it_and_keeps_what_is_complete(trained, tmp_path,
 
     def full(writer, block):
         if writer.path.name == "b.tif":
-            raise MapError(f"{writer.path}: cannot be written: No space left on device")
+            raise DiskFull(f"{writer.path}: cannot be written: No space left on device")
         put(writer, block)
 
     monkeypatch.setattr(predict.MapWriter, "put", full)
-    with pytest.raises(MapError, match="b.tif: cannot be written: No space left"):
+    with pytest.raises(DiskFull, match="b.tif: cannot be written: No space left"):
         run(trained, tmp_path / "*.tif", "--out", tmp_path / "maps", *SMALL)
     assert [path.name for path in (tmp_path / "maps").iterdir()] == ["a.tif"]
 
@@ -225,7 +223,7 @@ def test_two_processes_share_the_scenes(trained, tmp_path):
 
 
 def test_other_bands_are_refused_and_other_pixel_sizes_warned_of(trained, tmp_path, capsys):
-    with pytest.raises(SceneError, match="4 bands, the network was trained on 3"):
+    with pytest.raises(Refused, match="4 bands, the network was trained on 3"):
         run(trained, save_scene(tmp_path / "four.tif", 40, 40, bands=4), "--out", tmp_path / "map.tif")
     scene = save_scene(tmp_path / "fine.tif", 40, 40, transform=(0.5, 0, 4e5, 0, -0.5, 4e6))
     run(trained, scene, "--out", tmp_path / "map.tif", *SMALL)
@@ -243,7 +241,7 @@ def test_outputs_that_would_overwrite_something_are_refused(trained, tmp_path):
         (tmp_path / "maps", [scene, twin], "so is"),
         (tmp_path / "map.tif", [scene, twin], "names one file, and there are 2 scenes"),
     ):
-        with pytest.raises(SceneError, match=reason):
+        with pytest.raises(Refused, match=reason):
             run(trained, *scenes, "--out", out)
     assert scene.read_bytes() == before and not (tmp_path / "maps").exists()
 

@@ -11,12 +11,10 @@ from random_checkpoint import NAMES, save_random_checkpoint
 import predict
 from data import geotiff
 from data.overlay import Overlay
-from data.scenes import SceneError
-from data.taxonomy import TaxonomyError
 from data.tiles import stack_cells
 from models.observation import Observation, merged_table
 from models.observation_table import to_plain
-from runtime.checkpoint import CheckpointError
+from runtime.errors import Refused
 from trained import load_trained
 
 UTM = (1.0, 0.0, 4e5, 0.0, -1.0, 4.1e6)
@@ -113,14 +111,14 @@ def test_a_complete_map_stays_and_one_by_another_coarse_map_is_not_overwritten(t
     before = (tmp_path / "map.tif").stat().st_mtime_ns
     run(trained, scene, tmp_path / "map.tif", "--coarse", coarse)
     assert (tmp_path / "map.tif").stat().st_mtime_ns == before
-    with pytest.raises(SceneError, match="by other means.*coarse nlcd.tif"):
+    with pytest.raises(Refused, match="by other means.*coarse nlcd.tif"):
         run(trained, scene, tmp_path / "map.tif")
 
 
 def test_coarse_maps_that_cannot_be_used_are_one_line(trained, tmp_path):
     transform, shape = GRIDS["tilted"]
 
-    def refused(match, error=SceneError, **changes):
+    def refused(match, error=Refused, **changes):
         scene, coarse = scene_and_coarse(tmp_path, **{"transform": transform, "shape": shape, **changes})
         with pytest.raises(error, match=match) as caught:
             run(trained, scene, tmp_path / "map.tif", "--coarse", coarse)
@@ -128,10 +126,10 @@ def test_coarse_maps_that_cannot_be_used_are_one_line(trained, tmp_path):
 
     refused("has no georeference", transform=None)
     refused("EPSG:5070.*gdalwarp -t_srs EPSG:26918", epsg=5070)
-    refused(r"codes without a class: 99 \(\d+ times\)", TaxonomyError, codes=np.full(shape, 99, np.uint8))
+    refused(r"codes without a class: 99 \(\d+ times\)", Refused, codes=np.full(shape, 99, np.uint8))
     refused("has no class anywhere over", codes=np.full(shape, 99, np.uint8), nodata=99)
     other = save_random_checkpoint(tmp_path / "other.pt", width=4)
-    with pytest.raises(CheckpointError, match="knows nothing of coarse labels"):
+    with pytest.raises(Refused, match="knows nothing of coarse labels"):
         run(other, tmp_path / "scene.tif", tmp_path / "map.tif", "--coarse", tmp_path / "nlcd.tif")
     words = [trained, tmp_path / "scene.tif", "--out", tmp_path / "map.tif", "--coarse"]
     assert "no.tif" in error_of("predict.py", *words, tmp_path / "no.tif")

@@ -17,8 +17,8 @@ import train_seg
 from config import SegmenterConfig
 from data.tiles import TileSet
 from reproduce import Run, numbers
-from runtime.children import StepError
-from runtime.settings import ConfigError, load_config
+from runtime.errors import Refused
+from runtime.settings import load_config
 from tables import added, as_markdown, as_text, as_values, gap_closed, mean_and_spread, rows_of
 
 FAST = ["train.epochs=1", "model.width=8", "data.workers=0"]
@@ -68,7 +68,7 @@ def test_a_run_that_was_made_with_other_sums_is_refused_by_name(demo, tile_set, 
     config = (tmp_path / "agg-0" / "config.yaml").read_text()
     (tmp_path / "agg-0" / "config.yaml").write_text(config.replace("aggregate: sum\n", "aggregate: sum_logits\n"))
     words = f"data.root={tile_set}", f"run.dir={tmp_path / 'agg-0'}", *FAST
-    with pytest.raises(ConfigError, match="agg-0/config.yaml: supervision.aggregate=sum_logits"):
+    with pytest.raises(Refused, match="agg-0/config.yaml: supervision.aggregate=sum_logits"):
         Run("train_seg.py", Path("configs/demo/agg.yaml"), tmp_path / "agg-0", words).state()
 
 
@@ -141,7 +141,7 @@ def test_a_curve_without_matplotlib_is_one_clear_line(tmp_path, monkeypatch):
         return real(name, *more)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(figures.PlotError, match="pip install matplotlib"):
+    with pytest.raises(Refused, match="pip install matplotlib"):
         figures.save_curve(tmp_path / "x.png", [1], [[1.0]], ("Low", 1.0), ("K", "F1"))
 
 
@@ -287,9 +287,9 @@ def test_what_several_tile_sets_cannot_be_is_one_line(tile_set, tmp_path):
     other = part_of(tile_set, tmp_path / "elsewhere" / tile_set.name, lambda i: True)
     twice = run_script("reproduce.py", "table2", "--data", tile_set, other, "--out", tmp_path, status=2)
     assert "two have one name" in twice and "Traceback" not in twice
-    with pytest.raises(StepError, match="figure2 takes one tile set, --data names 2"):
+    with pytest.raises(Refused, match="figure2 takes one tile set, --data names 2"):
         reproduce.figure2(arguments_of(what="figure2", data=[tile_set, other], out=tmp_path))
-    with pytest.raises(StepError, match="table3 needs --data ROOT and --leave-out REGION"):
+    with pytest.raises(Refused, match="table3 needs --data ROOT and --leave-out REGION"):
         reproduce.table3(arguments_of(what="table3", data=[tile_set], out=tmp_path, leave_out=None))
 
 

@@ -13,11 +13,12 @@ from test_train_seg import settings as segmenter_settings
 import train_mae
 from config import PretrainConfig
 from data.loading import sample_index
-from data.manifest import TileSetError, read_manifest
+from data.manifest import read_manifest
 from data.transforms import crop_draw, draw
 from data.unlabelled import PretrainingCrops, ValidationCrops, read_unlabelled
 from models.unet import UNet
 from runtime import checkpoint
+from runtime.errors import Refused
 from runtime.settings import load_config
 
 SMALL = ["data.crop_px=64", "model.width=8", "train.batch_size=16", "train.epochs=1", "run.log_every=2"]
@@ -190,7 +191,7 @@ def test_regions_limit_the_images(tile_set):
     pixels = np.stack([somewhere.load(i).numpy() for i in range(len(somewhere))])
     assert somewhere.facts["band_mean"] == pytest.approx(pixels.mean(axis=(0, 2, 3)).tolist())
     assert somewhere.facts["band_mean"] != everywhere.facts["band_mean"]
-    with pytest.raises(TileSetError, match="atlantis.*coast"):
+    with pytest.raises(Refused, match="atlantis.*coast"):
         read_unlabelled(tile_set, regions=("atlantis",))
 
 
@@ -199,11 +200,11 @@ def test_bad_input_is_one_line_each(tile_set, mae_run, folder, tmp_path):
     (tmp_path / "empty").mkdir()
     bare = "data.heldout=false", "data.images=images/*"
     assert "0 images" in error_of("train_mae.py", *settings(tmp_path / "empty", tmp_path / "b", *bare))
-    with pytest.raises(TileSetError, match="bare folder and has no splits; data.heldout=true"):
+    with pytest.raises(Refused, match="bare folder and has no splits; data.heldout=true"):
         read_unlabelled(tmp_path / "empty", heldout=True)
-    with pytest.raises(TileSetError, match="no glob"):
+    with pytest.raises(Refused, match="no glob"):
         read_unlabelled(tmp_path / "empty", "/x/*")
-    with pytest.raises(TileSetError, match="no regions"):
+    with pytest.raises(Refused, match="no regions"):
         read_unlabelled(tmp_path / "empty", regions=("coast",))
     four = tmp_path / "four"
     run_script("-m", "data.synthetic", four, "--tiles", 80, "--tile-px", 64, "--bands", 4)

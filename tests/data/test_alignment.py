@@ -7,7 +7,7 @@ import pytest
 
 from data.alignment import check_high, low_grid, warp_line
 from data.geotiff import Header
-from data.sources import BuildError
+from runtime.errors import Refused
 
 UTM = (1.0, 0.0, 500_000.0, 0.0, -1.0, 4_300_000.0)
 
@@ -53,7 +53,7 @@ def test_half_a_centimetre_of_difference_is_none():
 
 
 def test_a_pixel_size_that_drifts_over_the_raster_is_seen():
-    with pytest.raises(BuildError, match="h.tif: does not lie on the pixels of i.tif"):
+    with pytest.raises(Refused, match="h.tif: does not lie on the pixels of i.tif"):
         check_high(header("i.tif"), header("h.tif", transform=(1.001, 0.0, 500_000.0, 0.0, -1.0, 4_300_000.0)))
 
 
@@ -65,13 +65,13 @@ def test_an_unknown_coordinate_system_is_taken_for_the_images():
 def test_a_label_finer_than_the_image_is_refused():
     finer = header("l.tif", 1200, 1800, (0.5, 0.0, 5e5, 0.0, -0.5, 4.3e6))
     with pytest.raises(
-        BuildError, match="has pixels as small as those of i.tif, but does not lie on them; align it: gdal"
+        Refused, match="has pixels as small as those of i.tif, but does not lie on them; align it: gdal"
     ):
         low_grid(header("i.tif"), finer, None)
 
 
 def test_georeferences_that_cannot_be_compared_are_refused():
-    with pytest.raises(BuildError, match=r"l.tif: its georeference .* does not go with that of i.tif"):
+    with pytest.raises(Refused, match=r"l.tif: its georeference .* does not go with that of i.tif"):
         low_grid(header("i.tif"), header("l.tif", 9, 9, (1e200, 0.0, 0.0, 0.0, -1e200, 0.0)), None)
 
 

@@ -16,7 +16,8 @@ import tifffile
 from fuzz_geotiff import damaged, look_at
 
 from data import geotiff
-from data.geotiff import GeoTiffError, gsd, open_raster, read, write
+from data.geotiff import gsd, open_raster, read, write
+from runtime.errors import Refused
 
 pytestmark = pytest.mark.filterwarnings("ignore:Dataset has no geotransform")  # says rasterio of most made-up files
 ROOT = Path(geotiff.__file__).parents[1]
@@ -130,7 +131,7 @@ def test_real_tags_read_without_rasterio(name, epsg, nodata, first):
 
 @pytest.mark.skipif(not REAL, reason="LOW2HIGH_REAL is unset")
 def test_truncated_real_file_is_refused_by_name():
-    with pytest.raises(GeoTiffError, match="rasterio__corrupt.tif: truncated"):
+    with pytest.raises(Refused, match="rasterio__corrupt.tif: truncated"):
         read(Path(REAL, "formats", "rasterio__corrupt.tif"))
 
 
@@ -343,7 +344,7 @@ def test_a_large_scene_that_compresses_well_opens_and_is_windowed(tmp_path):
 
 def test_a_whole_read_beyond_the_bound_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(geotiff, "READ_BYTES", 2**20)
-    with pytest.raises(GeoTiffError, match="a.tif: claims 0.0 GiB of pixels; read it by window"):
+    with pytest.raises(Refused, match="a.tif: claims 0.0 GiB of pixels; read it by window"):
         read(scene_of_one_tile(tmp_path / "a.tif", 1000))
 
 
@@ -417,14 +418,14 @@ def test_large_rasters_are_tiled_and_compressed_and_raw_ones_lie_in_one_piece(tm
 def test_what_cannot_be_written_is_refused_and_the_old_file_stays(tmp_path, array, options, fault):
     path = tmp_path / "a.tif"
     write(path, pixels(seed=1))
-    with pytest.raises(GeoTiffError, match=f"a.tif: .*{fault}"):
+    with pytest.raises(Refused, match=f"a.tif: .*{fault}"):
         write(path, array, **options)
     np.testing.assert_array_equal(read(path)[0], pixels(seed=1))
     assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(GeoTiffError, match="none/a.tif: cannot be written: No such file"):
+    with pytest.raises(Refused, match="none/a.tif: cannot be written: No such file"):
         write(tmp_path / "none" / "a.tif", pixels())
 
 
@@ -439,7 +440,7 @@ def test_a_full_disk_leaves_the_old_file(tmp_path, compression):
         f" compression={compression!r})"
     )
     run = subprocess.run([sys.executable, "-c", limited], capture_output=True, text=True, cwd=ROOT)
-    assert f"GeoTiffError: {path}: cannot be written: " in run.stderr
+    assert f"DiskFull: {path}: cannot be written: " in run.stderr
     np.testing.assert_array_equal(read(path)[0], pixels(seed=1))
     assert list(tmp_path.iterdir()) == [path]
 
@@ -459,7 +460,7 @@ def test_files_that_are_no_tiffs(tmp_path):
         "header.tif": "",
         "folder.tif": "Is a directory",
     }.items():
-        with pytest.raises(GeoTiffError, match=f"{name}: .*{fault}"):
+        with pytest.raises(Refused, match=f"{name}: .*{fault}"):
             read(tmp_path / name)
 
 
@@ -469,7 +470,7 @@ def test_a_file_cut_anywhere_is_refused(tmp_path, compression):
     whole = (tmp_path / "a.tif").read_bytes()
     for end in range(0, len(whole) - 1, 97):
         (tmp_path / "a.tif").write_bytes(whole[:end])
-        with pytest.raises(GeoTiffError, match="a.tif: "):
+        with pytest.raises(Refused, match="a.tif: "):
             read(tmp_path / "a.tif")
 
 
@@ -480,7 +481,7 @@ def test_pixels_that_do_not_decode_are_refused(tmp_path):
     with open(tmp_path / "a.tif", "r+b") as file:
         file.seek(offset)
         file.write(b"\xff" * 50)
-    with pytest.raises(GeoTiffError, match="a.tif: corrupt"):
+    with pytest.raises(Refused, match="a.tif: corrupt"):
         read(tmp_path / "a.tif")
     with open_raster(tmp_path / "a.tif") as raster:
         raster.window(0, 0, 16, 16)  # of a tile that is sound
@@ -488,7 +489,7 @@ def test_pixels_that_do_not_decode_are_refused(tmp_path):
 
 def test_one_bad_geo_tag_is_an_error_that_names_the_file(tmp_path):
     path = written(tmp_path / "a.tif", pixels(), photometric="rgb", extratags=[(33550, "s", 0, "two", True)])
-    with pytest.raises(GeoTiffError, match="a.tif: corrupt"):
+    with pytest.raises(Refused, match="a.tif: corrupt"):
         read(path)
 
 
@@ -506,14 +507,14 @@ def with_tag(path, code, value):
 @pytest.mark.parametrize("code", [256, 257], ids=["width", "height"])
 def test_an_absurd_size_is_refused_when_opening(tmp_path, code, compression):
     path = written(tmp_path / "a.tif", pixels(), photometric="rgb", compression=compression)
-    with pytest.raises(GeoTiffError, match="a.tif: corrupt"):
+    with pytest.raises(Refused, match="a.tif: corrupt"):
         open_raster(with_tag(path, code, 10**7 + 3))
 
 
 def test_a_tile_of_absurd_size_is_refused(tmp_path):
     path = written(tmp_path / "a.tif", pixels(16, 16), photometric="rgb", compression="zlib", tile=(16, 16))
     with_tag(path, 322, 2**20)
-    with open_raster(with_tag(path, 323, 2**20)) as raster, pytest.raises(GeoTiffError, match="a.tif: corrupt: claims"):
+    with open_raster(with_tag(path, 323, 2**20)) as raster, pytest.raises(Refused, match="a.tif: corrupt: claims"):
         raster.read()
 
 
@@ -521,7 +522,7 @@ def test_a_tile_of_absurd_size_is_refused(tmp_path):
 @pytest.mark.parametrize("compression", ["zlib", "none"])
 def test_windows_outside_the_raster_are_refused(tmp_path, compression, window):
     write(tmp_path / "a.tif", pixels(), compression=compression)
-    with open_raster(tmp_path / "a.tif") as raster, pytest.raises(GeoTiffError, match="45 x 70 px"):
+    with open_raster(tmp_path / "a.tif") as raster, pytest.raises(Refused, match="45 x 70 px"):
         raster.window(*window)
 
 
@@ -531,7 +532,7 @@ def test_a_file_that_leaves_its_pixels_out_may_claim_any_size_but_is_not_read_wh
         with_tag(path, code, value)
     with open_raster(path) as raster:
         assert not raster.window(39_990, 0, 10, 10).any()
-        with pytest.raises(GeoTiffError, match="a.tif: claims 4.5 GiB"):
+        with pytest.raises(Refused, match="a.tif: claims 4.5 GiB"):
             raster.read()
 
 
@@ -546,7 +547,7 @@ def test_many_damaged_files_are_read_or_refused(tmp_path):
         (tmp_path / "a.tif").write_bytes(damaged(sources[seed % len(sources)], seed))
         try:
             look_at(tmp_path / "a.tif")
-        except GeoTiffError as error:
+        except Refused as error:
             assert str(error).startswith(f"{tmp_path / 'a.tif'}: ") and "\n" not in str(error)
             refused += 1
     assert 0 < refused < 400

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.geotiff import GeoTiffError, write
+from data.geotiff import write
 from data.images import open_image
+from runtime.errors import Refused
 
 
 def saved(path, array, mode=None):
@@ -51,7 +52,7 @@ def test_windows_are_parts_of_the_picture_and_stay_inside(tmp_path):
     array = pixels(20, 30, 3)
     with open_image(saved(tmp_path / "a.png", array)) as image:
         np.testing.assert_array_equal(image.window(3, 5, 7, 11), array[3:10, 5:16])
-        with pytest.raises(GeoTiffError, match="a.png: a window of 7 x 11 px at row 14, column 5 .* 20 x 30 px"):
+        with pytest.raises(Refused, match="a.png: a window of 7 x 11 px at row 14, column 5 .* 20 x 30 px"):
             image.window(14, 5, 7, 11)
 
 
@@ -74,5 +75,5 @@ def test_faults_name_the_file(tmp_path):
         "none.jpg": "No such file",
         "a.gif": ".tif, .tiff, .png, .jpg, .jpeg",
     }.items():
-        with pytest.raises(GeoTiffError, match=f"{name}: .*{fault}"):
+        with pytest.raises(Refused, match=f"{name}: .*{fault}"):
             open_image(tmp_path / name)

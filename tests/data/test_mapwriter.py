@@ -5,7 +5,8 @@ import pytest
 import tifffile
 
 from data import geotiff, mapwriter
-from data.mapwriter import MapError, MapWriter, read_description
+from data.mapwriter import MapWriter, read_description
+from runtime.errors import DiskFull
 
 UTM = (2.0, 0.0, 400000.0, 0.0, -2.0, 4100000.0)
 COLORS = [(10, 20, 200), (0, 100, 0), (200, 200, 80)]
@@ -119,7 +120,7 @@ def test_a_full_disk_is_one_line(tmp_path, monkeypatch, when):
             return getattr(self.file, name)
 
     path = tmp_path / "map.tif"
-    with pytest.raises(MapError, match=r"map.tif: cannot be written: No space left on device"):
+    with pytest.raises(DiskFull, match=r"map.tif: cannot be written: No space left on device"):
         with MapWriter(path, 600, 50, overviews="nearest", **FACTS) as writer:
             if when == "in the end":
                 monkeypatch.setattr(mapwriter.tifffile.FileHandle, "write", Full.write)
@@ -131,6 +132,6 @@ def test_a_full_disk_is_one_line(tmp_path, monkeypatch, when):
 
 def test_a_place_that_cannot_be_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(MapError, match="file/map.tif: cannot be written"):
+    with pytest.raises(DiskFull, match="file/map.tif: cannot be written"):
         MapWriter(tmp_path / "file" / "map.tif", 10, 10, overviews="nearest", **FACTS)
     assert read_description(tmp_path / "file") == "" and read_description(tmp_path / "nothing") == ""

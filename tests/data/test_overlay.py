@@ -7,8 +7,7 @@ import pytest
 
 from data import geotiff
 from data.overlay import Overlay
-from data.scenes import SceneError
-from data.taxonomy import TaxonomyError
+from runtime.errors import Refused
 
 UTM = (1.0, 0.0, 4e5, 0.0, -1.0, 4.1e6)
 BY_CODE = {0: 255, 11: 0, 21: 1, 22: 2, 41: 3}
@@ -78,7 +77,7 @@ def test_a_part_of_the_scene_is_told_by_its_share(tmp_path):
         assert overlay.covered == pytest.approx(9 / 15)
 
 
-def refused(tmp_path, match, error=SceneError, header=None, n=10):
+def refused(tmp_path, match, error=Refused, header=None, n=10):
     with pytest.raises(error, match=match) as caught:
         Overlay(tmp_path / "nlcd.tif", header or scene(tmp_path), BY_CODE, n)
     assert "\n" not in str(caught.value)
@@ -94,7 +93,7 @@ def test_what_cannot_be_used_is_one_line(tmp_path):
     refused(tmp_path, "scene.tif: has no georeference", header=scene(tmp_path, None, None))
     codes[3, 3] = 77
     coarse(tmp_path, grid, None, codes=codes)
-    refused(tmp_path, r"codes without a class: 77 \(1 times\)", TaxonomyError)
+    refused(tmp_path, r"codes without a class: 77 \(1 times\)", Refused)
     coarse(tmp_path, grid, None, codes=np.zeros_like(codes))
     refused(tmp_path, "has no class anywhere over.*gdalwarp")
     coarse(tmp_path, tilted(10, 5000, 0, 0), (15, 19))

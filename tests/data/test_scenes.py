@@ -8,8 +8,8 @@ from PIL import Image
 from data import geotiff, scenes
 from data.geotiff import Header
 from data.images import open_image
-from data.manifest import TileSetError
-from data.scenes import SceneError, read_windows, require_fitting, scale_warning, scene_paths
+from data.scenes import read_windows, require_fitting, scale_warning, scene_paths
+from runtime.errors import Refused
 
 FACTS = {"bands": 3, "dtype": "uint8", "image_gsd": 1.0}
 
@@ -88,7 +88,7 @@ def test_scenes_come_from_files_patterns_and_lists(tmp_path):
 def test_scenes_that_are_not_there_are_one_line(tmp_path, word, lines, error):
     if lines is not None:
         (tmp_path / word).write_text(lines)
-    with pytest.raises((SceneError, TileSetError), match=error) as raised:
+    with pytest.raises(Refused, match=error) as raised:
         scene_paths([tmp_path / word])
     assert "\n" not in str(raised.value)
 
@@ -96,15 +96,15 @@ def test_scenes_that_are_not_there_are_one_line(tmp_path, word, lines, error):
 def test_other_bands_other_pixels_and_absurd_widths_are_refused():
     require_fitting(header(), FACTS, 1024)
     require_fitting(header(dtype=np.uint16), {**FACTS, "dtype": "uint16"}, 1024)
-    with pytest.raises(SceneError, match="4 bands, the network was trained on 3.*gdal_translate -b 1 -b 2 -b 3 a.tif "):
+    with pytest.raises(Refused, match="4 bands, the network was trained on 3.*gdal_translate -b 1 -b 2 -b 3 a.tif "):
         require_fitting(header(Path("a.tif"), bands=4), FACTS, 1024)
-    with pytest.raises(SceneError, match="has 1 bands, the network was trained on 3"):
+    with pytest.raises(Refused, match="has 1 bands, the network was trained on 3"):
         require_fitting(header(bands=1), FACTS, 1024)
-    with pytest.raises(SceneError, match="float32.*uint8"):
+    with pytest.raises(Refused, match="float32.*uint8"):
         require_fitting(header(dtype=np.float32), FACTS, 1024)
-    with pytest.raises(SceneError, match="uint16.*uint8"):
+    with pytest.raises(Refused, match="uint16.*uint8"):
         require_fitting(header(dtype=np.uint16), {**FACTS, "dtype": "uint8"}, 1024)
-    with pytest.raises(SceneError, match="2,000,000,000 px a row"):
+    with pytest.raises(Refused, match="2,000,000,000 px a row"):
         require_fitting(header(width=2_000_000_000), FACTS, 1024)
 
 

@@ -10,12 +10,11 @@ import pytest
 
 from data.geotiff import gsd
 from data.images import open_image
-from data.manifest import SPLITS, TileSetError
+from data.manifest import SPLITS
 from data.sources import (
     DUBAI_CODES,
     NAIP215_MATERIALS,
     NAIP215_PLACES,
-    BuildError,
     chesapeake,
     codes_from_colors,
     dubai,
@@ -23,6 +22,7 @@ from data.sources import (
     scene_list,
     tile_list,
 )
+from runtime.errors import Refused
 
 REAL = os.environ.get("LOW2HIGH_REAL")
 real = pytest.mark.skipif(not REAL, reason="LOW2HIGH_REAL is unset")
@@ -116,10 +116,10 @@ def test_naip215_tests_each_tile_of_four_groups_once(tmp_path):
 def test_naip215_without_a_group_or_a_mask_says_what_is_missing(tmp_path):
     raw_naip215(tmp_path, groups=range(4))
     assert len(naip215(tmp_path, 3)) > 0
-    with pytest.raises(BuildError, match=r"has no tile_\d+.tif, of the group of places 4, which rotation 4 needs$"):
+    with pytest.raises(Refused, match=r"has no tile_\d+.tif, of the group of places 4, which rotation 4 needs$"):
         naip215(tmp_path, 4)
     next(tmp_path.glob("*/*/mask/mask_13476.tif")).unlink()  # of group 2
-    with pytest.raises(BuildError, match="tile_13476.tif: its mask .*mask_13476.tif is not there"):
+    with pytest.raises(Refused, match="tile_13476.tif: its mask .*mask_13476.tif is not there"):
         naip215(tmp_path, 2)
 
 
@@ -131,7 +131,7 @@ def test_the_real_naip215_has_the_tiles_of_four_rotations_and_codes_that_are_kno
     with open_image(scenes[0].high) as mask, open_image(scenes[0].image) as image:
         assert set(np.unique(mask.read())) <= set(NAIP215_MATERIALS)
         assert (image.header.bands, image.header.height, round(gsd(image.header), 3)) == (4, 256, 0.6)
-    with pytest.raises(BuildError, match="rotation 4 needs"):
+    with pytest.raises(Refused, match="rotation 4 needs"):
         naip215(f"{REAL}/naip215", 4)
 
 
@@ -145,14 +145,14 @@ def test_codes_from_colors_equals_a_slow_loop():
 def test_a_colour_without_a_class_is_listed_with_its_count():
     rgb = np.zeros((4, 4, 3), np.uint8)
     rgb[1, :2] = (1, 2, 0xAB)
-    with pytest.raises(BuildError, match=r"^mask\.png: colours without a class: #0102AB \(2 px\)$"):
+    with pytest.raises(Refused, match=r"^mask\.png: colours without a class: #0102AB \(2 px\)$"):
         codes_from_colors(rgb, DUBAI_CODES.items(), "mask.png")
 
 
 def test_a_dubai_image_without_mask_is_named(tmp_path):
     (tmp_path / "Tile 1" / "images").mkdir(parents=True)
     (tmp_path / "Tile 1" / "images" / "image_part_001.jpg").touch()
-    with pytest.raises(BuildError, match="image_part_001.jpg: its mask .*image_part_001.png is not there"):
+    with pytest.raises(Refused, match="image_part_001.jpg: its mask .*image_part_001.png is not there"):
         dubai(tmp_path)
 
 
@@ -191,21 +191,21 @@ def test_a_flat_folder_of_the_raw_sets_files_is_of_an_unknown_region():
 def test_a_chesapeake_scene_without_a_label_is_named(tmp_path):
     raw_chesapeake(tmp_path, ["de_1m_2013_extended-debuffered-val_tiles"])
     next(tmp_path.glob("*/m_2_nlcd.tif")).unlink()
-    with pytest.raises(BuildError, match="m_2_naip-new.tif: its label m_2_nlcd.tif is not beside it"):
+    with pytest.raises(Refused, match="m_2_naip-new.tif: its label m_2_nlcd.tif is not beside it"):
         chesapeake(tmp_path)
 
 
 def test_one_scene_in_two_folders_of_a_state_is_refused(tmp_path):
     raw_chesapeake(tmp_path, [f"de_1m_2013_extended-debuffered-{split}_tiles" for split in ("val", "train")])
-    with pytest.raises(BuildError, match="m_1_naip-new.tif and .*m_1_naip-new.tif are both named de_m_1"):
+    with pytest.raises(Refused, match="m_1_naip-new.tif and .*m_1_naip-new.tif are both named de_m_1"):
         chesapeake(tmp_path)
 
 
 @pytest.mark.parametrize("source", [chesapeake, dubai, partial(naip215, rotation=0)])
 def test_an_empty_and_a_missing_folder_are_named(tmp_path, source):
-    with pytest.raises(BuildError, match=f"^{tmp_path}: no "):
+    with pytest.raises(Refused, match=f"^{tmp_path}: no "):
         source(tmp_path)
-    with pytest.raises(BuildError, match="nowhere: no such folder"):
+    with pytest.raises(Refused, match="nowhere: no such folder"):
         source(tmp_path / "nowhere")
 
 
@@ -250,7 +250,7 @@ def test_the_real_scene_list_fixes_its_splits():
 )
 def test_a_bad_scene_list_is_one_line_that_names_it(tmp_path, row, said):
     path = listed(tmp_path, f"scene,region,split,image,high,low\n{row}\n")
-    with pytest.raises((BuildError, TileSetError)) as caught:
+    with pytest.raises(Refused) as caught:
         scene_list(path)
     assert str(caught.value).startswith(str(path)) and said in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -270,7 +270,7 @@ def test_a_bad_scene_list_is_one_line_that_names_it(tmp_path, row, said):
 def test_a_file_that_is_no_scene_list_is_named(tmp_path, content, said):
     path = tmp_path / "scenes.csv"
     path.write_bytes(content)
-    with pytest.raises(TileSetError, match=said):
+    with pytest.raises(Refused, match=said):
         scene_list(path)
-    with pytest.raises(TileSetError, match="none.csv: No such file"):
+    with pytest.raises(Refused, match="none.csv: No such file"):
         scene_list(tmp_path / "none.csv")

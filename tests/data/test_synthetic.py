@@ -7,7 +7,7 @@ from data.landscape import REGIONS, landscape
 from data.manifest import read_manifest
 from data.synthetic import TAXONOMY, main, make_tile_set
 from data.taxonomy import load_taxonomy, merge
-from data.tileset import TileSetError
+from runtime.errors import Refused
 
 WATER, TREE, GRASS, BARREN, BUILT, ROAD = 1, 2, 3, 4, 5, 6
 FAULTLESS = {"shift_px": 0, "impervious_from": 0.51, "spread": 0, "wrong": 0}
@@ -155,8 +155,8 @@ def test_impossible_settings_get_one_line_and_leave_nothing(tmp_path, capsys, op
 
 def test_a_folder_of_other_things_is_left_alone(tmp_path):
     (tmp_path / "thesis.txt").write_text("chapter one")
-    with pytest.raises(TileSetError, match="is not empty"):
+    with pytest.raises(Refused, match="is not empty"):
         make_tile_set(tmp_path, tiles=1)
-    with pytest.raises(TileSetError, match="is a file"):
+    with pytest.raises(Refused, match="is a file"):
         make_tile_set(tmp_path / "thesis.txt", tiles=1)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from data.sources import DUBAI_CODES
-from data.taxonomy import IGNORE, TaxonomyError, load_taxonomy, merge, taxonomy_from_dict, taxonomy_to_dict
+from data.taxonomy import IGNORE, load_taxonomy, merge, taxonomy_from_dict, taxonomy_to_dict
+from runtime.errors import Refused
 
 SHIPPED = sorted((Path(__file__).parents[2] / "configs" / "taxonomies").glob("*.yaml"))
 GOOD = """
@@ -61,12 +62,12 @@ def test_merge_equals_a_slow_loop(dtype):
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16])
 def test_unknown_codes_are_listed_with_their_counts_and_the_file(dtype):
     codes = np.array([[1, 7, 7], [9, 1, 7]], dtype)
-    with pytest.raises(TaxonomyError, match=r"^a\.tif: codes without a class: 7 \(3 times\), 9 \(1 times\); .* 1, 2$"):
+    with pytest.raises(Refused, match=r"^a\.tif: codes without a class: 7 \(3 times\), 9 \(1 times\); .* 1, 2$"):
         merge(codes, {1: 0, 2: 1}, "a.tif")
 
 
 def test_merge_refuses_labels_that_are_not_integers():
-    with pytest.raises(TaxonomyError, match=r"a\.tif: labels should be integers, are float32"):
+    with pytest.raises(Refused, match=r"a\.tif: labels should be integers, are float32"):
         merge(np.zeros((2, 2), np.float32), {0: 0}, "a.tif")
 
 
@@ -94,12 +95,12 @@ def test_merge_refuses_labels_that_are_not_integers():
 )
 def test_a_bad_taxonomy_is_one_line_that_names_file_and_key(tmp_path, old, new, said):
     path = written(tmp_path, GOOD.replace(old, new))
-    with pytest.raises(TaxonomyError) as caught:
+    with pytest.raises(Refused) as caught:
         load_taxonomy(path)
     assert str(caught.value).startswith(f"{path}: ") and said in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_a_taxonomy_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(TaxonomyError, match="none.yaml: No such file"):
+    with pytest.raises(Refused, match="none.yaml: No such file"):
         load_taxonomy(tmp_path / "none.yaml")

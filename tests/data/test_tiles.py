@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from data import geotiff
-from data.manifest import TileSetError
 from data.taxonomy import load_taxonomy
 from data.tiles import Exemplars, ScoringTiles, TileSet, collate
 from data.tileset import write_tile, write_tile_set
+from runtime.errors import Refused
 
 SIDE = 64
 MERGED = {0: 255, 11: 0, 21: 2, 22: 3, 41: 1, 42: 1, 81: 2}
@@ -117,7 +117,7 @@ def test_cells_of_another_size_are_refused(tmp_path):
     text = (tmp_path / "other" / "dataset.yaml").read_text().replace("scale: 12", "scale: 20")
     (tmp_path / "other" / "dataset.yaml").write_text(text)
     exemplars = Exemplars(tmp_path / "other", TileSet(root, "train").description, 0, 0)
-    with pytest.raises(TileSetError, match="20 px wide, those of the training set 12"):
+    with pytest.raises(Refused, match="20 px wide, those of the training set 12"):
         exemplars.compositions()
 
 

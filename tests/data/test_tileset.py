@@ -8,9 +8,11 @@ import pytest
 import yaml
 
 from data import geotiff
-from data.manifest import COLUMNS, TileSetError, read_manifest
+from data.manifest import COLUMNS, read_manifest
 from data.taxonomy import load_taxonomy
-from data.tileset import draw_splits, write_text, write_tile, write_tile_set
+from data.tileset import draw_splits, write_tile, write_tile_set
+from runtime.errors import Refused
+from runtime.files import write_text
 
 TAXONOMY = load_taxonomy(Path(__file__).parents[2] / "configs" / "taxonomies" / "low2high.yaml")
 
@@ -129,7 +131,7 @@ def test_the_summary_holds_the_share_of_each_class_among_labelled_pixels(tmp_pat
 
 
 def test_no_tile_at_all_is_an_error_that_says_why(tmp_path):
-    with pytest.raises(TileSetError, match=r"no tile was kept \(dropped: classes 3\)"):
+    with pytest.raises(Refused, match=r"no tile was kept \(dropped: classes 3\)"):
         make_set(tmp_path, splits=(), dropped={"classes": 3})
     assert not (tmp_path / "dataset.yaml").exists()
 
@@ -140,7 +142,7 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch)
     def full(_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("data.tileset.os.fsync", full)
+    monkeypatch.setattr("runtime.files.os.fsync", full)
     with pytest.raises(OSError, match="No space left"):
         write_text(tmp_path / "a.txt", "new")
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
@@ -166,7 +168,7 @@ def test_a_bad_row_of_the_manifest_is_named(tmp_path, old, new, said):
     text = path.read_text()
     assert old in text
     path.write_text(text.replace(old, new, 1))
-    with pytest.raises(TileSetError) as caught:
+    with pytest.raises(Refused) as caught:
         read_manifest(tmp_path)
     assert str(caught.value).startswith(str(path)) and said in str(caught.value) and "\n" not in str(caught.value)
 
@@ -196,11 +198,11 @@ def test_an_impossible_value_of_dataset_yaml_is_named(tmp_path, key, value):
     path = tmp_path / "dataset.yaml"
     description = yaml.safe_load(path.read_text())
     path.write_text(yaml.safe_dump({**description, key: value}))
-    with pytest.raises(TileSetError, match=f"^{path}: {key}") as caught:
+    with pytest.raises(Refused, match=f"^{path}: {key}") as caught:
         read_manifest(tmp_path)
     assert "\n" not in str(caught.value)
 
 
 def test_a_folder_that_is_no_tile_set_says_how_one_is_made(tmp_path):
-    with pytest.raises(TileSetError, match="dataset.yaml: not found; a tile set is made by python -m data.build"):
+    with pytest.raises(Refused, match="dataset.yaml: not found; a tile set is made by python -m data.build"):
         read_manifest(tmp_path)

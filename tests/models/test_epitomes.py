@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from models.epitomes import (
     BATCH_VALUES,
     IGNORE,
-    TableError,
     add_counts,
     count_positions,
     draw_centres,
@@ -25,6 +24,7 @@ from models.epitomes import (
     table_from_counts,
     wrap_image,
 )
+from runtime.errors import Refused
 
 NLCD_TABLE = Path(__file__).parents[2] / "configs" / "tables" / "nlcd_low2high.yaml"
 WATER_OR_FIELD = {11: [0.95, 0.0, 0.05, 0.0], 81: [0.05, 0.0, 0.95, 0.0]}
@@ -149,7 +149,7 @@ def test_reference_behaviour_lets_absent_codes_take_part():
 def test_a_code_without_a_row_is_one_line_that_lists_it():
     image, codes, _ = two_colours()
     codes[:2, :5] = 95
-    with pytest.raises(TableError, match=r"no row for low code 95 \(10 px\); it has 11, 81") as error:
+    with pytest.raises(Refused, match=r"no row for low code 95 \(10 px\); it has 11, 81") as error:
         super_resolve(image, codes, WATER_OR_FIELD, patches=10)
     assert "\n" not in str(error.value)
 
@@ -224,7 +224,7 @@ def test_a_malformed_table_is_one_line_that_names_the_file(tmp_path, text, messa
     path = tmp_path / "table.yaml"
     if text is not None:
         path.write_text(text)
-    with pytest.raises(TableError, match=message) as error:
+    with pytest.raises(Refused, match=message) as error:
         load_table(path, ["a", "b"])
     assert str(error.value).startswith(str(path)) and "\n" not in str(error.value)
 
@@ -239,6 +239,7 @@ def test_a_512_px_tile_with_22_codes_stays_under_one_and_a_half_gigabytes():
     script = """
 import torch
 from models.epitomes import super_resolve
+from runtime.errors import Refused
 codes = torch.arange(22).repeat(512 * 512 // 22 + 1)[: 512 * 512].view(512, 512)
 super_resolve(torch.rand(4, 512, 512), codes, {code: [0.25] * 4 for code in range(22)}, patches=100, iterations=2)
 print(open("/proc/self/status").read().split("VmHWM:")[1].split()[0])

@@ -8,8 +8,9 @@ from torch.autograd import gradcheck
 
 from losses import label_misfit_sum
 from models.observation import FLOOR, SLOPE, Observation, features, fit, merged_table, misfits, posterior
-from models.observation_table import ObservationError, fit_codes, from_plain, from_yaml, to_plain, to_yaml
+from models.observation_table import fit_codes, from_plain, from_yaml, to_plain, to_yaml
 from models.regions import compositions
+from runtime.errors import Refused
 
 NAMES = ["water", "forest", "field"]
 CODES, CLASSES = [11, 41, 42, 81], [0, 1, 1, 2]
@@ -185,10 +186,10 @@ def test_the_published_table_loads_and_knows_developed_from_forest():
 )
 def test_a_table_that_is_none_is_one_line(tmp_path, text, says):
     (tmp_path / "table.yaml").write_text(text)
-    with pytest.raises(ObservationError, match=says) as caught:
+    with pytest.raises(Refused, match=says) as caught:
         from_yaml(tmp_path / "table.yaml", NAMES)
     assert "\n" not in str(caught.value) and "table.yaml" in str(caught.value)
-    with pytest.raises(ObservationError, match="no_such.yaml"):
+    with pytest.raises(Refused, match="no_such.yaml"):
         from_yaml(tmp_path / "no_such.yaml", NAMES)
 
 

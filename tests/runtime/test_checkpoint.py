@@ -10,6 +10,7 @@ import torch
 
 from config import SegmenterConfig
 from runtime import checkpoint
+from runtime.errors import Refused
 from runtime.files import write_text
 from runtime.logbook import Logbook
 
@@ -30,7 +31,7 @@ def test_a_full_disk_keeps_the_previous_checkpoint_and_says_so(tmp_path, monkeyp
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(checkpoint.CheckpointError, match="last.pt.*No space left.*previous checkpoint stays"):
+    with pytest.raises(Refused, match="last.pt.*No space left.*previous checkpoint stays"):
         checkpoint.save(tmp_path / "last.pt", {"step": 2})
     assert checkpoint.load(tmp_path / "last.pt") == {"step": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["last.pt"]
@@ -40,7 +41,7 @@ def test_a_full_disk_keeps_the_previous_checkpoint_and_says_so(tmp_path, monkeyp
 def test_what_torch_raises_on_a_full_disk_is_one_line(tmp_path, monkeypatch):
     real_open = open
     monkeypatch.setattr("builtins.open", lambda path, mode="r", *a, **k: real_open("/dev/full", "wb"))
-    with pytest.raises(checkpoint.CheckpointError) as caught:
+    with pytest.raises(Refused) as caught:
         checkpoint.save(tmp_path / "last.pt", {"w": torch.zeros(300_000)})
     assert "\n" not in str(caught.value)
 
@@ -64,7 +65,7 @@ def test_a_disk_that_fills_leaves_every_file_of_a_run_whole(tmp_path):
     write_text(tmp_path / "metrics.json", "{}")
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     with no_file_above(len(before["log.jsonl"])):
-        with pytest.raises(checkpoint.CheckpointError, match="last.pt: could not be saved .*; the previous"):
+        with pytest.raises(Refused, match="last.pt: could not be saved .*; the previous"):
             checkpoint.save(tmp_path / "last.pt", {"w": torch.zeros(100_000)})
         with pytest.raises(OSError, match=str(tmp_path / "metrics.json")):
             write_text(tmp_path / "metrics.json", "x" * 10_000)
@@ -92,7 +93,7 @@ def test_what_is_no_checkpoint_is_refused_in_one_line(tmp_path, damage, capsys):
         torch.save([1, 2], path)
     elif damage != "missing":
         path.write_bytes({"empty": b"", "text": b"not a checkpoint"}[damage])
-    with pytest.raises(checkpoint.CheckpointError, match="best.pt") as caught:
+    with pytest.raises(Refused, match="best.pt") as caught:
         checkpoint.load(path)
     assert "\n" not in str(caught.value)
     assert "executed" not in capsys.readouterr().out

@@ -6,7 +6,8 @@ import time
 import pytest
 
 from runtime import children
-from runtime.children import RUNNING, StepError, command, side_by_side
+from runtime.children import RUNNING, command, side_by_side
+from runtime.errors import Refused
 
 
 @pytest.fixture(autouse=True)
@@ -53,14 +54,14 @@ def test_two_at_a_time_with_their_names_and_one_thread_each_and_one_waits_for_an
 def test_one_that_fails_stops_the_one_beside_it_and_begins_no_other(tmp_path):
     words = {"a": noting(tmp_path, "a", 60), "b": noting(tmp_path, "b", 0.3, status=3), "c": noting(tmp_path, "c")}
     started = time.monotonic()
-    with pytest.raises(StepError, match="^stopped: python -c .* failed; mend it and run the same line again$"):
+    with pytest.raises(Refused, match="^stopped: python -c .* failed; mend it and run the same line again$"):
         side_by_side(words, {}, 2, name=str)
     assert time.monotonic() - started < 30 and not any(line in log(tmp_path) for line in ("a ends", "c begins"))
 
 
 def test_one_that_is_stopped_by_a_signal_says_that_the_same_line_goes_on():
-    with pytest.raises(StepError, match="^stopped; the same line goes on$"):
+    with pytest.raises(Refused, match="^stopped; the same line goes on$"):
         command("-c", "import os, signal; os.kill(os.getpid(), signal.SIGTERM)")
-    with pytest.raises(StepError, match="^stopped; the same line goes on$"):
+    with pytest.raises(Refused, match="^stopped; the same line goes on$"):
         command("-c", f"import sys; sys.exit({128 + signal.SIGINT})")  # as the project's own commands leave
     assert children.ROOT.joinpath("reproduce.py").exists()

@@ -5,13 +5,14 @@ import signal
 import pytest
 
 from runtime import command
+from runtime.errors import Refused
 from runtime.signals import Stopped
 
 
 @pytest.mark.parametrize(
     "error, status, line",
     [
-        (ValueError("no such thing"), 2, "error: no such thing"),
+        (Refused("no such thing"), 2, "error: no such thing"),
         (OSError(28, "No space left on device", "a.json"), 2, "error: a.json: No space left on device"),
         (KeyboardInterrupt(), 130, "stopped; the same command goes on from what is complete"),
         (Stopped("run", 7, 9, signal.SIGTERM), 143, "run: SIGTERM: stopped at step 7 of 9; the same command goes on"),
@@ -22,5 +23,5 @@ def test_an_end_is_one_line_and_a_status(capsys, error, status, line):
         raise error
 
     with pytest.raises(SystemExit) as ended:
-        command.run(main, (ValueError,))
+        command.run(main)
     assert ended.value.code == status and capsys.readouterr().err == line + "\n"

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from data.pool import PoolError, map_unordered
+from runtime.errors import Refused
+from runtime.workers import map_unordered
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -21,13 +22,13 @@ def test_every_job_is_done_once(workers):
 
 
 def test_a_worker_that_dies_is_one_line():
-    with pytest.raises(PoolError, match="^scenes: a worker process died .* fewer --workers"):
+    with pytest.raises(Refused, match="^scenes: a worker process died .* fewer --workers"):
         list(map_unordered(os._exit, [1, 1], 2, "scenes"))
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_workers_end_with_the_process_that_started_them():
-    code = "import time; from data.pool import map_unordered; list(map_unordered(time.sleep, [60, 60], 2, ''))"
+    code = "import time; from runtime.workers import map_unordered; list(map_unordered(time.sleep, [60, 60], 2, ''))"
     parent = subprocess.Popen([sys.executable, "-c", code], cwd=REPOSITORY, stderr=subprocess.PIPE)
     children = Path(f"/proc/{parent.pid}/task/{parent.pid}/children")
     workers = []

@@ -10,9 +10,7 @@ from concurrent.futures.process import BrokenProcessPool
 
 from tqdm import tqdm
 
-
-class PoolError(Exception):
-    """A worker process died; str() is one line."""
+from runtime.errors import Refused
 
 
 def map_unordered(function, jobs, workers, label, died=None):
@@ -23,7 +21,7 @@ def map_unordered(function, jobs, workers, label, died=None):
 
     died: what stands for the result of a job whose process dies, died(job). A death takes all that was under way with
           it: those jobs are done again, one at a time, which tells whose it was. No job is done in this process then.
-    raises: PoolError where a process dies, without `died`
+    raises: Refused where a process dies, without `died`
     """
     with tqdm(total=len(jobs), desc=label, disable=None, smoothing=0.05) as bar:
         if min(workers, len(jobs)) <= 1 and died is None:
@@ -39,7 +37,7 @@ def map_unordered(function, jobs, workers, label, died=None):
                     bar.update()
             except BrokenProcessPool:
                 if died is None:
-                    raise PoolError(
+                    raise Refused(
                         f"{label}: a worker process died (out of memory, or a crash inside a codec); "
                         "fewer --workers need less memory"
                     ) from None

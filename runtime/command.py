@@ -15,8 +15,8 @@ _RANK = f"rank {os.environ['RANK']}: " if int(os.environ.get("WORLD_SIZE", 1)) >
 
 
 def status(work, again="goes on from what is complete", error_is="", where=""):
-    """Call work() -> the status to leave with: its own, if it is a number, or 0; 2 where it is refused, 130 where Ctrl-C stopped it, each
-    with one line.
+    """Call work() -> the status to leave with: its own where it is a number, else 0; 2 where it is refused, 130 where
+    Ctrl-C stopped it, each with one line.
 
     again: what the same command does then; where: stands for the file of a system's error that names none
     """

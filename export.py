@@ -1,0 +1,162 @@
+"""Write a trained segmenter as an ONNX model, as the QGIS plug-in Deepness and other runtimes read it.
+
+    python export.py runs/agg_app --out model.onnx               # tiles of 512 px, any batch: for Deepness
+    python export.py runs/agg_app --out model.onnx --dynamic     # any height and width from 32 px up, no multiple asked
+
+In: image, (B, K, H, W) float32, stored pixels / 255 (of uint16 too). Out: probs, (B, C, H, W), class probabilities.
+Normalisation and softmax are inside. Rows and columns that are 0 in all bands from end to end are padding: the network
+sees the band mean there, as predict.py shows it beyond a scene's edge. What it is, model.onnx says of itself, and
+model.json says the same. It is run before it is written: what differs from the checkpoint is refused.
+"""
+
+import argparse
+import io
+import json
+import warnings
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from data.transforms import normalize
+from models.windows import probabilities
+from runtime import checkpoint, command
+from runtime.files import open_whole, write_text
+from trained import checkpoint_path, load_trained
+
+OPSET = 17  # of ONNX 1.12: what runtimes since 2022 read
+TOLERANCE = 1e-4  # of probabilities, between onnxruntime and the checkpoint
+
+
+class ExportError(Exception):
+    """A model that cannot be exported; one line."""
+
+
+class Exported(nn.Module):
+    """image (B, K, H, W) in stored pixels / 255 -> class probabilities (B, C, H, W)."""
+
+    def __init__(self, trained):
+        super().__init__()
+        self.segmenter = trained.segmenter
+        self.register_buffer("mean", trained.mean)
+        self.register_buffer("std", trained.std)
+
+    def forward(self, image):
+        row_seen = (image.amax((1, 3), keepdim=True) > 0).to(image)
+        col_seen = (image.amax((1, 2), keepdim=True) > 0).to(image)
+        normalized = normalize(image * 255, self.mean, self.std)
+        return self.segmenter(normalized * row_seen * col_seen).softmax(dim=1)
+
+
+def main(arguments):
+    onnx, onnxruntime = extras()
+    trained = load_trained(checkpoint_path(arguments.checkpoint), torch.device("cpu"))
+    metadata = describe(trained.facts, arguments.tile_px, arguments.overlap)
+    model = onnx.load_from_string(to_onnx(trained, arguments.tile_px, arguments.dynamic))
+    if not arguments.dynamic:
+        declare_square(model.graph.output[0], arguments.tile_px)
+    onnx.helper.set_model_props(model, {key: json.dumps(value) for key, value in metadata.items()})
+    model = model.SerializeToString()
+    difference = compare(onnxruntime, model, trained, arguments.tile_px)
+    if not difference <= TOLERANCE:
+        raise ExportError(
+            f"{arguments.out}: not written: onnxruntime's probabilities differ from the checkpoint's by up to "
+            f"{difference:.1g}, more than {TOLERANCE}"
+        )
+    with open_whole(arguments.out) as file:
+        file.write(model)
+    write_text(arguments.out.with_suffix(".json"), json.dumps(metadata, indent=2) + "\n")
+    size = "any height and width from 32 px" if arguments.dynamic else f"{arguments.tile_px} x {arguments.tile_px} px"
+    print(f"{arguments.out}: {size}, within {difference:.1g} of the checkpoint's probabilities")
+
+
+def extras():
+    """onnx and onnxruntime, which nothing else needs. raises: ExportError where one is missing"""
+    try:
+        import onnx
+        import onnxruntime
+    except ImportError as error:
+        raise ExportError(
+            f"{error.name} is needed to export, and is not installed: pip install -r requirements-export.txt"
+        ) from None
+    return onnx, onnxruntime
+
+
+def describe(facts, tile_px, overlap):
+    """What Deepness asks of a model, by its keys, and bands and dtype."""
+    return {
+        "model_type": "Segmentor",
+        "class_names": {str(index): c["name"] for index, c in enumerate(facts["classes"])},
+        "resolution": 100 * facts["image_gsd"],  # cm per pixel
+        "tiles_size": tile_px,  # as its documentation has it
+        "tile_size": tile_px,  # as its code reads it
+        "tiles_overlap": overlap,  # percent
+        # Deepness subtracts and divides by these before the model, which does so itself.
+        "standardization_mean": [0.0] * facts["bands"],
+        "standardization_std": [1.0] * facts["bands"],
+        # Below its threshold Deepness gives a pixel to class 0, and it blurs small areas away: as predict.py, neither.
+        "seg_thresh": 0.0,
+        "seg_small_segment": 0,
+        "bands": facts["bands"],
+        "dtype": facts["dtype"],
+    }
+
+
+def to_onnx(trained, tile_px, dynamic):
+    """The model as ONNX, in bytes."""
+    axes = {0: "batch", 2: "height", 3: "width"} if dynamic else {0: "batch"}
+    buffer = io.BytesIO()
+    with warnings.catch_warnings(), torch.no_grad():
+        # The tracing exporter, which torch 2.9 calls legacy: it gives one file in a second, of the same opset in all
+        # versions from 2.6 on; the other takes half a minute, onnxscript, and a second file for the weights.
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            Exported(trained).eval(),
+            (torch.rand(2, trained.facts["bands"], tile_px, tile_px),),
+            buffer,
+            input_names=["image"],
+            output_names=["probs"],
+            dynamic_axes={"image": axes, "probs": axes},
+            opset_version=OPSET,
+            dynamo=False,
+        )
+    return buffer.getvalue()
+
+
+def declare_square(probs, tile_px):
+    """Write out the output's height and width: the exporter loses them, and Deepness takes square tiles alone."""
+    for axis in (2, 3):
+        probs.type.tensor_type.shape.dim[axis].dim_value = tile_px
+
+
+def compare(onnxruntime, model, trained, tile_px):
+    """The largest difference of probabilities between the model's bytes and the checkpoint, on a tile of noise."""
+    top = 255 if trained.facts["dtype"] == "uint8" else 65535
+    pixels = torch.randint(0, top + 1, (1, trained.facts["bands"], tile_px, tile_px), dtype=torch.int32)
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    (probs,) = session.run(None, {"image": (pixels / 255).numpy()})
+    with torch.inference_mode():
+        return float((torch.from_numpy(probs) - probabilities(trained(pixels))).abs().max())
+
+
+def parse(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoint", metavar="RUN", help="best.pt, last.pt or a run's folder")
+    parser.add_argument("--out", type=Path, required=True, metavar="MODEL.onnx")
+    parser.add_argument("--tile-px", type=int, default=512, metavar="PX", help="side of a tile (default: 512)")
+    parser.add_argument("--dynamic", action="store_true", help="take any size; --tile-px is then what Deepness is told")
+    parser.add_argument(
+        "--overlap", type=int, default=25, metavar="PERCENT", help="of neighbouring tiles, in Deepness (default: 25)"
+    )
+    arguments = parser.parse_args(argv)
+    if arguments.out.suffix.lower() != ".onnx":
+        parser.error(f"--out {arguments.out}: ends in .onnx, as {arguments.out.with_suffix('.onnx')}")
+    if not 32 <= arguments.tile_px <= 4096:
+        parser.error(f"--tile-px {arguments.tile_px}: must be 32 to 4096")
+    if not 0 <= arguments.overlap <= 50:
+        parser.error(f"--overlap {arguments.overlap}: must be 0 to 50 percent")
+    return arguments
+
+
+if __name__ == "__main__":
+    command.run(lambda: main(parse()), (ExportError, checkpoint.CheckpointError))

@@ -1,12 +1,14 @@
 # make demo    set up, then train and score the demo        make test    set up, then run the tests
 # make lint    ruff                                         make VENV=path demo    use an environment that is there, as it is
+# make LOCKED=1 demo    the versions that the tests last passed with (constraints.txt) in place of the newest
 
 PYTHON ?= python3
 
 ifeq ($(origin VENV), undefined)
 VENV := .venv
-RUNTIME := $(VENV)/.requirements
-DEVELOPMENT := $(VENV)/.requirements-dev
+LOCK := $(if $(LOCKED),constraints.txt)
+RUNTIME := $(VENV)/.requirements$(if $(LOCKED),-locked)
+DEVELOPMENT := $(VENV)/.requirements-dev$(if $(LOCKED),-locked)
 endif
 
 .PHONY: demo test lint
@@ -24,10 +26,12 @@ lint: $(DEVELOPMENT)
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
 
-.venv/.requirements: requirements.txt | .venv/bin/python
-	.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+INSTALL = .venv/bin/python -m pip install --quiet --disable-pip-version-check $(addprefix -c ,$(LOCK))
+
+.venv/.requirements .venv/.requirements-locked: requirements.txt $(LOCK) | .venv/bin/python
+	$(INSTALL) -r requirements.txt
 	touch $@
 
-.venv/.requirements-dev: requirements-dev.txt requirements.txt | .venv/bin/python
-	.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+.venv/.requirements-dev .venv/.requirements-dev-locked: requirements-dev.txt requirements-export.txt requirements.txt $(LOCK) | .venv/bin/python
+	$(INSTALL) -r requirements-dev.txt
 	touch $@

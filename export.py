@@ -20,16 +20,13 @@ from torch import nn
 
 from data.transforms import normalize
 from models.windows import probabilities
-from runtime import checkpoint, command
+from runtime import command
+from runtime.errors import Refused
 from runtime.files import open_whole, write_text
 from trained import checkpoint_path, load_trained
 
 OPSET = 17  # of ONNX 1.12: what runtimes since 2022 read
 TOLERANCE = 1e-4  # of probabilities, between onnxruntime and the checkpoint
-
-
-class ExportError(Exception):
-    """A model that cannot be exported; one line."""
 
 
 class Exported(nn.Module):
@@ -59,10 +56,11 @@ def main(arguments):
     model = model.SerializeToString()
     difference = compare(onnxruntime, model, trained, arguments.tile_px)
     if not difference <= TOLERANCE:
-        raise ExportError(
+        raise Refused(
             f"{arguments.out}: not written: onnxruntime's probabilities differ from the checkpoint's by up to "
             f"{difference:.1g}, more than {TOLERANCE}"
         )
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
     with open_whole(arguments.out) as file:
         file.write(model)
     write_text(arguments.out.with_suffix(".json"), json.dumps(metadata, indent=2) + "\n")
@@ -71,14 +69,13 @@ def main(arguments):
 
 
 def extras():
-    """onnx and onnxruntime, which nothing else needs. raises: ExportError where one is missing"""
+    """onnx and onnxruntime, which nothing else needs. raises: Refused where one is missing"""
     try:
         import onnx
         import onnxruntime
     except ImportError as error:
-        raise ExportError(
-            f"{error.name} is needed to export, and is not installed: pip install -r requirements-export.txt"
-        ) from None
+        line = "pip install -r requirements-export.txt"
+        raise Refused(f"{error.name} is needed to export, and is not installed: {line}") from None
     return onnx, onnxruntime
 
 
@@ -133,7 +130,9 @@ def compare(onnxruntime, model, trained, tile_px):
     """The largest difference of probabilities between the model's bytes and the checkpoint, on a tile of noise."""
     top = 255 if trained.facts["dtype"] == "uint8" else 65535
     pixels = torch.randint(0, top + 1, (1, trained.facts["bands"], tile_px, tile_px), dtype=torch.int32)
-    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     (probs,) = session.run(None, {"image": (pixels / 255).numpy()})
     with torch.inference_mode():
         return float((torch.from_numpy(probs) - probabilities(trained(pixels))).abs().max())
@@ -159,4 +158,4 @@ def parse(argv=None):
 
 
 if __name__ == "__main__":
-    command.run(lambda: main(parse()), (ExportError, checkpoint.CheckpointError))
+    command.run(lambda: main(parse()))

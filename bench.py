@@ -36,7 +36,7 @@ from torchvision.transforms.functional import gaussian_blur
 from config import AdversarialConfig, DataConfig, PretrainConfig, SegmenterConfig, TrainConfig
 from data import geotiff
 from data.build import TAXONOMIES
-from data.cells import Blocks, blocks_index
+from data.cells import majority_blocks, supervising_index
 from data.coarse import low_label
 from data.cutting import Options, cut_scene
 from data.landscape import landscape
@@ -49,7 +49,7 @@ from data.transforms import normalize
 from losses import IGNORE, cross_entropy_sum, discriminator_hinge, sargmax, segmenter_hinge, straight_through
 from models import UNet, build_discriminator, build_mae
 from models.mae import SIZES
-from models.regions import aggregate, aggregate_logits, pool_logits
+from models.regions import aggregate, aggregate_logits, sums_by_index
 from models.vit import Transformer
 from models.windows import window_starts
 from runtime import checkpoint, command, distributed
@@ -166,17 +166,18 @@ def supervision(bench):
 
 def aggregation(bench):
     """Stage 3: region sums alone, against one pass over the logits."""
-    count, grid = 8, (bench.px // CELL_PX,) * 2
+    count, regions = 8, (-(-bench.px // CELL_PX)) ** 2
     logits = torch.randn(count, 4, bench.px, bench.px, device=bench.device)
-    index = torch.from_numpy(blocks_index(Blocks(CELL_PX, 0, 0, np.zeros(grid, np.uint8)), bench.px, bench.px))
-    index = index.long().expand(count, -1, -1).contiguous().to(bench.device)
+    size = bench.px, bench.px
+    index = torch.from_numpy(supervising_index(majority_blocks(np.zeros(size, np.uint8), CELL_PX, 4), *size))
+    index = index.expand(count, -1, -1).contiguous().to(bench.device)
     calls = (
-        lambda: pool_logits(logits, CELL_PX, [(0, 0)] * count, grid),
-        lambda: aggregate_logits(logits, index, grid[0] * grid[1]),
+        lambda: aggregate_logits(logits, index, regions),
+        lambda: sums_by_index(logits, index, regions),
         lambda: logits.sum(dim=(2, 3)),
     )
     pooling, by_index, once = (1e3 / rate for rate in bench.rates(1, *calls, repeats=10 * bench.repeats))
-    for what, spent in (("pooling", pooling), ("index", by_index)):
+    for what, spent in (("blocks", pooling), ("pixels", by_index)):
         bench.row(3, f"region sums by {what}", spent, once, f"ms, batch {count}", "the sum of all logits", once)
 
 
@@ -364,7 +365,9 @@ def supervised_step(bench, tiles, kind, batch):
         with autocast:
             logits = segmenter(images)
         logits = logits.to(images.dtype)
-        values = aggregate(logits, b["regions"], data.scale**2) if "regions" in b else logits
+        values = (
+            aggregate(logits, b["region_index"], b["labels"].shape[1], data.scale**2) if "region_index" in b else logits
+        )
         loss = cross_entropy_sum(values, b["labels"]) / max(1, b["count"])
         if kind == "adversary":
             discriminator.requires_grad_(False).eval()

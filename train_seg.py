@@ -8,26 +8,23 @@ The same command goes on with a run that was stopped. SIGTERM and Ctrl-C save la
 
 import json
 import math
-from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torchvision.transforms.functional import gaussian_blur
 from tqdm import tqdm
 
-from config import SegmenterConfig, logit_gain
+from config import SegmenterConfig
 from data.loading import scoring_batches, to_device, training_batches
 from data.tiles import Exemplars, ScoringTiles, TileSet, TrainingTiles
 from data.transforms import normalize
 from losses import (
-    IGNORE,
+    appearance,
     cross_entropy_sum,
     discriminator_hinge,
     label_misfit_sum,
-    sargmax,
+    made_map,
     segmenter_hinge,
-    straight_through,
 )
 from metrics import class_shares, confusion_matrix, pixels_that_carry, raggedness, ranking, scores
 from models import build_discriminator, build_segmenter
@@ -103,9 +100,8 @@ def main(config):
     # Networks, optimisers, precision.
     memory_format = torch.channels_last if config.train.channels_last else torch.contiguous_format
     classes, cell_px, how = len(description.taxonomy.names), description.scale**2, config.supervision.aggregate
-    model = replace(config.model, init="none") if resumes else config.model
-    gain = logit_gain(config.supervision, description.scale)
-    segmenter, start_line = build_segmenter(model, description.bands, classes, gain)
+    init = "none" if resumes else config.model.init
+    segmenter, start_line = build_segmenter(config, description.bands, classes, description.scale, init)
     segmenter = segmenter.to(device, memory_format=memory_format)
     scored = segmenter  # what is validated and kept: the weights, or their moving average
     if config.train.average:
@@ -195,8 +191,8 @@ def main(config):
                 terms = {"loss": segmenter_loss(logits, batch, cell_px, how, observation) / labels}
                 if adversarial.weight:  # the discriminator is frozen, in eval mode, called unwrapped
                     discriminator.requires_grad_(False).eval()
-                    made = made_map(logits, adversarial)
-                    seen = appearance(made, batch["exemplars"][:, :1], classes, adversarial)
+                    made = made_map(logits, adversarial.temperature, adversarial.maps)
+                    seen = appearance(made, batch["exemplars"][:, :1], classes, adversarial.blur_sigma)
                     with autocast:
                         made_scores = discriminator(seen)
                     terms["segmenter_hinge"] = share * segmenter_hinge(made_scores.to(images.dtype))
@@ -215,8 +211,8 @@ def main(config):
             discriminator.requires_grad_(True)
             for k in range(adversarial.steps):
                 for i, (made, batch) in enumerate(zip(made_maps, micro_batches, strict=True)):
-                    real = batch["exemplars"][:, k : k + 1]
-                    maps = torch.cat([appearance(m, real, classes, adversarial) for m in (real.to(made.dtype), made)])
+                    real, sigma = batch["exemplars"][:, k : k + 1], adversarial.blur_sigma
+                    maps = torch.cat([appearance(m, real, classes, sigma) for m in (real.to(made.dtype), made)])
                     discriminator.train(i == 0)  # spectral norm moves its vectors once a step, not once a micro-batch
                     with ranks.synchronise(discriminator_ddp, i == len(micro_batches) - 1):
                         with autocast:
@@ -333,31 +329,12 @@ def observation_model(config, description, exemplars, resumes):
 
 def segmenter_loss(logits, batch, cell_px, how, observation=None):
     """The objective summed over a micro-batch: Eq. 1 over regions (Sec. 4.3), or over pixels (Low, High)."""
-    if observation:
-        return label_misfit_sum(observation(compositions(logits, batch["regions"])), batch["labels"])
-    if "regions" in batch:
-        logits = aggregate(logits, batch["regions"], cell_px, how)
+    if "region_index" in batch:
+        regions = batch["region_index"], batch["labels"].shape[1]
+        if observation:
+            return label_misfit_sum(observation(compositions(logits, *regions)), batch["labels"])
+        logits = aggregate(logits, *regions, cell_px, how)
     return cross_entropy_sum(logits, batch["labels"])
-
-
-def made_map(logits, adversarial):
-    """The segmenter's move in the game: its index map, (B, 1, H, W), with sargmax's gradient (Eq. 3)."""
-    soft = sargmax(logits, adversarial.temperature)
-    return soft if adversarial.maps == "soft" else straight_through(soft, logits)
-
-
-def appearance(index_map, exemplar, classes, adversarial):
-    """What the discriminator sees of a label map (Sec. 4.4, 4.6): scaled to (0, 1], masked, blurred.
-
-    Classes count from 1 here, as in Eq. 3, and 0 is no class: it stands for ignored pixels, and for what lies beyond
-    the edge, with which convolutions pad. Else the first class would look like both.
-
-    index_map: (B, 1, H, W) in units of class index, from 0
-    exemplar:  (B, 1, H, W), whose ignored pixels are 0 in real and made maps alike, so that holes teach nothing
-    """
-    scaled = torch.where(exemplar == IGNORE, 0.0, (index_map + 1) / classes)
-    sigma = [adversarial.blur_sigma, adversarial.blur_sigma]
-    return gaussian_blur(scaled.transpose(0, 1), [3, 3], sigma).transpose(0, 1)  # as one image: 8 times as fast on CPUs
 
 
 def probe_game(logits, terms, weight):
@@ -391,11 +368,11 @@ def watch_game(segmenter, discriminator, samples, classes, mean, std, autocast, 
         with torch.no_grad(), autocast:
             logits = segmenter(images)
         logits = logits.to(images.dtype).requires_grad_(True)
-        made = made_map(logits, adversarial)
+        made = made_map(logits, adversarial.temperature, adversarial.maps)
         # Not under autocast: the gradients of a mean over thousands of patches are too small for float16.
-        made_scores = discriminator(appearance(made, real, classes, adversarial))
+        made_scores = discriminator(appearance(made, real, classes, adversarial.blur_sigma))
         with torch.no_grad():
-            real_scores = discriminator(appearance(real.to(made.dtype), real, classes, adversarial))
+            real_scores = discriminator(appearance(real.to(made.dtype), real, classes, adversarial.blur_sigma))
         (gradient,) = torch.autograd.grad(segmenter_hinge(made_scores), logits)
         found["gradient"].append(gradient.norm(dim=1))
         found["made"].append(logits.detach().argmax(dim=1))
@@ -443,11 +420,11 @@ def validate(segmenter, batches, classes, mean, std, autocast, cell_px, how, ran
             logits = segmenter(images)
         logits = logits.to(images.dtype)
         if observation:
-            log_probs = observation(compositions(logits, batch["regions"]))
+            log_probs = observation(compositions(logits, batch["region_index"], batch["labels"].shape[1]))
             misfit += torch.stack([label_misfit_sum(log_probs, batch["labels"]), misfit.new_tensor(batch["count"])])
             logits, batch["labels"] = log_probs[:, -classes:], observation.classes_of(batch["labels"])
-        elif "regions" in batch:
-            logits = aggregate(logits, batch["regions"], cell_px, how)
+        elif "region_index" in batch:
+            logits = aggregate(logits, batch["region_index"], batch["labels"].shape[1], cell_px, how)
         confusion += confusion_matrix(logits.argmax(dim=1), batch["labels"], classes)
     if not ranks.sum(confusion).any():
         raise Refused(

@@ -26,16 +26,6 @@ class Cells:
     full: tuple
 
 
-@dataclass(frozen=True)
-class Blocks:
-    """Whole cells that are n x n blocks of pixels: labels (h, w), the first block's corner at pixel (top, left)."""
-
-    n: int
-    top: int
-    left: int
-    labels: np.ndarray
-
-
 def compose(outer, inner):
     """The affine that applies `inner`, then `outer`; both as (a, b, c, d, e, f)."""
     matrix = _matrix(outer) @ _matrix(inner)
@@ -85,6 +75,12 @@ def region_labels(cells, height, width, min_coverage=1.0):
     return np.where(covered, cells.labels, IGNORE).ravel()
 
 
+def supervising_index(cells, height, width, min_coverage=1.0):
+    """`region_index` of the cells that `region_labels` leaves a label alone, (H, W) int32: -1 over all others, so that
+    whole cells of n x n pixels are blocks and nothing else (models/regions.py)."""
+    return _supervising(cells.to_cell, cells.labels.shape, height, width, min_coverage)
+
+
 def upsampled(cells, height, width):
     """The low-resolution label at the image's resolution (Low, Oracle), (H, W) uint8: each pixel takes its own cell's
     label, pixels beyond the last full cell their nearest cell's."""
@@ -102,34 +98,6 @@ def filled(cells):
         nearest = known[((known - hole) ** 2).sum(axis=1).argmin()]
         labels[tuple(hole)] = cells.labels[tuple(nearest)]
     return Cells(labels, cells.to_cell, cells.full)
-
-
-def as_blocks(cells, height, width):
-    """The whole cells as Blocks where they are n x n blocks of pixels, else None."""
-    a, b, c, d, e, f = cells.to_cell
-    n = round(1 / a) if a > 0 else 0
-    if n < 1 or max(abs(a * n - 1), abs(e * n - 1), abs(b) * width, abs(d) * height) > 1e-6:
-        return None
-    left, top = -c * n, -f * n  # the pixel at which cell 0 begins
-    if max(abs(left - round(left)), abs(top - round(top))) > 1e-6:
-        return None
-    left, top = round(left), round(top)
-    first_row, first_col = max(0, -(top // n)), max(0, -(left // n))
-    h = min((height - top) // n, cells.labels.shape[0]) - first_row
-    w = min((width - left) // n, cells.labels.shape[1]) - first_col
-    if h < 1 or w < 1:
-        return None
-    labels = cells.labels[first_row : first_row + h, first_col : first_col + w]
-    return Blocks(n, top + first_row * n, left + first_col * n, labels)
-
-
-def blocks_index(blocks, height, width):
-    """M of blocks, (H, W) int32, -1 outside of them: the same map that `region_index` gives, by blocks' own numbers."""
-    rows = (np.arange(height) - blocks.top) // blocks.n
-    cols = (np.arange(width) - blocks.left) // blocks.n
-    h, w = blocks.labels.shape
-    inside = ((rows >= 0) & (rows < h))[:, None] & ((cols >= 0) & (cols < w))[None, :]
-    return np.where(inside, rows[:, None] * w + cols[None, :], -1).astype(np.int32)
 
 
 def _matrix(affine):
@@ -152,6 +120,13 @@ def _index(to_cell, shape, height, width):
     rows, cols = _cell_of_pixels(to_cell, height, width)
     inside = (rows >= 0) & (rows < shape[0]) & (cols >= 0) & (cols < shape[1])
     return np.where(inside, rows * shape[1] + cols, -1).astype(np.int32)
+
+
+@lru_cache(maxsize=4)
+def _supervising(to_cell, shape, height, width, min_coverage):
+    index = _index(to_cell, shape, height, width)
+    covered = _covered(to_cell, shape, height, width, min_coverage)
+    return np.where(np.append(covered, False)[index], index, -1).astype(np.int32)
 
 
 @lru_cache(maxsize=4)

@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from runtime.errors import Refused, naming
 from runtime.files import read_yaml
 
-IGNORE = 255  # never a class; a low code only where a table says so
+from models.observation import IGNORE  # never a class; a low code only where a table says so
+
 BATCH_VALUES = 2**22  # positions times patches at once: 16 MB, which stays in cache and bounds memory for any tile
 
 

@@ -36,14 +36,14 @@ from torchvision.transforms.functional import gaussian_blur
 from config import AdversarialConfig, DataConfig, PretrainConfig, SegmenterConfig, TrainConfig
 from data import geotiff
 from data.build import TAXONOMIES
-from data.cells import majority_blocks, supervising_index
+from data.cells import majority_blocks
 from data.coarse import low_label
 from data.cutting import Options, cut_scene
 from data.landscape import landscape
 from data.loading import to_device, training_batches
 from data.sources import Scene
 from data.taxonomy import load_taxonomy
-from data.tiles import Exemplars, TileSet, TrainingTiles
+from data.tiles import Exemplars, TileSet, TrainingTiles, regions
 from data.tileset import write_tile, write_tile_set
 from data.transforms import normalize
 from losses import IGNORE, cross_entropy_sum, discriminator_hinge, sargmax, segmenter_hinge, straight_through
@@ -166,14 +166,14 @@ def supervision(bench):
 
 def aggregation(bench):
     """Stage 3: region sums alone, against one pass over the logits."""
-    count, regions = 8, (-(-bench.px // CELL_PX)) ** 2
+    count, whole = 8, (bench.px // CELL_PX) ** 2
     logits = torch.randn(count, 4, bench.px, bench.px, device=bench.device)
-    size = bench.px, bench.px
-    index = torch.from_numpy(supervising_index(majority_blocks(np.zeros(size, np.uint8), CELL_PX, 4), *size))
+    cells = majority_blocks(np.zeros((bench.px, bench.px), np.uint8), CELL_PX, 4)
+    index = torch.from_numpy(regions(cells.to_cell, cells.labels.shape, bench.px, bench.px)[0])
     index = index.expand(count, -1, -1).contiguous().to(bench.device)
     calls = (
-        lambda: aggregate_logits(logits, index, regions),
-        lambda: sums_by_index(logits, index, regions),
+        lambda: aggregate_logits(logits, index, whole),
+        lambda: sums_by_index(logits, index, whole),
         lambda: logits.sum(dim=(2, 3)),
     )
     pooling, by_index, once = (1e3 / rate for rate in bench.rates(1, *calls, repeats=10 * bench.repeats))

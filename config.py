@@ -223,9 +223,10 @@ class RunConfig:
 class SegmenterConfig:
     """The settings of train_seg.py."""
 
-    # What may differ when a run is taken up again: where data lies, workers, device and logging; train.epochs may grow.
+    # What may differ when a run is taken up again: where data lies, workers, device and logging, and what it started
+    # from, for its weights are in last.pt; train.epochs may grow.
     FREE_ON_RESUME: typing.ClassVar = {
-        "data.root", "adversarial.exemplar_root", "data.workers", "train.compile",
+        "data.root", "adversarial.exemplar_root", "data.workers", "train.compile", "model.init",
         "run.dir", "run.name", "run.device", "run.log_every",
     }
 

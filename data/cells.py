@@ -55,7 +55,7 @@ def majority_blocks(classes, n, num_classes):
 
 def region_index(cells, height, width):
     """The paper's M, (H, W) int32: the cell over each pixel as row * w + column, -1 where no cell lies."""
-    return _index(cells.to_cell, cells.labels.shape, height, width)
+    return cell_index(cells.to_cell, cells.labels.shape, height, width)
 
 
 def pixels_of_cells(to_cell, shape, height, width):
@@ -65,20 +65,14 @@ def pixels_of_cells(to_cell, shape, height, width):
     if cols.ndim == 1 and rows.shape[1] == 1:
         lines = zip((rows, cols), shape, strict=True)
         return np.outer(*(np.bincount(i[(i >= 0) & (i < count)], minlength=count) for i, count in lines))
-    index = _index(to_cell, shape, height, width)
+    index = cell_index(to_cell, shape, height, width)
     return np.bincount(index.ravel() + 1, minlength=shape[0] * shape[1] + 1)[1:].reshape(shape)
 
 
 def region_labels(cells, height, width, min_coverage=1.0):
     """(R,) uint8: the label of each cell, ignored where less than `min_coverage` of it lies in the tile."""
-    covered = _covered(cells.to_cell, cells.labels.shape, height, width, min_coverage)
+    covered = covered_cells(cells.to_cell, cells.labels.shape, height, width, min_coverage)
     return np.where(covered, cells.labels, IGNORE).ravel()
-
-
-def supervising_index(cells, height, width, min_coverage=1.0):
-    """`region_index` of the cells that `region_labels` leaves a label alone, (H, W) int32: -1 over all others, so that
-    whole cells of n x n pixels are blocks and nothing else (models/regions.py)."""
-    return _supervising(cells.to_cell, cells.labels.shape, height, width, min_coverage)
 
 
 def upsampled(cells, height, width):
@@ -116,17 +110,11 @@ def _cell_of_pixels(to_cell, height, width):
 
 
 @lru_cache(maxsize=4)
-def _index(to_cell, shape, height, width):
+def cell_index(to_cell, shape, height, width):
+    """`region_index` of (h, w) cells, whatever their labels."""
     rows, cols = _cell_of_pixels(to_cell, height, width)
     inside = (rows >= 0) & (rows < shape[0]) & (cols >= 0) & (cols < shape[1])
     return np.where(inside, rows * shape[1] + cols, -1).astype(np.int32)
-
-
-@lru_cache(maxsize=4)
-def _supervising(to_cell, shape, height, width, min_coverage):
-    index = _index(to_cell, shape, height, width)
-    covered = _covered(to_cell, shape, height, width, min_coverage)
-    return np.where(np.append(covered, False)[index], index, -1).astype(np.int32)
 
 
 @lru_cache(maxsize=4)
@@ -136,7 +124,7 @@ def _nearest(to_cell, shape, height, width):
 
 
 @lru_cache(maxsize=4)
-def _covered(to_cell, shape, height, width, min_coverage):
+def covered_cells(to_cell, shape, height, width, min_coverage):
     """(h, w) bool: cells whose corners all lie in the image to within half a pixel, or enough of their area does."""
     a, b, c, d, e, f = invert(to_cell)
     x, y = np.arange(shape[1] + 1), np.arange(shape[0] + 1)[:, None]

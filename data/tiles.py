@@ -1,6 +1,7 @@
 """A tile set on disk -> samples and batches of tensors."""
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +11,13 @@ from torch.utils.data import Dataset
 from data import geotiff
 from data.cells import (
     Cells,
+    cell_index,
     compose,
+    covered_cells,
     invert,
     majority_blocks,
     region_index,
     region_labels,
-    supervising_index,
     upsampled,
 )
 from data.loading import sample_index, to_tensor
@@ -269,10 +271,28 @@ def make_sample(tile, labels, min_coverage=1.0, view=0, color=(1.0, 0.0)):
     elif labels == "low_upsampled":
         sample["labels"] = dihedral(upsampled(tile.cells, height, width), view)
     else:
-        index = supervising_index(tile.cells, height, width, min_coverage)
-        sample["region_index"] = dihedral(index, view)
-        sample["labels"] = region_labels(tile.cells, height, width, min_coverage)
+        cells = tile.cells
+        index, order = regions(cells.to_cell, cells.labels.shape, height, width, min_coverage, view)
+        sample["region_index"] = index
+        sample["labels"] = np.append(cells.labels, np.uint8(IGNORE))[order]
     return sample
+
+
+@lru_cache(maxsize=16)
+def regions(to_cell, shape, height, width, min_coverage=1.0, view=0):
+    """The cells that supervise, those that lie in the tile with at least `min_coverage`, under one dihedral view.
+
+    returns: M over them alone, (H, W) int32, -1 elsewhere; of each region its cell's place in the labels, -1 for none
+    """
+    covered = covered_cells(to_cell, shape, height, width, min_coverage)
+    cells = np.where(covered, np.arange(covered.size).reshape(shape), -1)
+    grid = cells[np.ix_(covered.any(axis=1), covered.any(axis=0))]
+    if grid.size and (grid >= 0).all():  # whole cells form a grid: regions are in its row order, however it is turned
+        cells = dihedral(grid, view)
+    order = cells.ravel()
+    region = np.full(covered.size + 1, -1, np.int32)
+    region[order[order >= 0]] = np.flatnonzero(order >= 0)
+    return region[dihedral(cell_index(to_cell, shape, height, width), view)], order
 
 
 def collate(samples):

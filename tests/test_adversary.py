@@ -10,6 +10,7 @@ from commands import ROOT, error_of, run_script
 from test_train_seg import assert_same, settings
 from torchvision.transforms.functional import gaussian_blur
 
+import game
 import train_seg
 from config import AdversarialConfig, SegmenterConfig
 from data.tiles import Exemplars, ScoringTiles, TileSet, TrainingTiles, collate, shuffled
@@ -295,7 +296,8 @@ def test_the_control_shuffles_the_exemplars_of_training_and_of_the_report_inside
         seen.append(exemplar)
         return real(index_map, exemplar, *more)
 
-    monkeypatch.setattr(train_seg, "appearance", appearance)
+    for module in (train_seg, game):
+        monkeypatch.setattr(module, "appearance", appearance)
     trained(tile_set, tmp_path / "run", "adversarial.control=shuffled", "train.batch_size=60")
     assert len(seen) == 3 + 2  # one step of both players, and the report
     maps = torch.cat(seen).squeeze(1)

@@ -16,6 +16,7 @@ import importlib
 import json
 import os
 import platform
+import shutil
 import statistics
 import subprocess
 import sys
@@ -31,25 +32,22 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
-from torchvision.transforms.functional import gaussian_blur
 
-from config import AdversarialConfig, DataConfig, PretrainConfig, SegmenterConfig, TrainConfig
+from config import DataConfig, PretrainConfig, SegmenterConfig
 from data import geotiff
 from data.build import TAXONOMIES
-from data.cells import Blocks, blocks_index
+from data.cells import majority_blocks
 from data.coarse import low_label
 from data.cutting import Options, cut_scene
 from data.landscape import landscape
-from data.loading import to_device, training_batches
+from data.loading import training_batches
 from data.sources import Scene
 from data.taxonomy import load_taxonomy
-from data.tiles import Exemplars, TileSet, TrainingTiles
+from data.tiles import TileSet, TrainingTiles, regions
 from data.tileset import write_tile, write_tile_set
-from data.transforms import normalize
-from losses import IGNORE, cross_entropy_sum, discriminator_hinge, sargmax, segmenter_hinge, straight_through
-from models import UNet, build_discriminator, build_mae
+from models import UNet, build_mae
 from models.mae import SIZES
-from models.regions import aggregate, aggregate_logits, pool_logits
+from models.regions import aggregate_logits, sums_by_index
 from models.vit import Transformer
 from models.windows import window_starts
 from runtime import checkpoint, command, distributed
@@ -111,9 +109,9 @@ class Bench:
 
 
 def training_step(bench):
-    """Stage 1: ours as shipped is what train_seg.py calls (supervised_step); the plain loop is the same for both."""
+    """Stage 1: ours as shipped is what train_seg.py records (shipped); the plain loop is the same for both."""
     smp, device = bench.peer(1, "segmentation_models_pytorch"), bench.device
-    tiles = TileSet(tile_set(bench), "train")
+    tiles = TileSet(made_up(bench), "train")
     bands, classes = tiles.description.bands, len(tiles.description.taxonomy.names)
 
     def plain(kind, batch, compiled=False):
@@ -140,9 +138,11 @@ def training_step(bench):
     with FlopCounterMode(display=False) as counter:
         plain("ours", 1)()
     limit = matrix_rate(bench) / counter.get_total_flops()
-    shipped, precision = supervised_step(bench, tiles, "high", batch)
-    calls = shipped, smp and plain("smp", batch), plain("ours", batch)
-    bench.needed, peer, eager = bench.rates(batch, *calls)
+    before = bench.rates(batch, smp and plain("smp", batch), plain("ours", batch))
+    (bench.needed,) = shipped(bench, made_up(bench), batch, ["high"])
+    after = bench.rates(batch, smp and plain("smp", batch), plain("ours", batch))
+    peer, eager = (b and (b + a) / 2 for b, a in zip(before, after, strict=True))
+    precision, _, _ = distributed.mixed_precision("auto", device)
     unit, name = f"tiles/s, batch {batch}", "smp.Unet('resnet18'), bf16"
     bench.row(1, f"as shipped (precision {precision})", bench.needed, peer, unit, name, limit)
     bench.row(1, "eager, in the peer's loop", eager, peer, unit, name, limit)
@@ -155,28 +155,26 @@ def training_step(bench):
 
 def supervision(bench):
     """Stage 2: what the supervision of each row adds to a step of High."""
-    tiles, batch = TileSet(tile_set(bench), "train"), 4 if bench.on_cpu else 32
-    names = {"high": "High", "low_upsampled": "Low", "low_regions": "Agg, pooling", "index": "Agg, index",
-             "adversary": "Agg+App, pooling"}  # fmt: skip
-    rates = bench.rates(batch, *(supervised_step(bench, tiles, kind, batch)[0] for kind in names))
-    high, *others = (1e3 * batch / rate for rate in rates)
+    batch, names = 4 if bench.on_cpu else 32, {"high": "High", "low": "Low", "agg": "Agg", "agg_app": "Agg+App"}
+    high, *others = (1e3 * batch / rate for rate in shipped(bench, made_up(bench), batch, names))
     for name, spent in zip(list(names.values())[1:], others, strict=True):
         bench.row(2, f"step of {name}", spent, high, f"ms, batch {batch}", "step of High")
 
 
 def aggregation(bench):
     """Stage 3: region sums alone, against one pass over the logits."""
-    count, grid = 8, (bench.px // CELL_PX,) * 2
+    count, whole = 8, (bench.px // CELL_PX) ** 2
     logits = torch.randn(count, 4, bench.px, bench.px, device=bench.device)
-    index = torch.from_numpy(blocks_index(Blocks(CELL_PX, 0, 0, np.zeros(grid, np.uint8)), bench.px, bench.px))
-    index = index.long().expand(count, -1, -1).contiguous().to(bench.device)
+    cells = majority_blocks(np.zeros((bench.px, bench.px), np.uint8), CELL_PX, 4)
+    index = torch.from_numpy(regions(cells.to_cell, cells.labels.shape, bench.px, bench.px)[0])
+    index = index.expand(count, -1, -1).contiguous().to(bench.device)
     calls = (
-        lambda: pool_logits(logits, CELL_PX, [(0, 0)] * count, grid),
-        lambda: aggregate_logits(logits, index, grid[0] * grid[1]),
+        lambda: aggregate_logits(logits, index, whole),
+        lambda: sums_by_index(logits, index, whole),
         lambda: logits.sum(dim=(2, 3)),
     )
     pooling, by_index, once = (1e3 / rate for rate in bench.rates(1, *calls, repeats=10 * bench.repeats))
-    for what, spent in (("pooling", pooling), ("index", by_index)):
+    for what, spent in (("blocks", pooling), ("pixels", by_index)):
         bench.row(3, f"region sums by {what}", spent, once, f"ms, batch {count}", "the sum of all logits", once)
 
 
@@ -201,19 +199,12 @@ def input_tiles(bench):
     samples = TrainingTiles(tiles, "low_regions", 1.0, batch_size=batch, seed=0, **options)
     (rate,) = bench.rates(batch, lambda: samples.collate([samples[0, i] for i in range(batch)]))
     bench.row(4, "loader with augmentation", rate, bench.needed, "tiles/s, one core", "what stage 1 takes")
-    step, _ = supervised_step(bench, tiles, "low_regions", batch)
     batches = training_batches(samples, 0, steps + 1, batch, batch, 0, data.workers, pin_memory=not bench.on_cpu)
-    step(next(batches))  # the start of the workers comes once a run
-    waited, started = 0.0, time.perf_counter()
-    for _ in range(steps):
-        bench.wait()  # or the host would run ahead, and wait for what the device does not need yet
-        asked = time.perf_counter()
-        loaded = next(batches)
-        waited += time.perf_counter() - asked
-        step(loaded)
-    bench.wait()
-    share = 100 * waited / (time.perf_counter() - started)
-    bench.row(4, f"waiting for data in {steps} training steps", share, None, "% of the time", "")
+    next(batches)  # the start of the workers comes once a run
+    started = time.perf_counter()
+    count = sum(len(loaded["image"]) for loaded in batches)
+    rate = count / (time.perf_counter() - started)
+    bench.row(4, f"loader, {data.workers} workers", rate, bench.needed, "tiles/s", "what stage 1 takes")
 
 
 def autoencoder(bench):
@@ -315,76 +306,33 @@ def processes(bench):
     if not bench.on_cpu and torch.cuda.device_count() < 2:
         bench.skipped.append("stage 8: there are not several GPUs here")
         return
-    root, batch, cores = tile_set(bench), 4 if bench.on_cpu else 16 * worlds[-1], torch.get_num_threads()
-
-    def rate(world):
-        folder = Path(tempfile.mkdtemp(dir=bench.folder))
-        words = [f"data.root={root}", f"run.dir={folder}", f"run.device={bench.device.type}", "run.log_every=1",
-                 f"train.batch_size={batch}", "train.epochs=2", "data.workers=1"]  # fmt: skip
-        threads = str(max(1, cores // world) if bench.on_cpu else 4)
-        torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={world}"]
-        run_command(*torchrun, "train_seg.py", "configs/low2high/agg.yaml", *words, OMP_NUM_THREADS=threads)
-        records = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-        return statistics.median(r["tiles_per_second"] for r in records[1:] if r["kind"] == "train")
-
-    one = rate(1)
+    batch, cores = 4 if bench.on_cpu else 16 * worlds[-1], torch.get_num_threads()
+    (one,) = shipped(bench, tile_set(bench), batch, ["agg"])
     for world in worlds:
-        what, limit = f"training on {world} processes", one * (1 if bench.on_cpu else world)
-        bench.row(8, what, rate(world), one, f"tiles/s, batch {batch}", "1 process", limit)
+        threads = max(1, cores // world) if bench.on_cpu else 4
+        (rate,) = shipped(bench, tile_set(bench), batch, ["agg"], world, threads)
+        limit = one * (1 if bench.on_cpu else world)
+        bench.row(8, f"training on {world} processes", rate, one, f"tiles/s, batch {batch}", "1 process", limit)
 
 
-def supervised_step(bench, tiles, kind, batch):
-    """The calls of train_seg.py for one step with its default settings: kind is a word of supervision.labels, or index
-    (regions that are no blocks), or adversary. Left out: accumulation, logging, validation, sums over ranks.
-
-    returns: a function of a batch from the loader, or of none: then of one that lies on the device; the precision
-    """
-    device, train, game, data = bench.device, TrainConfig(), AdversarialConfig(), tiles.description
-    mean, std = (torch.tensor(values, device=device) for values in (data.band_mean, data.band_std))
-    classes = len(data.taxonomy.names)
-    segmenter = UNet(data.bands, classes, WIDTH).to(device, memory_format=torch.channels_last).train()
-    discriminator = build_discriminator(game).to(device, memory_format=torch.channels_last)
-    adam = {"lr": train.learning_rate, "fused": device.type != "mps"}
-    optimizer, discriminator_optimizer = (torch.optim.Adam(n.parameters(), **adam) for n in (segmenter, discriminator))
-    precision, autocast, _ = distributed.mixed_precision(train.precision, device)
-    samples = TrainingTiles(
-        tiles, kind if kind in ("high", "low_upsampled") else "low_regions", 0.99 if kind == "index" else 1.0,
-        batch_size=batch, seed=0, dihedral=True, gain=0.2, offset=0.2,
-        exemplars=Exemplars(tiles.root, data, 0, 0) if kind == "adversary" else None,
-    )  # fmt: skip
-    kept = to_device(samples.collate([samples[0, i] for i in range(batch)]), device)
-
-    def appearance(index_map, exemplar):
-        scaled = torch.where(exemplar == IGNORE, 0.0, (index_map + 1) / classes)
-        return gaussian_blur(scaled.transpose(0, 1), [3, 3], [game.blur_sigma] * 2).transpose(0, 1)
-
-    def step(loaded=None):
-        b = to_device(loaded, device) if loaded else kept
-        images = normalize(b["image"], mean, std, b["color"]).contiguous(memory_format=torch.channels_last)
-        with autocast:
-            logits = segmenter(images)
-        logits = logits.to(images.dtype)
-        values = aggregate(logits, b["regions"], data.scale**2) if "regions" in b else logits
-        loss = cross_entropy_sum(values, b["labels"]) / max(1, b["count"])
-        if kind == "adversary":
-            discriminator.requires_grad_(False).eval()
-            made, real = straight_through(sargmax(logits, game.temperature), logits), b["exemplars"][:, :1]
-            with autocast:
-                made_scores = discriminator(appearance(made, real))
-            loss = loss + 0.1 * segmenter_hinge(made_scores.to(images.dtype))
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        if kind == "adversary":
-            discriminator.requires_grad_(True).train()
-            maps = torch.cat([appearance(m, real) for m in (real.to(made.dtype), made.detach())])
-            with autocast:
-                both = discriminator(maps).to(maps.dtype).chunk(2)
-            discriminator_hinge(*both).backward()
-            discriminator_optimizer.step()
-            discriminator_optimizer.zero_grad(set_to_none=True)
-
-    return step, precision
+def shipped(bench, root, batch, rows, world=1, threads=None):
+    """train_seg.py with the config of each row of configs/low2high, by turns: tiles/s, the median of its records."""
+    rates = {row: [] for row in rows}
+    steps, every = (8, 1) if bench.on_cpu else (40, 5)  # on a GPU a record waits for what is under way
+    epoch_steps = -(-len(TileSet(root, "train")) // batch)
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={world}"] if world > 1 else []
+    words = [f"data.root={root}", f"run.device={bench.device.type}", f"run.log_every={every}",
+             "train.eval_every=1000000", f"train.batch_size={batch}",
+             f"train.epochs={-(-steps // epoch_steps)}"]  # fmt: skip
+    for _ in range(2):
+        for row, found in rates.items():
+            folder = Path(tempfile.mkdtemp(dir=bench.folder))
+            command = [*launcher, "train_seg.py", f"configs/low2high/{row}.yaml", *words, f"run.dir={folder}"]
+            run_command(*command, OMP_NUM_THREADS=str(threads or torch.get_num_threads()))
+            records = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+            found += [r["tiles_per_second"] for r in records[1:] if r["kind"] == "train"]
+            shutil.rmtree(folder)
+    return [statistics.median(found) for found in rates.values()]
 
 
 def fitting_batch(bench, plain):
@@ -406,9 +354,14 @@ def matrix_rate(bench):
 
 
 def tile_set(bench):
-    """--data, or a made-up tile set, made once."""
-    root = bench.data or bench.folder / "tiles"
-    if not bench.data and not root.exists():
+    """--data, or a made-up tile set."""
+    return bench.data or made_up(bench)
+
+
+def made_up(bench):
+    """A tile set of one epoch of TILES - 2 tiles, made once."""
+    root = bench.folder / "tiles"
+    if not root.exists():
         taxonomy, records = load_taxonomy(TAXONOMIES / "low2high.yaml"), []
         for i, split in enumerate(["validation", "heldout", *["train"] * (TILES - 2)]):
             rng = np.random.default_rng([0, i])

@@ -91,15 +91,6 @@ class SupervisionConfig:
         )
 
 
-def logit_gain(supervision, n):
-    """UNet's gain: n² where the paper's sum is taken to the letter, x = u, so that logits mean the same in every row.
-
-    "sum_logits" is what literal_sum was called in checkpoints made before there was another sum.
-    """
-    literal = supervision.labels == "low_regions" and supervision.aggregate in ("literal_sum", "sum_logits")
-    return float(n) ** 2 if literal else 1.0
-
-
 @dataclass(frozen=True)
 class AdversarialConfig:
     weight: float = opt(0.0, "weight of the segmenter's hinge loss; 0: no adversary [paper, Sec. 4.4; value ours]")
@@ -232,9 +223,10 @@ class RunConfig:
 class SegmenterConfig:
     """The settings of train_seg.py."""
 
-    # What may differ when a run is taken up again: where data lies, workers, device and logging; train.epochs may grow.
+    # What may differ when a run is taken up again: where data lies, workers, device and logging, and what it started
+    # from, for its weights are in last.pt; train.epochs may grow.
     FREE_ON_RESUME: typing.ClassVar = {
-        "data.root", "adversarial.exemplar_root", "data.workers", "train.compile",
+        "data.root", "adversarial.exemplar_root", "data.workers", "train.compile", "model.init",
         "run.dir", "run.name", "run.device", "run.log_every",
     }
 

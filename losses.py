@@ -1,7 +1,8 @@
-"""One function per equation of Sec. 4."""
+"""One function per equation of Sec. 4, in the order in which a training step meets them."""
 
 import torch
 import torch.nn.functional as F
+from torchvision.transforms.functional import gaussian_blur
 
 IGNORE = 255  # the label that no loss counts
 
@@ -48,6 +49,29 @@ def straight_through(soft, logits):
     """
     hard = logits.argmax(dim=1, keepdim=True).to(soft.dtype)
     return soft + (hard - soft).detach()
+
+
+def made_map(logits, temperature, maps="straight_through"):
+    """The segmenter's move in the game: its index map, (B, 1, H, W), with sargmax's gradient.
+
+    maps: straight_through, or soft, the sargmax itself
+    """
+    soft = sargmax(logits, temperature)
+    return soft if maps == "soft" else straight_through(soft, logits)
+
+
+def appearance(index_map, exemplar, classes, blur_sigma):
+    """What the discriminator sees of a label map (Sec. 4.4, 4.6): scaled to (0, 1], masked, blurred.
+
+    Classes count from 1 here, as in Eq. 3, and 0 is no class: it stands for ignored pixels, and for what lies beyond
+    the edge, with which convolutions pad. Else the first class would look like both.
+
+    index_map: (B, 1, H, W) in units of class index, from 0
+    exemplar:  (B, 1, H, W), whose ignored pixels are 0 in real and made maps alike, so that holes teach nothing
+    """
+    scaled = torch.where(exemplar == IGNORE, 0.0, (index_map + 1) / classes)
+    sigma = [blur_sigma, blur_sigma]
+    return gaussian_blur(scaled.transpose(0, 1), [3, 3], sigma).transpose(0, 1)  # as one image: 8 times as fast on CPUs
 
 
 def discriminator_hinge(real_scores, made_scores):

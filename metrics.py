@@ -4,7 +4,7 @@ borders; and what describes label maps and a discriminator's scores of them."""
 import torch
 import torch.nn.functional as F
 
-IGNORE = 255
+from losses import IGNORE
 
 
 class Tally:

@@ -27,7 +27,7 @@ from runtime.children import command, side_by_side
 from runtime.command import status
 from runtime.errors import Refused
 from runtime.files import write_text
-from runtime.settings import check_resumable, flatten, load_config
+from runtime.settings import check_resumable, flatten, load_config, require
 from runtime.workers import default_workers
 from tables import PAPER_TABLE3, as_markdown, as_text, as_values, class_ious, gap_closed, rows_of
 
@@ -67,6 +67,11 @@ class Run:
         config = load_config(kind, HERE / self.config, self.overrides)
         kept = flatten(load_config(kind, self.dir / "config.yaml"))
         check_resumable(kept, config, self.dir)
+        started = kept.get("model.init")  # a script goes on whatever it names, but here it tells rows apart
+        require(
+            started == flatten(config).get("model.init"),
+            f"{self.dir} holds a run with model.init={started}; choose another --out",
+        )
         same = all(kept[key] == flatten(config)[key] for key in ("data.root", "train.epochs"))
         return "complete" if same and (self.dir / "metrics.json").exists() else "goes on"
 

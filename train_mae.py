@@ -7,12 +7,9 @@ The run's resnet18.pt starts a segmenter: train_seg.py ... model.init=runs/mae_u
 The same command goes on with a run that was stopped. SIGTERM and Ctrl-C save last.pt after the running step and leave.
 """
 
-import json
 import math
-from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
 from config import PretrainConfig
 from data.loading import scoring_batches, to_device, training_batches
@@ -23,11 +20,9 @@ from models import build_mae
 from models.mae import blank, reconstruct, token_grid
 from runtime import checkpoint, command, distributed
 from runtime.compiling import compiled
-from runtime.files import write_text
-from runtime.logbook import Logbook, Recent
+from runtime.run import Run
 from runtime.schedule import learning_rate
-from runtime.settings import check_resumable, check_same_data, flatten, from_command_line
-from runtime.signals import Stopped, StopRequest
+from runtime.settings import from_command_line
 
 FIGURE_IMAGES = 6
 
@@ -35,28 +30,22 @@ FIGURE_IMAGES = 6
 def main(config):
     # Processes, device. Weights come from the seed; every draw from (seed, step, position in the global batch).
     ranks = distributed.start(config.run.device)
-    device, run_dir = ranks.device, Path(config.run.dir)
+    device = ranks.device
     per_rank, micro_batch = config.train.split(ranks.world)
     torch.manual_seed(config.run.seed)
+    run = Run(config, ranks)
 
     # Data: training crops are endless; validation shares do not overlap.
     data = config.data
     images, validation_images = read_unlabelled(
         data.root, data.images, data.validation_share, data.regions, data.exclude_regions, data.heldout
     )
-    facts, tokens = {**images.facts, "images": len(images)}, math.prod(token_grid(data.crop_px, data.crop_px))
-    samples = PretrainingCrops(
-        images,
-        data.crop_px,
-        tokens,
-        min_area=data.min_area,
-        batch_size=config.train.batch_size,
-        seed=config.run.seed,
-    )
+    facts = {**images.facts, "images": len(images)}
+    tokens = math.prod(token_grid(data.crop_px, data.crop_px))
+    draws = {"min_area": data.min_area, "batch_size": config.train.batch_size, "seed": config.run.seed}
+    samples = PretrainingCrops(images, data.crop_px, tokens, **draws)
     validation_samples = ValidationCrops(validation_images, data.crop_px, tokens)
-    epoch_steps = max(1, math.ceil(len(images) / config.train.batch_size))
-    steps = config.train.epochs * epoch_steps
-    eval_every = config.train.eval_every or epoch_steps
+    mean, std = (torch.tensor(facts[key], device=device) for key in ("band_mean", "band_std"))
 
     # Network, optimiser, precision.
     memory_format = torch.channels_last if config.train.channels_last else torch.contiguous_format
@@ -70,110 +59,72 @@ def main(config):
     )
     precision, autocast, scaler = distributed.mixed_precision(config.train.precision, device)
 
-    # Resume: network, optimiser, scaler, step, best loss.
-    first_step, best = 0, {"step": 0, "loss": math.inf}
-    if (run_dir / "last.pt").exists():
-        state = checkpoint.load(run_dir / "last.pt")
-        with checkpoint.refusing(run_dir / "last.pt"):
-            check_resumable(state.get("config"), config, run_dir)
-            check_same_data(state["data"], facts, data.root, run_dir)
-            mae.load_state_dict(state["mae"])
-            optimizer.load_state_dict(state["optimizer"])
-            scaler.load_state_dict(state["scaler"])
-            first_step, best, facts = state["step"], state["best"], state["data"]
-    mean, std = (torch.tensor(facts[key], device=device) for key in ("band_mean", "band_std"))
-    ranks.barrier()
-    log = Logbook(run_dir, config, first_step, enabled=ranks.first)
-    log.say(
-        f"{run_dir}: {len(images)} training and {len(validation_images)} validation images of {facts['name']}, "
-        f"{steps} steps of {config.train.batch_size}; {sum(p.numel() for p in mae.parameters()):,} weights; "
-        f"{device.type}, precision {precision}, {ranks.world} process(es)"
-        + (f"; going on from step {first_step}" if first_step else "")
+    # Resume. These are the parts of last.pt by name.
+    parts = {"mae": mae, "optimizer": optimizer, "scaler": scaler}
+    run.begin(parts, {"data": facts}, items=len(images), best={"step": 0, "loss": math.inf})
+    run.introduce(
+        f"{len(images)} training and {len(validation_images)} validation images of {facts['name']}",
+        f"{sum(p.numel() for p in mae.parameters()):,} weights",
+        precision,
     )
     fast = mae
     if config.train.compile:
         crops = torch.zeros(micro_batch, facts["bands"], data.crop_px, data.crop_px, device=device)
         noise = torch.zeros(micro_batch, tokens, device=device)
-        fast = compiled(mae, autocast, [crops.contiguous(memory_format=memory_format), noise], log.say)
+        fast = compiled(mae, autocast, [crops.contiguous(memory_format=memory_format), noise], run.say)
     mae_ddp = ranks.wrap(fast)
-    pin = device.type == "cuda"
-    batches = training_batches(samples, first_step, steps, per_rank, micro_batch, ranks.rank, data.workers, pin)
-    recent, stop = Recent(ranks), StopRequest()
-    progress = tqdm(total=steps, initial=first_step, unit="step", disable=None if ranks.first else True)
+    loading = data.workers, device.type == "cuda"
+    batches = training_batches(samples, run.done, run.steps, per_rank, micro_batch, ranks.rank, *loading)
 
-    for step in range(first_step, steps):
-        # Learning rate for this step, scaled by the global batch.
-        rate = learning_rate(step, steps, config.train) * config.train.batch_size / 256
+    for step in run.each_step():
+        # Learning rate of this step, scaled by the global batch: a batch of 256 has the rate of the config.
+        rate = learning_rate(step, run.steps, config.train) * config.train.batch_size / 256
         for group in optimizer.param_groups:
             group["lr"] = rate
 
         # Accumulate micro-batches: every image has as many masked patches, so equal shares make the batch's mean.
         mae.train()
         share = micro_batch / config.train.batch_size
-        for i in range(per_rank // micro_batch):
+        count = per_rank // micro_batch
+        for i in range(count):
             batch = to_device(next(batches), device)
-            with ranks.synchronise(mae_ddp, i == per_rank // micro_batch - 1):
+            with ranks.synchronise(mae_ddp, i == count - 1):
                 crops = normalize(batch["image"], mean, std).contiguous(memory_format=memory_format)
                 with autocast:
                     loss, _, _ = mae_ddp(crops, batch["noise"])
                 loss = share * loss
                 scaler.scale(loss * ranks.world).backward()  # DDP averages over ranks; the loss is already a share
-            recent.add(loss=loss)
+            run.add(loss=loss)
         scaler.step(optimizer)
         scaler.update()
         optimizer.zero_grad(set_to_none=True)
-        recent.end_step()
-        progress.update()
 
         # Every log_every steps and before every save: read the losses from the device once; stop if one is not finite.
-        done = step + 1
-        evaluate_now = done % eval_every == 0 or done == steps
-        stop_now = stop.agreed(ranks)  # the signal that asked, or 0
-        save_now = evaluate_now or stop_now
-        if done % config.run.log_every == 0 or save_now:
-            record = recent.read(config.train.batch_size)
-            checkpoint.require_finite(record, [mae] if save_now else [], run_dir, done)
-            log.write({"step": done, "kind": "train", "learning_rate": rate, **record})
+        run.end_step(step, [mae], learning_rate=rate)
+        if run.save_now:
+            ranks.average_buffers(mae)  # batch norm's statistics were each rank's own until here
 
         # Every eval_every steps: all ranks validate; rank 0 saves best.pt if it is one, and resnet18.pt.
-        if save_now:
-            ranks.average_buffers(mae)
-            state = {"step": done, "config": flatten(config), "data": facts, "mae": mae.state_dict()}
-        if evaluate_now:
-            validation_batches = scoring_batches(
-                validation_samples, micro_batch, ranks.rank, ranks.world, data.workers, pin
-            )
-            validation_loss = validate(mae, validation_batches, mean, std, autocast, ranks)
-            log.write({"step": done, "kind": "validation", "loss": validation_loss})
-            if validation_loss < best["loss"]:
-                best = {"step": done, "loss": validation_loss}
-            log.say(
-                f"step {done}/{steps}  loss {record['loss']:.4f}  validation loss {validation_loss:.4f}"
-                f"{'  best' if best['step'] == done else ''}  {record['tiles_per_second']:.1f} images/s"
-            )
-            log.expect(done, steps, epoch_steps)
+        if run.evaluate_now:
+            shares = scoring_batches(validation_samples, micro_batch, ranks.rank, ranks.world, *loading)
+            loss = validate(mae, shares, mean, std, autocast, ranks)
+            improved = loss < run.best["loss"]
+            if improved:
+                run.best = {"step": run.done, "loss": loss}
+            run.validated({"loss": loss}, f"validation loss {loss:.4f}", "images")
+            if improved:
+                run.save("best.pt", {"mae": mae})
             if ranks.first:
-                if best["step"] == done:
-                    checkpoint.save(run_dir / "best.pt", {**state, "best": best})
                 # The embedding of the last step, as is usual: pretraining does not overfit its validation images.
-                checkpoint.save(run_dir / "resnet18.pt", mae.resnet.state_dict())
+                checkpoint.save(run.dir / "resnet18.pt", mae.resnet.state_dict())
 
         # Then, or when a signal asks to stop: rank 0 saves last.pt.
-        if save_now:
-            if ranks.first:
-                state.update(best=best, optimizer=optimizer.state_dict(), scaler=scaler.state_dict())
-                checkpoint.save(run_dir / "last.pt", state)
-            ranks.barrier()
-            recent.restart_clock()
-        if stop_now and done < steps:
-            progress.close()
-            raise Stopped(run_dir, done, steps, stop_now)
+        if run.save_now:
+            run.save_last()
 
-    progress.close()
     if ranks.first:
-        save_figure(run_dir / "figures" / "reconstruction.png", mae, validation_samples, mean, std)
-        summary = {"name": config.run.name or run_dir.name, "steps": steps, "best": best}
-        write_text(run_dir / "metrics.json", json.dumps(summary, indent=1))
+        save_figure(run.dir / "figures" / "reconstruction.png", mae, validation_samples, mean, std)
+    run.complete()
 
 
 @torch.no_grad()

@@ -1,11 +1,11 @@
 """A trained segmenter from its checkpoint: what evaluate.py scores and predict.py maps with."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from config import SegmenterConfig, logit_gain
+from config import SegmenterConfig
 from data.manifest import require_facts
 from data.taxonomy import taxonomy_from_dict
 from data.transforms import normalize
@@ -71,8 +71,7 @@ def load_trained(path, device):
             start = "module."
             weights = {key[len(start) :]: w for key, w in state["averaged"].items() if key.startswith(start)}
         with torch.device("meta"):  # a config may claim any width: memory is that of the file's own tensors
-            gain = logit_gain(config.supervision, facts["scale"])
-            segmenter, _ = build_segmenter(replace(config.model, init="none"), bands, classes, gain)
+            segmenter, _ = build_segmenter(config, bands, classes, facts["scale"], init="none")
         segmenter.load_state_dict(weights, assign=True)
         _require_weights(segmenter)
         mean, std = (torch.tensor(facts[key], dtype=torch.float32, device=device) for key in ("band_mean", "band_std"))

@@ -26,16 +26,6 @@ class Cells:
     full: tuple
 
 
-@dataclass(frozen=True)
-class Blocks:
-    """Whole cells that are n x n blocks of pixels: labels (h, w), the first block's corner at pixel (top, left)."""
-
-    n: int
-    top: int
-    left: int
-    labels: np.ndarray
-
-
 def compose(outer, inner):
     """The affine that applies `inner`, then `outer`; both as (a, b, c, d, e, f)."""
     matrix = _matrix(outer) @ _matrix(inner)
@@ -65,7 +55,7 @@ def majority_blocks(classes, n, num_classes):
 
 def region_index(cells, height, width):
     """The paper's M, (H, W) int32: the cell over each pixel as row * w + column, -1 where no cell lies."""
-    return _index(cells.to_cell, cells.labels.shape, height, width)
+    return cell_index(cells.to_cell, cells.labels.shape, height, width)
 
 
 def pixels_of_cells(to_cell, shape, height, width):
@@ -75,13 +65,13 @@ def pixels_of_cells(to_cell, shape, height, width):
     if cols.ndim == 1 and rows.shape[1] == 1:
         lines = zip((rows, cols), shape, strict=True)
         return np.outer(*(np.bincount(i[(i >= 0) & (i < count)], minlength=count) for i, count in lines))
-    index = _index(to_cell, shape, height, width)
+    index = cell_index(to_cell, shape, height, width)
     return np.bincount(index.ravel() + 1, minlength=shape[0] * shape[1] + 1)[1:].reshape(shape)
 
 
 def region_labels(cells, height, width, min_coverage=1.0):
     """(R,) uint8: the label of each cell, ignored where less than `min_coverage` of it lies in the tile."""
-    covered = _covered(cells.to_cell, cells.labels.shape, height, width, min_coverage)
+    covered = covered_cells(cells.to_cell, cells.labels.shape, height, width, min_coverage)
     return np.where(covered, cells.labels, IGNORE).ravel()
 
 
@@ -104,34 +94,6 @@ def filled(cells):
     return Cells(labels, cells.to_cell, cells.full)
 
 
-def as_blocks(cells, height, width):
-    """The whole cells as Blocks where they are n x n blocks of pixels, else None."""
-    a, b, c, d, e, f = cells.to_cell
-    n = round(1 / a) if a > 0 else 0
-    if n < 1 or max(abs(a * n - 1), abs(e * n - 1), abs(b) * width, abs(d) * height) > 1e-6:
-        return None
-    left, top = -c * n, -f * n  # the pixel at which cell 0 begins
-    if max(abs(left - round(left)), abs(top - round(top))) > 1e-6:
-        return None
-    left, top = round(left), round(top)
-    first_row, first_col = max(0, -(top // n)), max(0, -(left // n))
-    h = min((height - top) // n, cells.labels.shape[0]) - first_row
-    w = min((width - left) // n, cells.labels.shape[1]) - first_col
-    if h < 1 or w < 1:
-        return None
-    labels = cells.labels[first_row : first_row + h, first_col : first_col + w]
-    return Blocks(n, top + first_row * n, left + first_col * n, labels)
-
-
-def blocks_index(blocks, height, width):
-    """M of blocks, (H, W) int32, -1 outside of them: the same map that `region_index` gives, by blocks' own numbers."""
-    rows = (np.arange(height) - blocks.top) // blocks.n
-    cols = (np.arange(width) - blocks.left) // blocks.n
-    h, w = blocks.labels.shape
-    inside = ((rows >= 0) & (rows < h))[:, None] & ((cols >= 0) & (cols < w))[None, :]
-    return np.where(inside, rows[:, None] * w + cols[None, :], -1).astype(np.int32)
-
-
 def _matrix(affine):
     return np.array([affine[:3], affine[3:], (0.0, 0.0, 1.0)], dtype=np.float64)
 
@@ -148,7 +110,8 @@ def _cell_of_pixels(to_cell, height, width):
 
 
 @lru_cache(maxsize=4)
-def _index(to_cell, shape, height, width):
+def cell_index(to_cell, shape, height, width):
+    """`region_index` of (h, w) cells, whatever their labels."""
     rows, cols = _cell_of_pixels(to_cell, height, width)
     inside = (rows >= 0) & (rows < shape[0]) & (cols >= 0) & (cols < shape[1])
     return np.where(inside, rows * shape[1] + cols, -1).astype(np.int32)
@@ -161,7 +124,7 @@ def _nearest(to_cell, shape, height, width):
 
 
 @lru_cache(maxsize=4)
-def _covered(to_cell, shape, height, width, min_coverage):
+def covered_cells(to_cell, shape, height, width, min_coverage):
     """(h, w) bool: cells whose corners all lie in the image to within half a pixel, or enough of their area does."""
     a, b, c, d, e, f = invert(to_cell)
     x, y = np.arange(shape[1] + 1), np.arange(shape[0] + 1)[:, None]

@@ -1,6 +1,7 @@
 """A tile set on disk -> samples and batches of tensors."""
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +10,10 @@ from torch.utils.data import Dataset
 
 from data import geotiff
 from data.cells import (
-    Blocks,
     Cells,
-    as_blocks,
-    blocks_index,
+    cell_index,
     compose,
+    covered_cells,
     invert,
     majority_blocks,
     region_index,
@@ -24,7 +24,7 @@ from data.loading import sample_index, to_tensor
 from data.manifest import chosen_rows, read_manifest
 from data.statistics import band_statistics
 from data.taxonomy import IGNORE, merge
-from data.transforms import color_draw, dihedral, dihedral_corner, draw
+from data.transforms import color_draw, dihedral, draw
 from runtime.errors import Refused
 
 
@@ -272,46 +272,45 @@ def make_sample(tile, labels, min_coverage=1.0, view=0, color=(1.0, 0.0)):
         sample["labels"] = dihedral(upsampled(tile.cells, height, width), view)
     else:
         cells = tile.cells
-        blocks = as_blocks(cells, height, width)
-        if blocks is not None and (min_coverage == 1 or blocks.labels.size == cells.labels.size):
-            bottom = height - blocks.top - blocks.labels.shape[0] * blocks.n
-            right = width - blocks.left - blocks.labels.shape[1] * blocks.n
-            corner = dihedral_corner(blocks.top, blocks.left, bottom, right, view)
-            sample["blocks"] = Blocks(blocks.n, *corner, dihedral(blocks.labels, view))
-        else:
-            sample["region_index"] = dihedral(region_index(cells, height, width), view)
-            sample["labels"] = region_labels(cells, height, width, min_coverage)
+        index, order = regions(cells.to_cell, cells.labels.shape, height, width, min_coverage, view)
+        sample["region_index"] = index
+        sample["labels"] = np.append(cells.labels, np.uint8(IGNORE))[order]
     return sample
+
+
+@lru_cache(maxsize=16)
+def regions(to_cell, shape, height, width, min_coverage=1.0, view=0):
+    """The cells that supervise, those that lie in the tile with at least `min_coverage`, under one dihedral view.
+
+    returns: M over them alone, (H, W) int32, -1 elsewhere; of each region its cell's place in the labels, -1 for none
+    """
+    covered = covered_cells(to_cell, shape, height, width, min_coverage)
+    cells = np.where(covered, np.arange(covered.size).reshape(shape), -1)
+    grid = cells[np.ix_(covered.any(axis=1), covered.any(axis=0))]
+    if grid.size and (grid >= 0).all():  # whole cells form a grid: regions are in its row order, however it is turned
+        cells = dihedral(grid, view)
+    order = cells.ravel()
+    region = np.full(covered.size + 1, -1, np.int32)
+    region[order[order >= 0]] = np.flatnonzero(order >= 0)
+    return region[dihedral(cell_index(to_cell, shape, height, width), view)], order
 
 
 def collate(samples):
     """Samples -> a batch of tensors.
 
     image (B, K, H, W) as stored; color (B, 2) gain and offset; count: labels that supervise;
-    labels (B, H, W), or (B, R) with regions as `models.regions.aggregate` reads them; R is padded with ignored regions;
+    labels (B, H, W); or (B, R), padded with ignored regions, and region_index (B, H, W), -1 for none;
     exemplars (B, steps, H, W), where there is an adversary; coarse, where it is asked for
     """
     batch = {"image": torch.stack([to_tensor(s["image"]) for s in samples])}
     batch["color"] = torch.tensor([s["color"] for s in samples], dtype=torch.get_default_dtype())
-    layouts = {(s["blocks"].n, s["blocks"].labels.shape) if "blocks" in s else None for s in samples}
-    if "labels" in samples[0] and "region_index" not in samples[0]:
-        batch["labels"] = torch.stack([to_tensor(s["labels"]) for s in samples])
-    elif len(layouts) == 1 and None not in layouts:
-        ((n, grid),) = layouts
-        corners = [(s["blocks"].top, s["blocks"].left) for s in samples]
-        batch["regions"] = {"block_px": n, "corners": corners, "grid": grid}
-        batch["labels"] = torch.stack([to_tensor(s["blocks"].labels.ravel()) for s in samples])
-    else:
-        height, width = samples[0]["image"].shape[-2:]
-        for s in samples:
-            if "blocks" in s:
-                s["region_index"], s["labels"] = blocks_index(s["blocks"], height, width), s["blocks"].labels.ravel()
+    if "region_index" in samples[0]:
         num_regions = max(s["labels"].size for s in samples)
-        batch["labels"] = torch.full((len(samples), num_regions), IGNORE, dtype=torch.uint8)
-        for row, s in zip(batch["labels"], samples, strict=True):
-            row[: s["labels"].size] = to_tensor(s["labels"])
-        index = torch.stack([to_tensor(s["region_index"]) for s in samples])
-        batch["regions"] = {"region_index": index, "num_regions": num_regions}
+        labels = [np.pad(s["labels"], (0, num_regions - s["labels"].size), constant_values=IGNORE) for s in samples]
+        batch["labels"] = torch.stack([to_tensor(row) for row in labels])
+        batch["region_index"] = torch.stack([to_tensor(s["region_index"]) for s in samples])
+    else:
+        batch["labels"] = torch.stack([to_tensor(s["labels"]) for s in samples])
     if "exemplars" in samples[0]:
         batch["exemplars"] = torch.stack([to_tensor(s["exemplars"]) for s in samples])
     if "cells" in samples[0]:

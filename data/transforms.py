@@ -18,13 +18,6 @@ def dihedral(array, view):
     return turned[:, ::-1] if view >= 4 else turned
 
 
-def dihedral_corner(top, left, bottom, right, view):
-    """Margins around a block grid after `dihedral` -> the new (top, left)."""
-    for _ in range(view % 4):  # a quarter turn to the left brings the right margin to the top
-        top, left, bottom, right = right, top, left, bottom
-    return (top, right) if view >= 4 else (top, left)
-
-
 def crop_draw(rng, height, width, min_area):
     """-> (top, left, height, width) of a random crop: an area of [min_area, 1] of the image, sides 3:4 to 4:3."""
     for _ in range(10):

@@ -9,15 +9,22 @@ from models.unet import UNet
 from runtime.errors import Refused
 
 
-def build_segmenter(model, bands, classes, gain=1.0):
-    """model: config.ModelConfig, gain: of UNet -> (UNet, a line that says how its ResNet-18 starts)."""
-    segmenter = UNet(bands, classes, model.width, gain)
-    if model.init == "none":
+def build_segmenter(config, bands, classes, scale, init=None):
+    """-> (UNet, a line that says how its ResNet-18 starts).
+
+    config: config.SegmenterConfig; scale: n; init: in place of model.init, as "none" where a checkpoint follows
+    """
+    # The paper's sum to the letter, x = u: u becomes n² times as large, so that logits mean the same in every row.
+    # "sum_logits" is what literal_sum was called in checkpoints made before there was another sum.
+    literal = config.supervision.aggregate in ("literal_sum", "sum_logits")
+    gain = float(scale) ** 2 if literal and config.supervision.labels == "low_regions" else 1.0
+    segmenter, init = UNet(bands, classes, config.model.width, gain), init or config.model.init
+    if init == "none":
         return segmenter, "encoder starts at random"
-    if model.init == "imagenet":
+    if init == "imagenet":
         state, source = _imagenet(), "torchvision's ImageNet weights"
     else:
-        state, source = _resnet18_file(model.init), model.init
+        state, source = _resnet18_file(init), init
     return segmenter, load_resnet18(segmenter.encoder, state, source)
 
 

@@ -10,10 +10,10 @@ classes under a code come in the proportions p(l | k) of a table.
 import torch
 import torch.nn.functional as F
 
+from models.observation import IGNORE  # never a class; a low code only where a table says so
 from runtime.errors import Refused, naming
 from runtime.files import read_yaml
 
-IGNORE = 255  # never a class; a low code only where a table says so
 BATCH_VALUES = 2**22  # positions times patches at once: 16 MB, which stays in cache and bounds memory for any tile
 
 

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from models.regions import aggregate_logits
+from models.regions import sums_by_index
 
 IGNORE = 255  # the label of a cell that says nothing
 FLOOR, SLOPE = 0.02, 4.0  # of f: a class that a cell lacks is no proof, and shares count beside their logarithms
@@ -176,7 +176,7 @@ def misfits(model, logits, labels, index, cell_px):
     """-sum over the cells of each window of log p(k | m): (B,); cells seen by less than half are left out."""
     count = labels[0].numel()
     ones = torch.ones_like(index, dtype=logits.dtype)[:, None]
-    seen = aggregate_logits(ones, index, count)
-    composition = aggregate_logits(logits.softmax(dim=1), index, count) / seen.clamp(min=1)
+    seen = sums_by_index(ones, index, count)
+    composition = sums_by_index(logits.softmax(dim=1), index, count) / seen.clamp(min=1)
     labels = torch.where(seen[:, 0] >= cell_px / 2, labels.flatten(1).long(), IGNORE)
     return F.nll_loss(model(composition), labels, ignore_index=IGNORE, reduction="none").sum(dim=1)

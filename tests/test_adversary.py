@@ -10,9 +10,11 @@ from commands import ROOT, error_of, run_script
 from test_train_seg import assert_same, settings
 from torchvision.transforms.functional import gaussian_blur
 
+import game
 import train_seg
 from config import AdversarialConfig, SegmenterConfig
 from data.tiles import Exemplars, ScoringTiles, TileSet, TrainingTiles, collate, shuffled
+from losses import made_map, sargmax
 from metrics import raggedness, ranking
 from models import build_discriminator
 from models.discriminator import Discriminator
@@ -135,9 +137,9 @@ def test_the_adversarial_gradient_reaches_the_first_convolution():
     segmenter, discriminator = UNet(3, 4, 8), Discriminator(4).eval()
     torch.nn.init.normal_(segmenter.head.weight)  # it starts at zero, and the first step moves only itself
     adversarial = SegmenterConfig().adversarial
-    made = train_seg.made_map(segmenter(torch.randn(2, 3, 64, 64)), adversarial)
+    made = train_seg.made_map(segmenter(torch.randn(2, 3, 64, 64)), adversarial.temperature)
     exemplar = torch.randint(0, 4, (2, 1, 64, 64))
-    train_seg.segmenter_hinge(discriminator(train_seg.appearance(made, exemplar, 4, adversarial))).backward()
+    train_seg.segmenter_hinge(discriminator(train_seg.appearance(made, exemplar, 4, adversarial.blur_sigma))).backward()
     assert segmenter.encoder.conv1.weight.grad.abs().sum() > 0
 
 
@@ -146,7 +148,7 @@ def test_ignored_pixels_of_the_exemplar_are_0_in_both_maps_and_no_class_is():
     exemplar[..., 8:24, 8:24] = 255
     adversarial = SegmenterConfig().adversarial
     for index_map in (exemplar.float(), torch.full((1, 1, 32, 32), 2.0)):
-        seen = train_seg.appearance(index_map, exemplar, 4, adversarial)
+        seen = train_seg.appearance(index_map, exemplar, 4, adversarial.blur_sigma)
         assert (seen[..., 9:23, 9:23] == 0).all() and (seen[..., :7, :] > 0).all() and seen.max() <= 1
 
 
@@ -255,9 +257,9 @@ def test_the_discriminators_rate_is_its_own_and_constant(tile_set, tmp_path):
 
 
 def test_soft_maps_are_the_sargmax_itself():
-    logits, adversarial = torch.randn(2, 4, 9, 9), AdversarialConfig(maps="soft")
-    assert torch.equal(train_seg.made_map(logits, adversarial), train_seg.sargmax(logits, 1.11))
-    made = train_seg.made_map(logits, AdversarialConfig())
+    logits = torch.randn(2, 4, 9, 9)
+    assert torch.equal(made_map(logits, 1.11, "soft"), sargmax(logits, 1.11))
+    made = made_map(logits, 1.11)
     assert torch.allclose(made, logits.argmax(dim=1, keepdim=True).float(), atol=1e-6)
 
 
@@ -294,7 +296,8 @@ def test_the_control_shuffles_the_exemplars_of_training_and_of_the_report_inside
         seen.append(exemplar)
         return real(index_map, exemplar, *more)
 
-    monkeypatch.setattr(train_seg, "appearance", appearance)
+    for module in (train_seg, game):
+        monkeypatch.setattr(module, "appearance", appearance)
     trained(tile_set, tmp_path / "run", "adversarial.control=shuffled", "train.batch_size=60")
     assert len(seen) == 3 + 2  # one step of both players, and the report
     maps = torch.cat(seen).squeeze(1)
@@ -326,7 +329,7 @@ def test_the_discriminator_tells_exemplars_from_the_same_ones_shuffled(tile_set)
 
     def seen(pool):
         drawn = torch.from_numpy(np.stack([pool.draw(rng, 64, 64, True) for _ in range(8)]))[:, None]
-        return train_seg.appearance(drawn.float(), drawn, 4, adversarial)
+        return train_seg.appearance(drawn.float(), drawn, 4, adversarial.blur_sigma)
 
     for _ in range(300):
         real_scores, made_scores = discriminator(torch.cat([seen(maps), seen(mixed)])).chunk(2)

@@ -26,7 +26,7 @@ from models import build_segmenter
 from models.epitomes import load_table
 from runtime import checkpoint
 from runtime.errors import Refused
-from runtime.settings import flatten, load_config
+from runtime.settings import config_from_flat, flatten, load_config
 from trained import load_trained
 
 BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
@@ -250,7 +250,7 @@ def good_state(**changes):
     config = {**flatten(SegmenterConfig()), "model.width": 2}
     facts = {"name": "set", "bands": 1, "dtype": "uint8", "band_mean": [1.0], "band_std": [1.0], "image_gsd": 1.0,
              "scale": 30.0, "classes": TAXONOMY["classes"]}  # fmt: skip
-    segmenter, _ = build_segmenter(load_config_of_width(2), 1, 2)
+    segmenter, _ = build_segmenter(config_from_flat(SegmenterConfig, config), 1, 2, 30)
     state = {"step": 1, "best": {"step": 1, "score": 0.5}, "config": config, "data": facts}
     state["segmenter"] = segmenter.state_dict()
     for key, value in changes.items():
@@ -260,10 +260,6 @@ def good_state(**changes):
         else:
             state[part] = value
     return state
-
-
-def load_config_of_width(width):
-    return SegmenterConfig(model=type(SegmenterConfig().model)(width=width)).model
 
 
 def test_the_checkpoint_that_the_cases_spoil_is_a_good_one(tmp_path):
@@ -387,8 +383,8 @@ def test_files_that_start_no_network(tmp_path, monkeypatch, name):
     path = files(name, tmp_path / "resnet18.pt")
     if name in STARTS:
         torch.save({"conv1.weight": STARTS[name]}, path)
-    model = type(SegmenterConfig().model)(width=2, init=str(path))
-    refused(lambda _: build_segmenter(model, 3, 2), path, Refused)
+    config = config_from_flat(SegmenterConfig, {"model.width": 2, "model.init": str(path)})
+    refused(lambda _: build_segmenter(config, 3, 2, 16), path, Refused)
 
 
 LASTS = {
@@ -409,7 +405,7 @@ def test_a_run_goes_on_from_no_last_pt_of_another_make(tile_set, tmp_path, name)
     tiles = TileSet(tile_set, "train")
     facts = {**tiles.description.facts(), "tiles": len(tiles)}
     state = {"config": flatten(config), "data": facts, "scaler": {}, "averaged": {}}
-    state["segmenter"] = build_segmenter(config.model, 3, 4)[0].state_dict()
+    state["segmenter"] = build_segmenter(config, 3, 4, 16)[0].state_dict()
     torch.save({**state, **LASTS[name]}, tmp_path / "last.pt")
     with pytest.raises(Refused) as caught:
         train_seg.main(config)

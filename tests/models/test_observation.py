@@ -60,8 +60,8 @@ def test_the_likelihood_equals_a_slow_loop():
                 continue
             rows = [label] if label < 4 else [k for k in range(4) if CLASSES[k] == label - 4]
             expected -= math.log(sum(scores[k] for k in rows) / sum(scores))
-    regions = {"region_index": index, "num_regions": 4}
-    assert label_misfit_sum(model(compositions(logits, regions)), labels).item() == pytest.approx(expected, abs=1e-10)
+    loss = label_misfit_sum(model(compositions(logits, index, 4)), labels)
+    assert loss.item() == pytest.approx(expected, abs=1e-10)
 
 
 def test_gradients_in_float64():
@@ -69,7 +69,7 @@ def test_gradients_in_float64():
     labels = torch.tensor([[1, 5, 6]])
 
     def loss(logits):
-        return label_misfit_sum(model(compositions(logits, {"region_index": index, "num_regions": 3})), labels)
+        return label_misfit_sum(model(compositions(logits, index, 3)), labels)
 
     assert gradcheck(loss, torch.randn(1, 3, 5, 6, requires_grad=True))
 

@@ -7,11 +7,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from config import SupervisionConfig, logit_gain
-from data.cells import Cells, majority_blocks
+from config import SegmenterConfig
+from data.cells import Cells, majority_blocks, region_index
 from data.tiles import Tile, collate, make_sample
 from losses import cross_entropy_sum
-from models.regions import aggregate, aggregate_logits, pool_logits
+from models import build_segmenter
+from models.regions import aggregate, aggregate_logits, sums_by_index, whole_blocks
+from runtime.settings import config_from_flat
 
 HEIGHT, WIDTH, CLASSES = 52, 70, 3
 CELL_PX = 15.0**2  # n², for x = u / n²
@@ -74,8 +76,20 @@ def loss_by_a_slow_loop(logits, cells, min_coverage=1.0, cell_px=CELL_PX):
 def loss_of_the_project(logits, cells, min_coverage=1.0, view=0, cell_px=CELL_PX):
     image = np.zeros((HEIGHT, WIDTH, 1), np.uint8)
     batch = collate([make_sample(Tile(image, None, cells), "low_regions", min_coverage, view)])
-    region_logits = aggregate(logits[None], batch["regions"], cell_px)
+    region_logits = aggregate(logits[None], batch["region_index"], batch["labels"].shape[1], cell_px)
     return cross_entropy_sum(region_logits, batch["labels"]) / batch["count"], batch
+
+
+def built_gain(labels, how, scale):
+    """UNet's gain in a network built from settings."""
+    words = {"supervision.labels": labels, "supervision.aggregate": how, "model.width": 2}
+    return build_segmenter(config_from_flat(SegmenterConfig, words), 3, 4, scale)[0].gain
+
+
+def block_index(height, width, n, corner=(0, 0)):
+    """(1, H, W): as many whole n x n blocks from the corner on as fit, in row order; and their count."""
+    cells = grid(n, left=corner[1], top=corner[0], shape=((height - corner[0]) // n, (width - corner[1]) // n))
+    return torch.from_numpy(region_index(cells, height, width))[None], cells.labels.size
 
 
 def small_logits():
@@ -101,8 +115,7 @@ def test_literal_sums_are_those_of_the_networks_own_output(layout):
     cells, u = LAYOUTS[layout], (0.01 * small_logits()).detach().requires_grad_()
     expected, counted = loss_by_a_slow_loop(u, cells, cell_px=1.0)
     (expected_gradient,) = torch.autograd.grad(expected, u)
-    literal = SupervisionConfig(aggregate="literal_sum")
-    gain = logit_gain(literal, CELL_PX**0.5)
+    gain = built_gain("low_regions", "literal_sum", CELL_PX**0.5)
     loss, batch = loss_of_the_project(gain * u, cells)
     (gradient,) = torch.autograd.grad(loss, u)
     assert gain == CELL_PX and batch["count"] == counted
@@ -112,7 +125,7 @@ def test_literal_sums_are_those_of_the_networks_own_output(layout):
 
 def test_only_regions_that_are_summed_literally_multiply_the_networks_output():
     gains = {
-        (labels, how): logit_gain(SupervisionConfig(labels=labels, aggregate=how), 16)
+        (labels, how): built_gain(labels, how, 16)
         for labels in ("high", "low_upsampled", "low_regions")
         for how in ("sum", "literal_sum", "mean_probs")
     }
@@ -121,16 +134,16 @@ def test_only_regions_that_are_summed_literally_multiply_the_networks_output():
 
 def test_a_whole_cells_prediction_is_the_mean_of_its_pixels_and_as_sharp_as_they_are():
     logits = torch.tensor([3.0, -1.0, 0.5]).view(1, 3, 1, 1).expand(1, 3, 30, 30)
-    (region,) = aggregate(logits, {"block_px": 30, "corners": [(0, 0)], "grid": (1, 1)}, 900)
+    (region,) = aggregate(logits, torch.zeros(1, 30, 30, dtype=torch.int32), 1, 900)
     assert torch.allclose(region.softmax(dim=0)[:, 0], logits[0, :, 0, 0].softmax(dim=0), atol=1e-5)
 
 
 def test_512_by_30_gives_17_by_17_whole_regions_and_leaves_two_pixels_out():
     cells = majority_blocks(np.zeros((512, 512), np.uint8), 30, 4)
     batch = collate([make_sample(Tile(np.zeros((512, 512, 1), np.uint8), None, cells), "low_regions")])
-    assert batch["labels"].shape == (1, 17 * 17)
-    assert (aggregate(torch.ones(1, 1, 512, 512), batch["regions"], 1) == 900).all()
-    assert (aggregate(torch.ones(1, 1, 512, 512), batch["regions"], 900) == 1).all()
+    assert batch["labels"].shape == (1, 17 * 17) and (batch["region_index"] < 0).sum() == 512**2 - 510**2
+    assert (aggregate(torch.ones(1, 1, 512, 512), batch["region_index"], 17 * 17, 1) == 900).all()
+    assert (aggregate(torch.ones(1, 1, 512, 512), batch["region_index"], 17 * 17, 900) == 1).all()
 
 
 def test_partly_covered_cells_count_by_their_area():
@@ -152,42 +165,53 @@ def test_a_turned_tile_has_the_loss_of_the_tile(layout, view):
     assert torch.allclose(loss_of_the_project(turned, cells, view=view)[0], loss, atol=1e-12)
 
 
-def test_pooling_equals_the_index_whatever_the_corners():
-    cells = LAYOUTS["n that does not divide the tile"]
+@pytest.mark.parametrize("cells", [LAYOUTS["n that does not divide the tile"], grid(15, left=-12, top=5, shape=(4, 5))])
+def test_blocks_are_found_in_the_index_and_add_up_to_the_sums_pixel_by_pixel(cells):
     image = np.zeros((HEIGHT, HEIGHT, 1), np.uint8)
-    samples = [make_sample(Tile(image, None, cells), "low_regions", view=view) for view in range(8)]
-    assert all("blocks" in sample for sample in samples)
-    pooled = collate(samples)["regions"]
-    from data.cells import blocks_index
+    batch = collate([make_sample(Tile(image, None, cells), "low_regions", view=view) for view in range(8)])
+    index, regions = batch["region_index"], batch["labels"].shape[1]
+    n, height, width, corners = whole_blocks(index)
+    assert n == 15 and height == width == 45 and len(set(corners)) > 1  # a turned tile has its margin elsewhere
+    logits = torch.randn(8, CLASSES, HEIGHT, HEIGHT, dtype=torch.float64)
+    expected = sums_by_index(logits, index, regions)
+    assert torch.allclose(aggregate_logits(logits, index, regions), expected, atol=1e-12)
+    shares = aggregate(logits, index, regions, CELL_PX, "mean_probs").exp().sum(dim=1)
+    assert ((shares - 1).abs() < 1e-9).sum() == 8 * 9
 
-    index = np.stack([blocks_index(sample["blocks"], HEIGHT, HEIGHT) for sample in samples])
-    logits = torch.randn(8, CLASSES, HEIGHT, HEIGHT)
-    for how, cell_px in (("sum", 1), ("sum", CELL_PX), ("literal_sum", CELL_PX), ("mean_probs", CELL_PX)):
-        by_pooling = aggregate(logits, pooled, cell_px, how)
-        by_index = {"region_index": torch.from_numpy(index), "num_regions": by_pooling.shape[2]}
-        assert torch.allclose(by_pooling, aggregate(logits, by_index, cell_px, how), atol=1e-4)
+
+def test_what_is_no_grid_of_whole_blocks_is_not_taken_for_one():
+    index, _ = block_index(HEIGHT, WIDTH, 13)
+    assert whole_blocks(index)[:3] == (13, 52, 65)
+    assert whole_blocks(index[:, 1:]) is None and whole_blocks(index[:, :, 1:]) is None  # cut by the edge
+    assert whole_blocks(torch.full((1, 8, 8), -1)) is None  # no region at all
+    for row, col in ((0, 0), (20, 20), (51, 64), (51, 69)):
+        for value in (-1, 3):
+            other = index.clone()
+            if other[0, row, col] != value:
+                other[0, row, col] = value
+                assert whole_blocks(other) is None, (row, col, value)
+                logits = torch.randn(1, 2, HEIGHT, WIDTH, dtype=torch.float64)
+                assert torch.equal(aggregate_logits(logits, other, 20), sums_by_index(logits, other, 20))
+    both = torch.cat([index, block_index(HEIGHT, WIDTH, 13, (0, 5))[0]])
+    assert whole_blocks(both)[3] == [(0, 0), (0, 5)]
+    assert whole_blocks(torch.cat([index, block_index(HEIGHT, WIDTH, 26)[0]])) is None
+    assert whole_blocks(torch.cat([index, torch.full_like(index, -1)])) is None
 
 
 def test_mean_probs_is_the_log_of_a_probability():
-    logits = torch.randn(2, CLASSES, 8, 8)
-    log_probs = aggregate(logits, {"block_px": 4, "corners": [(0, 0)] * 2, "grid": (2, 2)}, 16, "mean_probs")
+    logits, (index, regions) = torch.randn(2, CLASSES, 8, 8), block_index(8, 8, 4)
+    log_probs = aggregate(logits, index.expand(2, -1, -1), regions, 16, "mean_probs")
     assert torch.allclose(log_probs.exp().sum(dim=1), torch.ones(2, 4))
     expected = F.avg_pool2d(logits.softmax(dim=1), 4).flatten(2).log()
     assert torch.allclose(log_probs, expected, atol=1e-6)
 
 
-def test_corners_may_come_as_lists_from_a_loader_that_pins_memory():
-    logits = torch.randn(2, CLASSES, 10, 10)
-    for corners in ([(0, 0), (0, 0)], [(0, 0), (2, 1)]):
-        assert torch.equal(
-            pool_logits(logits, 4, [list(c) for c in corners], (2, 2)), pool_logits(logits, 4, corners, (2, 2))
-        )
-
-
-def test_sums_are_float32_under_half_precision():
-    logits = torch.full((1, 2, 30, 30), 80.0, dtype=torch.float16)
-    assert (pool_logits(logits, 30, [(0, 0)], (1, 1)) == 72000).all()
-    assert (aggregate_logits(logits, torch.zeros(1, 30, 30, dtype=torch.int64), 1) == 72000).all()
+@pytest.mark.parametrize("sums", [aggregate_logits, lambda *a: aggregate(*a, 1)])
+def test_sums_are_float32_under_half_precision(sums):
+    logits, index = torch.full((1, 2, 30, 30), 80.0, dtype=torch.float16), torch.zeros(1, 30, 30, dtype=torch.int64)
+    other = index.clone()
+    other[..., 20:] = 1  # no blocks
+    assert (sums(logits, index, 1) == 72000).all() and (sums(logits, other, 2)[..., 0] == 48000).all()
 
 
 def test_sizes_that_differ_are_refused():
@@ -199,6 +223,7 @@ def test_batches_of_several_layouts_pad_with_ignored_regions():
     image = np.zeros((HEIGHT, WIDTH, 1), np.uint8)
     batch = collate([make_sample(Tile(image, None, LAYOUTS[name]), "low_regions") for name in LAYOUTS])
     logits = torch.randn(len(LAYOUTS), CLASSES, HEIGHT, WIDTH, dtype=torch.float64) * 10
-    together = cross_entropy_sum(aggregate(logits, batch["regions"], CELL_PX), batch["labels"])
+    sums = aggregate(logits, batch["region_index"], batch["labels"].shape[1], CELL_PX)
+    together = cross_entropy_sum(sums, batch["labels"])
     alone = [loss_of_the_project(one, cells) for one, cells in zip(logits, LAYOUTS.values(), strict=True)]
     assert torch.allclose(together, sum(loss * batch["count"] for loss, batch in alone), atol=1e-10)

@@ -7,12 +7,11 @@ import signal
 
 import pytest
 import torch
+from opened import opened
 
-from config import SegmenterConfig
 from runtime import checkpoint
 from runtime.errors import Refused
 from runtime.files import write_text
-from runtime.logbook import Logbook
 
 
 def test_a_checkpoint_comes_back_as_it_went(tmp_path):
@@ -59,9 +58,9 @@ def no_file_above(size):
 
 
 def test_a_disk_that_fills_leaves_every_file_of_a_run_whole(tmp_path):
-    log = Logbook(tmp_path, SegmenterConfig())
-    log.write({"step": 1, "kind": "train"})
-    checkpoint.save(tmp_path / "last.pt", {"step": 1})
+    run = opened(tmp_path)
+    run.log({"step": 1, "kind": "train"})
+    run.save("last.pt", {})
     write_text(tmp_path / "metrics.json", "{}")
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     with no_file_above(len(before["log.jsonl"])):
@@ -70,9 +69,9 @@ def test_a_disk_that_fills_leaves_every_file_of_a_run_whole(tmp_path):
         with pytest.raises(OSError, match=str(tmp_path / "metrics.json")):
             write_text(tmp_path / "metrics.json", "x" * 10_000)
         with pytest.raises(OSError, match=str(tmp_path / "log.jsonl")):
-            log.write({"step": 2, "kind": "train"})
+            run.log({"step": 2, "kind": "train"})
         with pytest.raises(OSError, match=str(tmp_path / "config.yaml")):
-            Logbook(tmp_path, SegmenterConfig())
+            opened(tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
@@ -100,16 +99,16 @@ def test_what_is_no_checkpoint_is_refused_in_one_line(tmp_path, damage, capsys):
 
 
 def test_the_log_is_cut_back_to_the_checkpoints_step(tmp_path):
-    log = Logbook(tmp_path, SegmenterConfig())
+    run = opened(tmp_path)
     for step in (10, 20, 30):
-        log.write({"step": step, "kind": "train"})
-    with open(log.path, "a") as file:
+        run.log({"step": step, "kind": "train"})
+    with open(run.path, "a") as file:
         file.write('{"step": 5, "ki')  # a kill in the middle of a line
-    Logbook(tmp_path, SegmenterConfig(), step=20)
-    assert [line[:10] for line in log.path.read_text().splitlines()] == ['{"step": 1', '{"step": 2']
+    opened(tmp_path, 20)
+    assert [line[:10] for line in run.path.read_text().splitlines()] == ['{"step": 1', '{"step": 2']
 
 
 def test_a_fresh_run_starts_a_fresh_log(tmp_path):
     (tmp_path / "log.jsonl").write_text('{"step": 1}\n')
-    Logbook(tmp_path, SegmenterConfig())
+    opened(tmp_path)
     assert (tmp_path / "log.jsonl").read_text() == ""

@@ -1,0 +1,178 @@
+"""A run's folder: where the run goes on, when it records, validates and saves, and what it keeps. Bookkeeping alone."""
+
+import json
+import math
+import time
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from runtime import checkpoint
+from runtime.files import remove_leftovers, write_text
+from runtime.settings import check_resumable, check_same_data, flatten, to_yaml
+from runtime.signals import Stopped, StopRequest
+
+
+class Run:
+    """One training run.
+
+    saved:  what its last.pt holds, until `begin` has taken it up; None where there is none
+    done:   steps that are done; steps: of the whole run; epoch_steps: of an epoch
+    best:   {"step": int, NAME: the value that selects}, as the script keeps it
+    record: the means of the last record
+    evaluate_now, save_now, stop_now: what is due after the step that ended; stop_now is the signal that asks, or 0
+    """
+
+    def __init__(self, config, ranks):
+        self.config, self.ranks, self.dir = config, ranks, Path(config.run.dir)
+        self.last = self.dir / "last.pt"
+        self.saved = checkpoint.load(self.last) if self.last.exists() else None
+        self.done, self.sums, self.counted = 0, {}, 0
+
+    def begin(self, parts, about, items, best):
+        """Load the parts from last.pt, where there is one; then open the folder, its log cut back to that step.
+
+        parts: {name: what has a state_dict}, as last.pt holds them; about: what all checkpoints hold besides, of which
+               "data" must be that of last.pt; what is None in either is left out
+        items: of an epoch
+        best:  to start with
+        raises: Refused where last.pt is of another run
+        """
+        config = self.config
+        self.parts = {name: part for name, part in parts.items() if part is not None}
+        self.about = {"config": flatten(config), **{key: value for key, value in about.items() if value is not None}}
+        self.best = best
+        self.epoch_steps = max(1, math.ceil(items / config.train.batch_size))
+        self.steps = config.train.epochs * self.epoch_steps
+        self.eval_every = config.train.eval_every or self.epoch_steps
+        if self.saved is not None:
+            with checkpoint.refusing(self.last):
+                check_resumable(self.saved.get("config"), config, self.dir)
+                check_same_data(self.saved["data"], about["data"], config.data.root, self.dir)
+                for name, part in self.parts.items():
+                    part.load_state_dict(self.saved[name])
+                self.done, self.best = self.saved["step"], self.saved["best"]
+        self.saved = None
+        self.ranks.barrier()
+        if self.ranks.first:
+            self._open()
+
+    def _open(self):
+        self.dir.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(self.dir)
+        write_text(self.dir / "config.yaml", to_yaml(self.config))
+        self.path, kept = self.dir / "log.jsonl", []
+        if self.path.exists() and self.done > 0:
+            kept = [line for line in self.path.read_text().splitlines() if _step_of(line) <= self.done]
+        write_text(self.path, "".join(line + "\n" for line in kept))
+        (self.dir / "metrics.json").unlink(missing_ok=True)  # written last: a run that has it is complete
+
+    def each_step(self):
+        """The steps to do, counted from 0. From the first one on, SIGTERM and Ctrl-C wait for a step's end."""
+        self.stop, self.first_step, self.promised = StopRequest(), self.done, False
+        self.progress = tqdm(
+            total=self.steps, initial=self.done, unit="step", disable=None if self.ranks.first else True
+        )
+        self.started = self.recorded = time.perf_counter()
+        yield from range(self.done, self.steps)
+        self.progress.close()
+
+    def introduce(self, data, network, precision):
+        """The run in one line."""
+        world = f"{self.ranks.device.type}, precision {precision}, {self.ranks.world} process(es)"
+        onward = f"; going on from step {self.done}" if self.done else ""
+        loop = f"{self.steps} steps of {self.config.train.batch_size}"
+        self.say(f"{self.dir}: {data}, {loop}; {network}; {world}{onward}")
+
+    def logs(self, step):
+        """Whether this step ends with a record, asked before it begins."""
+        return (step + 1) % self.config.run.log_every == 0
+
+    def add(self, **shares):
+        """Add one micro-batch's share of the step's values, which are sums over micro-batches and ranks. The sums stay
+        on the device until `end_step` reads them for a record: the loop's only wait for it."""
+        for name, share in shares.items():
+            self.sums[name] = self.sums.get(name, 0) + share.detach()
+
+    def end_step(self, step, networks, **values):
+        """Say what is due after a step, the same on every rank; record it every log_every steps and before a save.
+
+        networks: whose weights must be finite to be saved
+        values:   of the record, beside the means since the last one
+        raises:   Refused if a mean or a weight is not finite
+        """
+        self.done, self.counted = step + 1, self.counted + 1
+        self.progress.update()
+        self.stop_now = self.stop.agreed(self.ranks)
+        self.evaluate_now = self.done % self.eval_every == 0 or self.done == self.steps
+        self.save_now = self.evaluate_now or self.stop_now > 0
+        if self.logs(step) or self.save_now:
+            self.record = self._means()
+            checkpoint.require_finite(self.record, networks if self.save_now else (), self.dir, self.done)
+            self.log({"step": self.done, "kind": "train", **values, **self.record})
+
+    def _means(self):
+        totals = self.ranks.sum(torch.stack(list(self.sums.values()))).tolist()
+        means = {name: total / self.counted for name, total in zip(self.sums, totals, strict=True)}
+        pace = self.counted * self.config.train.batch_size / (time.perf_counter() - self.recorded)
+        self.sums, self.counted, self.recorded = {}, 0, time.perf_counter()
+        return {**means, "tiles_per_second": round(pace, 2)}
+
+    def validated(self, result, text, unit="tiles"):
+        """Write a validation's result to the log, and the text with the last record to the terminal."""
+        self.log({"step": self.done, "kind": "validation", **result})
+        loss, pace = self.record["loss"], self.record["tiles_per_second"]
+        best = "  best" if self.best["step"] == self.done else ""
+        self.say(f"step {self.done}/{self.steps}  loss {loss:.4f}  {text}{best}  {pace:.1f} {unit}/s")
+        if not self.promised and self.done < self.steps:
+            pace = (time.perf_counter() - self.started) / (self.done - self.first_step)
+            rest, epochs = pace * (self.steps - self.done), (self.steps - self.done) / self.epoch_steps
+            spent = f"{rest / 3600:.1f} h" if rest > 5400 else f"{rest / 60:.0f} min" if rest > 90 else f"{rest:.0f} s"
+            self.say(f"about {spent} for the remaining {epochs:.3g} epochs")
+        self.promised = True
+
+    def save(self, name, parts):
+        if self.ranks.first:
+            state = {"step": self.done, "best": self.best, **{key: part.state_dict() for key, part in parts.items()}}
+            checkpoint.save(self.dir / name, {**self.about, **state})
+
+    def save_last(self):
+        """Save last.pt, from which a run goes on; leave if a signal asked for it. raises: Stopped"""
+        self.save("last.pt", self.parts)
+        self.ranks.barrier()
+        self.recorded = time.perf_counter()  # what was done since the last record, as a validation, is not of the rate
+        if self.stop_now and self.done < self.steps:
+            self.progress.close()
+            raise Stopped(self.dir, self.done, self.steps, self.stop_now)
+
+    def complete(self, **facts):
+        """Write metrics.json, which says that the run is complete."""
+        summary = {"name": self.config.run.name or self.dir.name, **facts, "steps": self.steps, "best": self.best}
+        self.write("metrics.json", json.dumps(summary, indent=1))
+
+    def write(self, name, text):
+        """Another file of the folder."""
+        if self.ranks.first:
+            write_text(self.dir / name, text)
+
+    def log(self, record):
+        """record: {"step": int, "kind": str, name: value, ...} -> one line of log.jsonl."""
+        if self.ranks.first:
+            try:
+                with open(self.path, "a") as file:
+                    file.write(json.dumps(record) + "\n")
+            except OSError as error:
+                raise OSError(error.errno, error.strerror, str(self.path)) from None  # a failed write names no file
+
+    def say(self, text):
+        """One line on the terminal, above a progress bar where there is one."""
+        if self.ranks.first:
+            tqdm.write(text)
+
+
+def _step_of(line):
+    try:
+        return json.loads(line)["step"]
+    except (ValueError, KeyError, TypeError):
+        return float("inf")  # a line that a kill cut short

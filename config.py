@@ -1,22 +1,13 @@
 """Every setting of a run, declared once: type, default, unit, meaning, source.
 
 A YAML file fills it, `section.key=value` on the command line overrides it, `--help` prints it, and the run directory
-keeps it. Tags: [paper, Sec. n], [paper silent; ours], [differs: why].
+keeps it. Tags: [paper, Sec. n], [paper silent; ours], [differs: why]. A __post_init__ holds rules between
+settings; bounds stand beside each.
 """
 
-import typing
 from dataclasses import dataclass
 
-from runtime.settings import opt, require
-
-
-def require_width(width):
-    possible = 2 <= width <= 1024 and width % 2 == 0
-    require(possible, f"model.width={width}: must be an even number from 2 to 1024")
-
-
-def require_workers(workers):
-    require(0 <= workers <= 1024, f"data.workers={workers}: must be 0 or more, as 2, and at most 1024")
+from runtime.settings import ScriptSettings, opt, require
 
 
 @dataclass(frozen=True)
@@ -24,24 +15,20 @@ class DataConfig:
     root: str = opt("", "the tile set's folder, as data.build or data.synthetic writes it; required")
     regions: tuple[str, ...] = opt((), "use the tiles of these regions only, as [a, b]; empty: of all")
     exclude_regions: tuple[str, ...] = opt((), "leave the tiles of these regions out")
-    workers: int = opt(2, "processes that read and change tiles; 0: the training process itself")
+    workers: int = opt(2, "processes that read and change tiles; 0: the training process itself", "[0, 1024]")
     dihedral: bool = opt(True, "turn and mirror training tiles, eight ways [paper silent; ours]")
-    gain: float = opt(0.2, "contrast about the band mean times 1 +- this, one draw for all bands [paper silent; ours]")
-    offset: float = opt(0.2, "brightness plus +- this many standard deviations, one draw [paper silent; ours]")
-
-    def __post_init__(self):
-        require_workers(self.workers)
-        require(0 <= self.gain < 1, f"data.gain={self.gain}: must lie in [0, 1), as 0.2")
-        require(self.offset >= 0, f"data.offset={self.offset}: must be 0 or more, as 0.2")
+    gain: float = opt(0.2, "contrast about the band mean times 1 +- this, one draw for all bands [paper silent; ours]",
+        "[0, 1)")
+    offset: float = opt(0.2, "brightness plus +- this many standard deviations, one draw [paper silent; ours]",
+        "[0, inf)")
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    width: int = opt(64, "channels of the stem; 64 is ResNet-18 [paper, Sec. 4.2]")
+    width: int = opt(64, "channels of the stem, even; 64 is ResNet-18 [paper, Sec. 4.2]", "[2, 1024] by 2")
     init: str = opt("none", "start of the ResNet-18: none, imagenet, or the path of a resnet18.pt [paper silent; ours]")
 
     def __post_init__(self):
-        require_width(self.width)
         require(
             self.init != "imagenet" or self.width == 64,
             f"model.init=imagenet needs model.width=64, the width of those weights; model.width is {self.width}",
@@ -50,36 +37,22 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class SupervisionConfig:
-    labels: str = opt(
-        "low_regions",
-        "high: fine labels (High); low_upsampled: coarse labels upsampled (Low); "
+    labels: str = opt("low_regions", "high: fine labels (High); low_upsampled: coarse labels upsampled (Low); "
         "low_regions: coarse labels over regions (Agg, Ours) [paper, Sec. 4.3, 5]",
-        ("high", "low_upsampled", "low_regions"),
-    )
-    aggregate: str = opt(
-        "sum",
-        "what a region's pixels become: sum, of logits x = u / n² [paper, Sec. 4.3; scale ours: models/regions.py], "
-        "literal_sum, of the network's own outputs u, x = u [paper, Sec. 4.3], mean_probs [ours], or observation: "
-        "shares of classes, of which p(coarse label | shares) is known (models/observation.py) [ours]",
-        ("sum", "literal_sum", "mean_probs", "observation"),
-    )
-    codes: str = opt(
-        "native",
-        "what aggregate=observation tells apart: native, the source's codes, where exemplar places have them, or "
-        "merged classes [ours]",
-        ("native", "merged"),
-    )
-    observation: str = opt(
-        "",
-        "of aggregate=observation: a YAML with the table, as a run's own observation.yaml; empty: it is fitted on the "
-        "fine and coarse maps of the split heldout, of adversarial.exemplar_root where that is set [ours]",
-    )
-    min_coverage: float = opt(
-        1.0, "supervise cells of which at least this share of the area lies in the tile [paper silent; ours]"
-    )
+        ("high", "low_upsampled", "low_regions"))
+    aggregate: str = opt("sum", "what a region's pixels become: sum, of logits x = u / n² [paper, Sec. 4.3; scale "
+        "ours: models/regions.py], literal_sum, of the network's own outputs u, x = u [paper, Sec. 4.3], mean_probs "
+        "[ours], or observation: shares of classes, of which p(coarse label | shares) is known (models/observation.py) "
+        "[ours]", ("sum", "literal_sum", "mean_probs", "observation"))
+    codes: str = opt("native", "what aggregate=observation tells apart: native, the source's codes, where exemplar "
+        "places have them, or merged classes [ours]", ("native", "merged"))
+    observation: str = opt("", "of aggregate=observation: a YAML with the table, as a run's own observation.yaml; "
+        "empty: it is fitted on the fine and coarse maps of the split heldout, of adversarial.exemplar_root where that "
+        "is set [ours]")
+    min_coverage: float = opt(1.0, "supervise cells of which at least this share of the area lies in the tile [paper "
+        "silent; ours]", "(0, 1]")
 
     def __post_init__(self):
-        require(0 < self.min_coverage <= 1, f"supervision.min_coverage={self.min_coverage}: must lie in (0, 1]")
         observed = self.aggregate == "observation"
         require(
             not observed or self.labels == "low_regions",
@@ -93,52 +66,30 @@ class SupervisionConfig:
 
 @dataclass(frozen=True)
 class AdversarialConfig:
-    weight: float = opt(0.0, "weight of the segmenter's hinge loss; 0: no adversary [paper, Sec. 4.4; value ours]")
-    warmup_steps: int = opt(0, "steps over which the weight rises from 0 [paper silent; ours]")
-    temperature: float = opt(
-        1.11, "of sargmax, as tau / n²: the paper's tau is 1000 at n = 30 [paper, Sec. 4.4; at other n ours]"
-    )
-    maps: str = opt(
-        "straight_through",
-        "predictions as the discriminator reads them: soft, the sargmax [paper, Sec. 4.4], or straight_through, the "
-        "argmax with sargmax's gradient [differs: soft maps give themselves away by values between classes]",
-        ("straight_through", "soft"),
-    )
-    blur_sigma: float = opt(0.6, "of the 3x3 Gaussian on both kinds of maps, pixels [paper, Sec. 4.6]")
-    exemplars: int = opt(0, "high-resolution label maps to show, K of Fig. 5; 0: all of the split heldout")
+    weight: float = opt(0.0, "weight of the segmenter's hinge loss; 0: no adversary [paper, Sec. 4.4; value ours]",
+        "[0, inf)")
+    warmup_steps: int = opt(0, "steps over which the weight rises from 0 [paper silent; ours]", "[0, inf)")
+    temperature: float = opt(1.11, "of sargmax, as tau / n²: the paper's tau is 1000 at n = 30 [paper, Sec. 4.4; at "
+        "other n ours]", "(0, 100]")
+    maps: str = opt("straight_through", "predictions as the discriminator reads them: soft, the sargmax [paper, Sec. "
+        "4.4], or straight_through, the argmax with sargmax's gradient [differs: soft maps give themselves away by "
+        "values between classes]", ("straight_through", "soft"))
+    blur_sigma: float = opt(0.6, "of the 3x3 Gaussian on both kinds of maps, pixels [paper, Sec. 4.6]", "(0, inf)")
+    exemplars: int = opt(0, "high-resolution label maps to show, K of Fig. 5; 0: all of the split heldout", "[0, inf)")
     exemplar_root: str = opt("", "tile set that the label maps come from; empty: data.root [paper, Sec. 4.4]")
-    width: int = opt(16, "channels of the discriminator's first layer [paper silent; ours]")
-    layers: int = opt(3, "its layers of stride 2; a score sees 46 px with 3, 22 with 2 [paper silent; ours]")
+    width: int = opt(16, "channels of the discriminator's first layer [paper silent; ours]", "[1, 1024]")
+    layers: int = opt(3, "its layers of stride 2; a score sees 46 px with 3, 22 with 2 [paper silent; ours]", "[1, 5]")
     spectral_norm: bool = opt(False, "bound the norm of the discriminator's layers [paper silent; ours]")
-    learning_rate: float = opt(
-        1e-3,
-        "of the discriminator's Adam, constant [ours; the paper's, Sec. 4.6, is 1e-4, as in configs/low2high]",
-    )
-    beta1: float = opt(0.0, "of the discriminator's Adam: decay of its mean gradient [paper silent; ours]")
-    beta2: float = opt(0.99, "of the discriminator's Adam: decay of its mean square [paper silent; ours]")
-    steps: int = opt(1, "discriminator steps for each segmenter step [paper silent; ours]")
-    control: str = opt(
-        "none",
-        "an experiment without a teacher, which must lose what the adversary gains: frozen, the discriminator stays as "
-        "it starts; shuffled, each exemplar's pixels are shuffled inside each cell [ours]",
-        ("none", "frozen", "shuffled"),
-    )
+    learning_rate: float = opt(1e-3, "of the discriminator's Adam, constant [ours; the paper's, Sec. 4.6, is 1e-4, as "
+        "in configs/low2high]", "(0, inf)")
+    beta1: float = opt(0.0, "of the discriminator's Adam: decay of its mean gradient [paper silent; ours]", "[0, 1)")
+    beta2: float = opt(0.99, "of the discriminator's Adam: decay of its mean square [paper silent; ours]", "[0, 1)")
+    steps: int = opt(1, "discriminator steps for each segmenter step [paper silent; ours]", "[1, 100]")
+    control: str = opt("none", "an experiment without a teacher, which must lose what the adversary gains: frozen, the "
+        "discriminator stays as it starts; shuffled, each exemplar's pixels are shuffled inside each cell [ours]",
+        ("none", "frozen", "shuffled"))
 
     def __post_init__(self):
-        require(self.weight >= 0, f"adversarial.weight={self.weight}: must be 0 or more, as 0.1")
-        require(self.warmup_steps >= 0, f"adversarial.warmup_steps={self.warmup_steps}: must be 0 or more")
-        require(
-            0 < self.temperature <= 100,
-            f"adversarial.temperature={self.temperature}: is tau / n², in (0, 100], as 1.11: the paper's 1000 / 900",
-        )
-        require(self.blur_sigma > 0, f"adversarial.blur_sigma={self.blur_sigma}: must be above 0, as 0.6")
-        require(self.exemplars >= 0, f"adversarial.exemplars={self.exemplars}: must be 0 or more")
-        require(1 <= self.width <= 1024, f"adversarial.width={self.width}: must be 1 to 1024, as 32")
-        require(1 <= self.layers <= 5, f"adversarial.layers={self.layers}: must be 1 to 5, as 3")
-        require(self.learning_rate > 0, f"adversarial.learning_rate={self.learning_rate}: must be above 0, as 1e-3")
-        for name in ("beta1", "beta2"):
-            require(0 <= getattr(self, name) < 1, f"adversarial.{name}={getattr(self, name)}: must lie in [0, 1)")
-        require(1 <= self.steps <= 100, f"adversarial.steps={self.steps}: must be 1 or more, and at most 100")
         require(
             self.weight > 0 or self.control == "none",
             f"adversarial.control={self.control}: is of an adversary; adversarial.weight must be above 0, as 0.1",
@@ -149,26 +100,15 @@ class AdversarialConfig:
 class LoopConfig:
     """What both training scripts ask of their loop."""
 
-    epochs: int = opt(100, "epochs of max(1, ceil(tiles / batch)) steps [paper, Sec. 4.6, 5.4]")
-    batch_size: int = opt(24, "tiles of one step, over all processes [paper silent; ours]")
-    micro_batch: int = opt(0, "tiles of one forward pass, which batch norm sees together; 0: a process's whole share")
-    eval_every: int = opt(0, "steps between validations and saves; 0: once an epoch [paper silent; ours]")
-    precision: str = opt(
-        "auto",
-        "of the networks: bf16, fp16 (with loss scaling) or off (float32); "
-        "auto: bf16 on CUDA and on CPUs with matrix units (AMX), else off",
-        ("auto", "bf16", "fp16", "off"),
-    )
+    epochs: int = opt(100, "epochs of max(1, ceil(tiles / batch)) steps [paper, Sec. 4.6, 5.4]", "[1, 1000000]")
+    batch_size: int = opt(24, "tiles of one step, over all processes [paper silent; ours]", "[1, 2^20]")
+    micro_batch: int = opt(0, "tiles of one forward pass, which batch norm sees together; 0: a process's whole share",
+        "[0, inf)")
+    eval_every: int = opt(0, "steps between validations and saves; 0: once an epoch [paper silent; ours]", "[0, inf)")
+    precision: str = opt("auto", "of the networks: bf16, fp16 (with loss scaling) or off (float32); auto: bf16 on CUDA "
+        "and on CPUs with matrix units (AMX), else off", ("auto", "bf16", "fp16", "off"))
     channels_last: bool = opt(True, "memory format of the networks' tensors; faster convolutions")
     compile: bool = opt(False, "torch.compile the trained network; minutes at the start, and without it where it fails")
-
-    def __post_init__(self):
-        require(1 <= self.epochs <= 10**6, f"train.epochs={self.epochs}: must be 1 or more, and a million at most")
-        require(1 <= self.batch_size <= 2**20, f"train.batch_size={self.batch_size}: must be 1 or more, 2^20 at most")
-        require(self.micro_batch >= 0, f"train.micro_batch={self.micro_batch}: must be 0 or more")
-        require(self.eval_every >= 0, f"train.eval_every={self.eval_every}: must be 0 or more")
-        require(self.learning_rate > 0, f"train.learning_rate={self.learning_rate}: must be above 0, as 1e-4")
-        require(self.warmup_steps >= 0, f"train.warmup_steps={self.warmup_steps}: must be 0 or more")
 
     def split(self, world):
         """The global batch over `world` processes -> (tiles of a step on one, tiles of one forward pass)."""
@@ -186,46 +126,31 @@ class LoopConfig:
 
 @dataclass(frozen=True)
 class TrainConfig(LoopConfig):
-    learning_rate: float = opt(1e-4, "of Adam [paper, Sec. 4.6]")
-    schedule: str = opt(
-        "constant", "constant [paper, Sec. 4.6] or cosine, towards 0 at the last step [ours]", ("constant", "cosine")
-    )
-    warmup_steps: int = opt(0, "steps over which the learning rate rises from 0 [paper silent; ours]")
-    encoder_rate: float = opt(
-        1.0, "learning rate of the ResNet-18 as a share of the others', for one that starts from weights [ours]"
-    )
-    average: float = opt(
-        0.0,
-        "validate and keep an exponential moving average of the weights with this decay per step, as 0.99, less in the "
-        "first steps; 0: the weights themselves [paper silent; ours]",
-    )
-
-    def __post_init__(self):
-        super().__post_init__()
-        require(self.encoder_rate > 0, f"train.encoder_rate={self.encoder_rate}: must be above 0, as 0.2")
-        require(0 <= self.average < 1, f"train.average={self.average}: must lie in [0, 1), as 0.99")
+    learning_rate: float = opt(1e-4, "of Adam [paper, Sec. 4.6]", "(0, inf)")
+    schedule: str = opt("constant", "constant [paper, Sec. 4.6] or cosine, towards 0 at the last step [ours]",
+        ("constant", "cosine"))
+    warmup_steps: int = opt(0, "steps over which the learning rate rises from 0 [paper silent; ours]", "[0, inf)")
+    encoder_rate: float = opt(1.0, "learning rate of the ResNet-18 as a share of the others', for one that starts from "
+        "weights [ours]", "(0, inf)")
+    average: float = opt(0.0, "validate and keep an exponential moving average of the weights with this decay per "
+        "step, as 0.99, less in the first steps; 0: the weights themselves [paper silent; ours]", "[0, 1)")
 
 
 @dataclass(frozen=True)
 class RunConfig:
     dir: str = opt("", "the run's folder: config.yaml, log.jsonl, last.pt, best.pt, metrics.json, figures/; required")
     name: str = opt("", "the row's name in tables; empty: the name of the run's folder")
-    seed: int = opt(0, "of the weights and of every draw")
+    seed: int = opt(0, "of the weights and of every draw", "[0, 2^63)")
     device: str = opt("auto", "auto, cpu, cuda or mps", ("auto", "cpu", "cuda", "mps"))
-    log_every: int = opt(20, "steps between records in log.jsonl")
-
-    def __post_init__(self):
-        require(0 <= self.seed < 2**63, f"run.seed={self.seed}: must be 0 or more, and below 2^63")
-        require(self.log_every >= 1, f"run.log_every={self.log_every}: must be 1 or more")
+    log_every: int = opt(20, "steps between records in log.jsonl", "[1, inf)")
 
 
 @dataclass(frozen=True)
-class SegmenterConfig:
-    """The settings of train_seg.py."""
-
+class SegmenterConfig(ScriptSettings):
+    SCRIPT = "train_seg.py"
     # What may differ when a run is taken up again: where data lies, workers, device and logging, and what it started
     # from, for its weights are in last.pt; train.epochs may grow.
-    FREE_ON_RESUME: typing.ClassVar = {
+    FREE_ON_RESUME = {
         "data.root", "adversarial.exemplar_root", "data.workers", "train.compile", "model.init",
         "run.dir", "run.name", "run.device", "run.log_every",
     }
@@ -242,66 +167,45 @@ class SegmenterConfig:
 class PretrainDataConfig:
     root: str = opt("", "a tile set, or a bare folder of .tif, .png and .jpg images; required")
     images: str = opt("**/*", "of a bare folder: the images that this glob admits, as **/images/*; keeps masks out")
-    validation_share: float = opt(0.05, "of a bare folder: images kept for the validation loss [paper silent; ours]")
+    validation_share: float = opt(0.05, "of a bare folder: images kept for the validation loss [paper silent; ours]",
+        "(0, 0.5]")
     regions: tuple[str, ...] = opt((), "of a tile set: use the tiles of these regions only, as [a, b]; empty: of all")
     exclude_regions: tuple[str, ...] = opt((), "of a tile set: leave the tiles of these regions out")
-    workers: int = opt(2, "processes that read and crop images; 0: the training process itself")
-    crop_px: int = opt(512, "side of the square crop, a multiple of 32 [paper silent; ours: the tile size]")
+    workers: int = opt(2, "processes that read and crop images; 0: the training process itself", "[0, 1024]")
+    crop_px: int = opt(512, "side of the square crop, a multiple of 32 [paper silent; ours: the tile size]",
+        "[32, inf) by 32")
     heldout: bool = opt(False, "of a tile set: the split heldout trains too, images of the exemplars' places [ours]")
-    min_area: float = opt(
-        0.2,
-        "least share of the image that a random crop, resized to crop_px, takes [paper silent; ours: ref. 10]; "
-        "0: crops of crop_px at the image's own scale, which the segmenter will see",
-    )
-
-    def __post_init__(self):
-        require_workers(self.workers)
-        nearest = max(1, round(self.crop_px / 32)) * 32
-        require(self.crop_px == nearest, f"data.crop_px={self.crop_px}: must be a multiple of 32, as {nearest}")
-        require(0 <= self.min_area <= 1, f"data.min_area={self.min_area}: must lie in [0, 1], as 0.2")
-        share = self.validation_share
-        require(0 < share <= 0.5, f"data.validation_share={share}: must lie in (0, 0.5], as 0.05")
+    min_area: float = opt(0.2, "least share of the image that a random crop, resized to crop_px, takes [paper silent; "
+        "ours: ref. 10]; 0: crops of crop_px at the image's own scale, which the segmenter will see", "[0, 1]")
 
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    width: int = opt(64, "channels of the ResNet-18's stem; the segmenter's model.width [paper, Sec. 4.2]")
-
-    def __post_init__(self):
-        require_width(self.width)
+    width: int = opt(64, "channels of the ResNet-18's stem; the segmenter's model.width [paper, Sec. 4.2]",
+        "[2, 1024] by 2")
 
 
 @dataclass(frozen=True)
 class MaskedAutoencoderConfig:
     size: str = opt("base", "of encoder and decoder: base (ViT-B) or tiny [paper silent; ours]", ("base", "tiny"))
-    mask_ratio: float = opt(0.75, "share of the tokens that are masked [paper, Sec. 4.5]")
-    mask_where: str = opt(
-        "tokens",
-        "what is hidden: tokens (the embedding sees the whole image) [paper, Sec. 4.5], pixels (nothing leaks) [ours]",
-        ("tokens", "pixels"),
-    )
-
-    def __post_init__(self):
-        require(0 < self.mask_ratio < 1, f"mae.mask_ratio={self.mask_ratio}: must lie in (0, 1), as 0.75")
+    mask_ratio: float = opt(0.75, "share of the tokens that are masked [paper, Sec. 4.5]", "(0, 1)")
+    mask_where: str = opt("tokens", "what is hidden: tokens (the embedding sees the whole image) [paper, Sec. 4.5], "
+        "pixels (nothing leaks) [ours]", ("tokens", "pixels"))
 
 
 @dataclass(frozen=True)
 class PretrainLoopConfig(LoopConfig):
-    learning_rate: float = opt(1.5e-4, "of AdamW, times batch_size / 256 [paper silent; ours: ref. 10]")
+    learning_rate: float = opt(1.5e-4, "of AdamW, times batch_size / 256 [paper silent; ours: ref. 10]", "(0, inf)")
     schedule: str = opt("cosine", "cosine, towards 0 [ours: ref. 10], or constant", ("constant", "cosine"))
-    warmup_steps: int = opt(0, "steps over which the learning rate rises from 0 [paper silent; ours: ref. 10]")
-    weight_decay: float = opt(0.05, "of AdamW, on weights and not on biases and norms [ours: ref. 10]")
-
-    def __post_init__(self):
-        super().__post_init__()
-        require(self.weight_decay >= 0, f"train.weight_decay={self.weight_decay}: must be 0 or more")
+    warmup_steps: int = opt(0, "steps over which the learning rate rises from 0 [paper silent; ours: ref. 10]",
+        "[0, inf)")
+    weight_decay: float = opt(0.05, "of AdamW, on weights and not on biases and norms [ours: ref. 10]", "[0, inf)")
 
 
 @dataclass(frozen=True)
-class PretrainConfig:
-    """The settings of train_mae.py."""
-
-    FREE_ON_RESUME: typing.ClassVar = SegmenterConfig.FREE_ON_RESUME
+class PretrainConfig(ScriptSettings):
+    SCRIPT = "train_mae.py"
+    FREE_ON_RESUME = SegmenterConfig.FREE_ON_RESUME
 
     data: PretrainDataConfig = PretrainDataConfig()
     model: EncoderConfig = EncoderConfig()

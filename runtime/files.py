@@ -8,6 +8,9 @@ import yaml
 
 from runtime.errors import naming
 
+YAML_BYTES = 10**6  # at most; configs, taxonomies and descriptions of tile sets hold some thousands
+YAML_DIGITS = 100  # of a number, at most: Python takes minutes over millions, in base 60 over thousands
+
 
 @contextlib.contextmanager
 def open_whole(path, flush=True):
@@ -54,9 +57,12 @@ def read_yaml(path, blame="not YAML"):
 
     raises: Refused; `blame` opens what is wrong
     """
-    with naming(path, f"{blame}: "), open(path, encoding="utf-8") as file:
+    with naming(path, f"{blame}: "), open(path, "rb") as file:
+        content = file.read(YAML_BYTES + 1)
+        if len(content) > YAML_BYTES:
+            raise ValueError(f"more than {YAML_BYTES:,} bytes")
         try:
-            value = yaml.load(file, _UniqueKeyLoader)  # noqa: S506 - a SafeLoader
+            value = yaml.load(content.decode("utf-8-sig"), _PlainLoader)  # noqa: S506 - a SafeLoader
         except yaml.MarkedYAMLError as error:
             line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
             raise ValueError(f"{line}{error.problem}") from None
@@ -67,17 +73,27 @@ def read_yaml(path, blame="not YAML"):
         return value or {}
 
 
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """Safe YAML in which a key given twice is an error, not a silent last word."""
+class _PlainLoader(yaml.SafeLoader):
+    """Safe YAML in which a key given twice, as 1 and 0x1, is an error and no silent last word, and numbers end."""
 
     def construct_mapping(self, node, deep=False):
         seen = set()
-        keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        for key in keys:
-            if key.value in seen:
-                raise yaml.MarkedYAMLError(problem=f"key {key.value} stands twice", problem_mark=key.start_mark)
-            seen.add(key.value)
+        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                value = self.construct_object(key)
+                if value in seen:
+                    raise yaml.MarkedYAMLError(problem=f"key {key.value:.80} stands twice", problem_mark=key.start_mark)
+                seen.add(value)
         return super().construct_mapping(node, deep)
+
+    def construct_number(self, node):
+        if len(node.value) > YAML_DIGITS:
+            raise yaml.MarkedYAMLError(problem=f"a number of {len(node.value):,} digits", problem_mark=node.start_mark)
+        return self.construct_yaml_int(node) if node.tag.endswith(":int") else self.construct_yaml_float(node)
+
+
+for kind in ("int", "float"):
+    _PlainLoader.add_constructor(f"tag:yaml.org,2002:{kind}", _PlainLoader.construct_number)
 
 
 def _flush_folder(folder):

@@ -3,6 +3,8 @@
 import argparse
 import dataclasses
 import math
+import re
+import reprlib
 import types
 import typing
 from dataclasses import field
@@ -11,11 +13,21 @@ import yaml
 
 from runtime.errors import Refused, nearest
 from runtime.files import read_yaml
+from runtime.habits import nearest_setting
+
+INTERVAL = re.compile(r"(([\[(])(.+), (.+)([\])]))(?: by (\d+))?")  # as opt takes it
 
 
-def opt(default, text, choices=None):
-    """One setting: its default, its meaning with unit and source, and the words it may take."""
-    return field(default=default, metadata={"text": text, "choices": choices})
+class ScriptSettings:
+    """The settings of one script, in sections: SCRIPT names it, FREE_ON_RESUME what a run's second half may change."""
+
+
+def opt(default, text, within=None):
+    """One setting: its default, its meaning with unit and source, and what it may be.
+
+    within: an interval of numbers, as "[0, 1)", "(0, inf)", "[1, 2^20]" or "[2, 1024] by 2"; or words, as ("a", "b")
+    """
+    return field(default=default, metadata={"text": text, "within": within})
 
 
 def require(holds, message):
@@ -40,14 +52,18 @@ def from_command_line(cls, description, argv=None):
 def load_config(cls, path, overrides=()):
     """Defaults, then the YAML file, then `section.key=value` -> one frozen config of type `cls`.
 
-    raises: Refused for an unknown key (with the nearest known one) or a value that its type cannot take
+    raises: Refused for an unknown key (with the nearest known one) or a value that its type or bounds do not allow
     """
-    values = {}
+    values, known = {}, _settings(cls)
+    sections = {key.partition(".")[0]: None for key in known}
     for key, value in read_yaml(path, "is not valid YAML of settings in sections, as `train:`").items():
-        if not isinstance(value, dict) or not value and key not in _sections(cls):
-            sections = ", ".join(_sections(cls))
-            raise Refused(f"{path}: {str(key)[:80]} must be a section of settings; the sections are {sections}")
+        if not isinstance(value, dict) or not value and key not in sections:
+            line = f"{path}: {_short(key)} must be a section of settings; the sections are {', '.join(sections)}"
+            raise Refused(line if key in sections else f"{line}; did you mean {nearest_setting(key, known)}?")
         values.update({f"{key}.{name}": setting for name, setting in value.items()})
+    for other in ScriptSettings.__subclasses__():
+        if not values.keys() <= known.keys() and values.keys() <= _settings(other).keys():
+            raise Refused(f"{path} is a config of {other.SCRIPT}, not of {cls.SCRIPT}")
     values = _checked(cls, values, str(path))
     given = {}
     for override in overrides:
@@ -56,13 +72,16 @@ def load_config(cls, path, overrides=()):
             raise Refused(f"{override!r}: an override has the form section.key=value, as train.epochs=10")
         try:  # words stay as they were typed: 010 names a folder, not the number 8
             given[key] = yaml.load(value, yaml.BaseLoader) if value.startswith("[") else value
-        except yaml.YAMLError:
-            raise Refused(f"command line: {override}: a list has the form [a, b]") from None
+        except (yaml.YAMLError, RecursionError):
+            raise Refused(f"command line: {_short(override)}: a list has the form [a, b]") from None
     return config_from_flat(cls, {**values, **_checked(cls, given, "command line")})
 
 
 def config_from_flat(cls, values):
-    """{"section.key": value} -> config; the inverse of flatten."""
+    """{"section.key": value} -> config; the inverse of flatten. raises: Refused for a number out of its bounds"""
+    for key, setting in _settings(cls).items():
+        if key in values:
+            _require_within(key, values[key], setting)
     sections = {}
     for section in dataclasses.fields(cls):
         names = [f.name for f in dataclasses.fields(section.type)]
@@ -100,9 +119,13 @@ def check_resumable(saved, config, where):
         before = saved.get(key, defaults[key])  # a setting that came later stood, in effect, at its default
         if key in config.FREE_ON_RESUME or before == value:
             continue
-        # Only under a constant rate is a longer run the same run: a cosine would jump back up.
-        if key == "train.epochs" and value > before and saved.get("train.schedule") == "constant":
-            continue
+        if key == "train.epochs" and value > before:
+            if saved.get("train.schedule") == "constant":
+                continue
+            raise Refused(
+                f"{where} holds a run with {key}={before}, not {value}: by train.schedule=cosine its rate fell towards "
+                "0 over those epochs and would jump back up, so a longer run is another run; choose another run.dir"
+            )
         raise Refused(f"{where} holds a run with {key}={before}, not {value}; choose another run.dir")
 
 
@@ -121,29 +144,31 @@ def check_same_data(saved, facts, root, where):
 
 
 def describe(cls):
-    """The text that --help prints: every setting with default, meaning, unit and source."""
-    lines = []
-    for section in dataclasses.fields(cls):
-        lines.append(f"\n{section.name}:")
-        for setting in dataclasses.fields(section.type):
-            default = "[]" if setting.default == () else setting.default
-            lines.append(f"  {section.name}.{setting.name}={default}\n      {setting.metadata['text']}")
+    """The text that --help prints: every setting with default, bounds, meaning, unit and source."""
+    lines, last = [], None
+    for key, setting in _settings(cls).items():
+        section = key.partition(".")[0]
+        lines += [f"\n{section}:"] if section != last else []
+        last, within = section, setting.metadata["within"]
+        bounds = f"   in {within}" if isinstance(within, str) else f"   one of {', '.join(within)}" if within else ""
+        lines.append(f"  {key}={_typed(setting.default)}{bounds}\n      {setting.metadata['text']}")
     return "\n".join(lines)
 
 
-def _sections(cls):
-    return [f.name for f in dataclasses.fields(cls)]
+def _settings(cls):
+    """{"section.key": its field}, in the order in which they are declared."""
+    sections = dataclasses.fields(cls)
+    return {f"{section.name}.{f.name}": f for section in sections for f in dataclasses.fields(section.type)}
 
 
 def _checked(cls, values, where):
-    known = {
-        f"{section.name}.{setting.name}": setting
-        for section in dataclasses.fields(cls)
-        for setting in dataclasses.fields(section.type)
-    }
+    known = _settings(cls)
     for key in values:
         if key not in known:
-            raise Refused(f"{where}: there is no setting {key}; did you mean {nearest(key, known)}?")
+            scripts = {other: s.SCRIPT for s in ScriptSettings.__subclasses__() for other in _settings(s)}
+            meant = nearest_setting(key, known, scripts)
+            hint = f"did you mean {meant}?" if meant in known else f"{scripts[meant]} has {meant}"
+            raise Refused(f"{where}: there is no setting {_short(key)}; {hint}")
     return {key: _convert(key, value, known[key], where) for key, value in values.items()}
 
 
@@ -151,16 +176,15 @@ def _convert(key, value, setting, where):
     kind = setting.type
     if isinstance(kind, types.GenericAlias) or typing.get_origin(kind) is tuple:
         items = value if isinstance(value, (list, tuple)) else [] if value in (None, "") else str(value).split(",")
-        items = tuple(str(item).strip() for item in items)
-        if any("\0" in item for item in items):
-            raise Refused(f"{where}: {key}={items!r:.80} must be words, as [a, b]")
-        return items
-    choices = setting.metadata["choices"]
-    if choices:
+        if any(isinstance(item, (list, dict)) or "\0" in str(item) for item in items):
+            raise Refused(f"{where}: {key}={_short(value)} must be words, as [a, b]")
+        return tuple(str(item).strip() for item in items)
+    choices = setting.metadata["within"]
+    if isinstance(choices, tuple):
         word = ("on" if value else "off") if isinstance(value, bool) else value  # YAML reads a bare off as False
         if word not in choices:
-            meant = nearest(word, choices)
-            raise Refused(f"{where}: {key}={value} is not one of {', '.join(choices)}; did you mean {meant}?")
+            meant = nearest(_short(word), choices)
+            raise Refused(f"{where}: {key}={_short(value)} is not one of {', '.join(choices)}; did you mean {meant}?")
         return word
     try:
         if kind is bool:
@@ -177,5 +201,49 @@ def _convert(key, value, setting, where):
         return value
     except (ValueError, OverflowError):
         words = {bool: "true or false", int: "a whole number", float: "a number", str: "a word"}[kind]
-        value = repr(value) if kind is str else value
-        raise Refused(f"{where}: {key}={str(value)[:80]} must be {words}, as {key}={setting.default}") from None
+        default = _typed(setting.default)
+        raise Refused(f"{where}: {key}={_short(value)} must be {words}, as {key}={default}") from None
+
+
+def _require_within(key, value, setting):
+    """Refuse a number out of its interval; the line ends with what the setting means, as its help has it."""
+    within = setting.metadata["within"]
+    if not isinstance(within, str):
+        return
+    interval, opens, low, high, closes, step = INTERVAL.fullmatch(within).groups()
+    least, most, near = _number(low), _number(high), setting.default
+    if isinstance(value, (int, float)):
+        inside = least <= value <= most and (opens == "[" or value > least) and (closes == "]" or value < most)
+        if inside and (not step or value % int(step) == 0):
+            return
+        if step:
+            near = int(min(max(value, least), most) / int(step) + 0.5) * int(step)
+    start = f"{low} or more" if opens == "[" else f"above {low}"
+    if step:
+        asked = f"be a multiple of {step} in {interval}"
+    elif high == "inf":
+        asked = f"be {start}"
+    elif setting.type is int:
+        asked = f"be {start}, and {'at most' if closes == ']' else 'below'} {high}"
+    else:
+        asked = f"lie in {interval}"
+    meaning = setting.metadata["text"].partition(" [")[0]
+    raise Refused(f"{key}={_short(value)}: must {asked}, as {_typed(near)} ({meaning})")
+
+
+def _number(text):
+    base, _, power = text.partition("^")
+    return float(base) ** int(power or 1)
+
+
+def _typed(value):
+    """A default as people type it: 1e-4 and [], not 0.0001 and ()."""
+    if isinstance(value, float) and 0 < value <= 1e-3:
+        return re.sub(r"\.?0*e-0", "e-", f"{value:e}")
+    return "[]" if value == () else str(value)
+
+
+def _short(value):
+    """What was given, on one line and not longer than one."""
+    text = value[:80] if isinstance(value, str) else reprlib.repr(value)[:80]  # repr of lists in lists may be endless
+    return text if text.isprintable() else repr(text)

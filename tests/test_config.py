@@ -1,6 +1,6 @@
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import pytest
@@ -8,7 +8,16 @@ import yaml
 
 from config import PretrainConfig, SegmenterConfig
 from runtime.errors import Refused
-from runtime.settings import check_resumable, config_from_flat, describe, flatten, load_config, to_yaml
+from runtime.habits import MEANT
+from runtime.settings import (
+    check_resumable,
+    config_from_flat,
+    describe,
+    flatten,
+    load_config,
+    opt,
+    to_yaml,
+)
 
 ROOT = Path(__file__).parent.parent
 
@@ -62,6 +71,18 @@ def test_overrides_come_after_the_file_and_defaults_before(tmp_path):
         ("adversarial: {learning_rate: 0}", ["adversarial.learning_rate=0.0", "above 0"]),
         ("train: {encoder_rate: 0}", ["train.encoder_rate=0.0", "above 0"]),
         ("model: {width: 15}", ["model.width=15", "even"]),
+        ("model: {width: 2000}", ["model.width=2000", "multiple of 2 in [2, 1024], as 1024"]),
+        ("train: {epochs: 2000000}", ["train.epochs=2000000", "1 or more, and at most 1000000, as 100"]),
+        ("run: {seed: 9223372036854775808}", ["run.seed=", "below 2^63"]),
+        ("train: {epochs: 3, epochs: 5}", ["not valid YAML", "line 1: key epochs stands twice"]),
+        ("run: {seed: 1" + 300 * ":1" + "}", ["not valid YAML", "a number of 601 digits"]),
+        ("run: {seed: !!bool maybe}", ["not valid YAML"]),
+        ("lr: 1e-3", ["lr must be a section", "did you mean train.learning_rate?"]),
+        ("epochs: 3", ["did you mean train.epochs?"]),
+        ("mae: {size: tiny}", ["is a config of train_mae.py, not of train_seg.py"]),
+        ("train: {weight_decay: 0.1}\nmodel: {width: 4}", ["is a config of train_mae.py"]),
+        ("train: {weight_decay: 0.1}\nadversarial: {weight: 1}", ["train_mae.py has train.weight_decay"]),
+        ("train: {\"a\\nb\": 1}", ["there is no setting 'train.a"]),
         ("model: {width: 32, init: imagenet}", ["imagenet", "model.width=64"]),
         ("run: {seed: 2001-99-99}", ["not valid YAML"]),
         ("data: {dihedral: 3}", ["data.dihedral=3", "true or false"]),
@@ -76,6 +97,79 @@ def test_a_wrong_setting_is_one_line_that_names_it(tmp_path, text, names):
         load_config(SegmenterConfig, written(tmp_path, text))
     message = str(caught.value)
     assert "\n" not in message and all(name in message for name in names), message
+
+
+@pytest.mark.parametrize(
+    "typed, meant",
+    [
+        ("train.lr", "train.learning_rate"),
+        ("lr", "train.learning_rate"),
+        ("adversarial.lr", "adversarial.learning_rate"),
+        ("bs", "train.batch_size"),
+        ("batch", "train.batch_size"),
+        ("epochs", "train.epochs"),
+        ("num-epochs", "train.epochs"),
+        ("seed", "run.seed"),
+        ("train.seed", "run.seed"),
+        ("gpu", "run.device"),
+        ("device", "run.device"),
+        ("gan.weight", "adversarial.weight"),
+        ("adv", "adversarial.weight"),
+        ("out", "run.dir"),
+        ("output_dir", "run.dir"),
+        ("width", "model.width"),
+        ("wd", "train.weight_decay"),
+        ("crop", "data.crop_px"),
+    ],
+)
+def test_a_wrong_name_finds_the_setting_that_people_mean_by_it(tmp_path, typed, meant):
+    with pytest.raises(Refused, match=rf"there is no setting {typed}; (did you mean|train_mae.py has) {meant}\b"):
+        load_config(SegmenterConfig, written(tmp_path, ""), [f"{typed}=1"])
+
+
+def test_habits_lead_to_settings_and_are_none_themselves():
+    known = {**flatten(SegmenterConfig()), **flatten(PretrainConfig())}
+    assert set(MEANT) <= set(known)
+    words = " ".join(MEANT.values()).split()
+    assert len(words) == len(set(words)) and not set(words) & {key.partition(".")[2] for key in known}
+
+
+@pytest.mark.parametrize("cls", [SegmenterConfig, PretrainConfig])
+def test_every_number_has_bounds_and_every_default_lies_within(cls):
+    for section in fields(cls):
+        for setting in fields(section.type):
+            assert (setting.type in (int, float)) == isinstance(setting.metadata["within"], str), setting.name
+    assert flatten(config_from_flat(cls, flatten(cls()))) == flatten(cls())
+
+
+@pytest.mark.parametrize(
+    "within, kind, inside, outside, said",
+    [
+        ("[0, 1)", float, [0, 0.99], [-0.01, 1, float("nan"), "x"], "must lie in [0, 1), as"),
+        ("(0, 0.5]", float, [0.01, 0.5], [0, 0.51], "must lie in (0, 0.5], as"),
+        ("(0, inf)", float, [1e-30, 1e30], [0, -1], "must be above 0, as"),
+        ("[0, inf)", int, [0, 10**18], [-1], "must be 0 or more, as"),
+        ("[1, 2^20]", int, [1, 2**20], [0, 2**20 + 1], "must be 1 or more, and at most 2^20, as"),
+        ("[0, 2^63)", int, [2**63 - 1], [2**63], "must be 0 or more, and below 2^63, as"),
+        ("[32, inf) by 32", int, [32, 96], [0, 1, 33], "must be a multiple of 32 in [32, inf), as 32 "),
+    ],
+)
+def test_bounds_are_open_or_closed_as_they_are_written(within, kind, inside, outside, said):
+    @dataclass(frozen=True)
+    class Section:
+        key: kind = opt(kind(32), "of a test [ours]", within)
+
+    @dataclass(frozen=True)
+    class Config:
+        section: Section = Section()
+
+    for value in inside:
+        assert config_from_flat(Config, {"section.key": value}).section.key == value
+    for value in outside:
+        with pytest.raises(Refused) as caught:
+            config_from_flat(Config, {"section.key": value})
+        assert str(caught.value).startswith(f"section.key={value}: {said}") and "(of a test)" in str(caught.value)
+    assert f"section.key={kind(32)}   in {within}\n" in describe(Config)
 
 
 def test_words_of_the_command_line_stay_as_they_were_typed(tmp_path):
@@ -117,6 +211,13 @@ def test_a_run_goes_on_with_more_epochs_or_moved_data_and_refuses_another_experi
     for other in ("train.epochs=4", "train.learning_rate=1", "run.seed=1", "model.width=32"):
         with pytest.raises(Refused, match=f"runs/x.*{other.split('=')[0]}"):
             check_resumable(saved, load_config(SegmenterConfig, path, [other]), "runs/x")
+
+
+def test_a_cosine_run_that_is_extended_says_why_it_cannot_be(tmp_path):
+    path, more = written(tmp_path, "train: {epochs: 5}"), ["train.schedule=cosine"]
+    saved = flatten(load_config(SegmenterConfig, path, more))
+    with pytest.raises(Refused, match=rf"runs/x.* train.epochs=5, not 6: by {more[0]} its rate fell towards 0"):
+        check_resumable(saved, load_config(SegmenterConfig, path, [*more, "train.epochs=6"]), "runs/x")
 
 
 def test_the_command_line_exits_with_2_and_one_line(tmp_path):

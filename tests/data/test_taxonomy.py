@@ -77,6 +77,8 @@ def test_merge_refuses_labels_that_are_not_integers():
         ("2: land", "2: lnad", "high[2] is 'lnad'; did you mean 'land'?"),
         ("2: land", "two: land", "high has the code 'two'"),
         ("2: land", "1: land", "line 3: key 1 stands twice"),
+        ("2: land", "0x1: land", "line 3: key 0x1 stands twice"),
+        ("2: land", "0x" + "1" * 200 + ": land", "line 3: a number of 202 digits"),
         ("name: land", "name: water", "classes[1].name is 'water'"),
         ("name: land", "name: ignore", "classes[1].name is 'ignore'"),
         ("[0, 255, 0]", "[0, 256, 0]", "classes[1].color is [0, 256, 0]"),

@@ -6,6 +6,7 @@ blur and sums need runs/demo alone; the others show real tiles (naip215: the til
 runs/tables, as `reproduce.py table2 --data runs/naip215/r? --configs configs/naip215 --out runs/tables` makes them).
 """
 
+import itertools
 import sys
 from pathlib import Path
 
@@ -16,7 +17,8 @@ from PIL import Image
 
 matplotlib.use("Agg")
 from matplotlib import pyplot  # noqa: E402
-from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle  # noqa: E402
+from matplotlib.patches import FancyBboxPatch, Rectangle  # noqa: E402
+from matplotlib.transforms import Bbox  # noqa: E402
 
 from config import PretrainConfig  # noqa: E402
 from data.cells import region_index, upsampled  # noqa: E402
@@ -34,7 +36,7 @@ from trained import load_trained  # noqa: E402
 
 DOCS = Path(__file__).resolve().parent
 RUNS = DOCS.parent / "runs"
-INK, GREY = "#222222", "#777777"
+INK, GREY, BOLD = "#222222", "#777777", "#2a62a8"
 BLUE, GREEN, ORANGE, PURPLE = "#dbe8f6", "#dff0dc", "#fbe6d0", "#e9e0f3"
 REAL, REAL_ROWS = RUNS / "naip215/r2", RUNS / "tables/r2"
 REAL_TILE, EXEMPLAR = "naip_", "naip_"  # prefixes of tile names, of which the most varied is shown
@@ -58,76 +60,83 @@ def architecture():
     mask = torch.rand(1, 256, generator=torch.Generator().manual_seed(0)).argsort(dim=1) < 192
     hidden = mask[0].view(16, 16).numpy()
 
-    figure, ax = canvas(128, 61, 13, bottom=4)
-    image = color_image(tile.image)
-    picture(ax, image, 1, 40, 13, "image\n(K, H, W)")
-    # Segmenter: heights fall by the stride, skips go over to the block of the same height.
-    ax.add_patch(Rectangle((17.5, 35), 49, 25, facecolor="#f6f6f6", edgecolor="none"))
-    label(ax, 42, 61.6, "segmenter: U-Net on ResNet-18 (Sec. 4.2)", weight="bold")
-    stages = [("stem", 2, 18), ("layer1", 4, 14), ("layer2", 8, 10.5), ("layer3", 16, 7.5), ("layer4", 32, 5)]
-    places = {}
-    for i, (name, stride, height) in enumerate(stages):
-        x = 19 + 5.1 * i
-        box(ax, x, 46.5 - height / 2, 3.9, height, name, BLUE, vertical=height > 6)
-        label(ax, x + 1.95, 36.2, f"/{stride}", size=8, color=GREY)
-        places[name] = (x + 1.95, 46.5 + height / 2)
-    for i, (name, skip, height) in enumerate(
-        [("up3", "layer3", 7.5), ("up2", "layer2", 10.5), ("up1", "layer1", 14), ("up0", "stem", 18)]
-    ):
-        x = 45.3 + 5.1 * i
-        box(ax, x, 46.5 - height / 2, 3.9, height, name, GREEN, vertical=True)
-        bend = 0.16 + 0.02 * i
-        arrow(ax, places[skip], (x + 1.95, 46.5 + height / 2), color=GREY, bend=-bend, width=0.8)
-    arrow(ax, (14.5, 46.5), (18.6, 46.5))
-    arrow(ax, (43.6, 46.5), (45.1, 46.5))
-    arrow(ax, (64.8, 46.5), (69.6, 46.5))
-    label(ax, 67.3, 48.2, "1x1,\n2x up", size=7.5)
-    picture(ax, color_labels(predicted, classes), 70, 40, 13, "logits (C, H, W)\nshown by their argmax")
+    patches = np.kron(hidden, np.ones((tile.image.shape[0] // 16,) * 2))[..., None] > 0
+    image, tokens = color_image(tile.image), np.where(hidden[..., None], 255, [[[198, 180, 226]]])
 
-    # Region aggregation.
-    label(ax, 107, 62, "region aggregation (Sec. 4.3)", weight="bold")
-    box(ax, 88, 50.5, 11, 7, "sum each region\nof M (Fig. 4)", ORANGE)
-    arrow(ax, (83.4, 50.5), (87.7, 53.5))
-    box(ax, 102.5, 50.5, 10.5, 7, "region logits\n(C, R)", "white")
-    arrow(ax, (99.2, 54), (102.3, 54))
-    cells = color_labels(tile.cells.labels, classes)
-    picture(ax, cells, 118, 49.5, 9, "low label")
-    arrow(ax, (113.2, 54), (117.6, 54), both=True)
-    label(ax, 115.4, 56.3, "Eq. 1", size=8)
+    top, between, bottom = "image unet unet unet logits", ".", "whole resnet up tokens vit decoder hidden"
+    left = [cells(top, 70)] * 16 + [cells(between, 70)] * 3 + [cells(bottom, 70)] * 11
+    right = [cells(line, 42) for line in ("sum regions low", "sargmax blur critic", "exemplar blurred critic")]
+    mosaic = [[*line, ".", *right[i // 10]] for i, line in enumerate(left)]
+    edges = {"left": 0.008, "right": 1, "top": 0.94, "bottom": 0.01, "wspace": 0, "hspace": 0}
+    figure, axes = pyplot.subplot_mosaic(mosaic, figsize=(13, 6.2), gridspec_kw=edges)
+    titles = {
+        "unet": "segmenter: U-Net on ResNet-18 (Sec. 4.2)",
+        "regions": "region aggregation (Sec. 4.3)",
+        "blur": "adversarial learning (Sec. 4.4)",
+        "vit": "before all this: self-supervised pretraining (Sec. 4.5)",
+    }
+    for name, ax in axes.items():
+        ax.axis("off")
+        ax.set_title(titles.get(name, ""), fontsize=10, weight="bold", color=INK)
+    for first, last in (("unet", "unet"), ("whole", "hidden")):
+        around = Bbox.union([axes[name].get_position() for name in (first, last)])
+        figure.add_artist(Rectangle(around.p0, *around.size, facecolor="#f6f6f6", zorder=-1))
 
-    # Adversary.
-    label(ax, 107, 40.6, "adversarial learning (Sec. 4.4)", weight="bold")
-    box(ax, 88, 31, 11, 7, "sargmax, Eq. 3\n(1, H, W)", ORANGE)
-    arrow(ax, (83.4, 42.5), (87.7, 36.6))
-    box(ax, 102.5, 31, 9, 7, "blur 3x3\nsigma 0.6", "white")
-    arrow(ax, (99.2, 34.5), (102.3, 34.5))
-    box(ax, 102.5, 20.5, 9, 7, "blur 3x3\nsigma 0.6", "white")
-    box(ax, 116, 25.5, 11, 7.5, "discriminator\nreal or made?", PURPLE)
-    arrow(ax, (111.7, 34), (115.7, 31))
-    arrow(ax, (111.7, 24.5), (115.7, 27.5))
-    label(ax, 121.5, 23.6, "hinge loss, Eq. 2", size=8)
-    picture(ax, color_labels(exemplar, classes), 88, 18.5, 11, "high label from elsewhere,\nno image with it")
-    arrow(ax, (99.4, 24), (102.3, 24))
-
-    # Pretraining: the whole image goes into the ResNet-18, and tokens are left out after it (mask_where: tokens).
-    ax.add_patch(Rectangle((0.5, 4.6), 86.5, 20.9, facecolor="#f6f6f6", edgecolor="none"))
-    label(ax, 58, 27.2, "before all this: self-supervised pretraining (Sec. 4.5)", weight="bold")
-    picture(ax, image, 2, 10, 11, "the whole image")
-    box(ax, 16.5, 11.5, 9, 8, "ResNet-18\nembedding", BLUE)
-    box(ax, 28, 11.5, 6, 8, "2x up", "white")
-    tokens = np.where(hidden[..., None], 255, np.array([198, 180, 226])).astype(np.uint8)
-    picture(ax, tokens, 36.5, 11.2, 8.6, "75 % of its\ntokens left out")
-    box(ax, 47.6, 11.5, 9.5, 8, "ViT on the\nvisible 25 %", PURPLE)
-    box(ax, 59.6, 11.5, 8.5, 8, "light\ndecoder", PURPLE)
-    shown = np.where(np.kron(hidden, np.ones((image.shape[0] // 16,) * 2))[..., None] > 0, image, 255).astype(np.uint8)
-    picture(ax, shown, 73, 10, 11, "its masked patches")
-    for a, b in ((13.3, 16.2), (25.8, 27.7), (34.3, 36.2), (45.4, 47.3), (57.4, 59.3)):
-        arrow(ax, (a, 15.5), (b, 15.5))
-    arrow(ax, (68.4, 15.5), (72.6, 15.5), both=True)
-    label(ax, 70.5, 17.4, "MSE", size=8)
-    arrow(ax, (21.8, 19.9), (29.3, 34.7), color="#2a62a8", width=1.8, bend=-0.1)
-    label(ax, 28.6, 31.4, "its weights start the encoder", size=8.5, color="#2a62a8", align="left")
+    # The whole image goes into the ResNet-18, and tokens are left out after it (mask_where: tokens).
+    pictures = {
+        "image": (image, "image\n(K, H, W)"),
+        "logits": (color_labels(predicted, classes), "logits (C, H, W)\nshown by their argmax"),
+        "low": (color_labels(tile.cells.labels, classes), "low label"),
+        "exemplar": (color_labels(exemplar, classes), "high label from elsewhere,\nno image with it"),
+        "whole": (image, "the whole image"),
+        "tokens": (tokens, "75 % of its\ntokens left out"),
+        "hidden": (np.where(patches, image, 255), "its masked patches"),
+    }
+    boxes = {
+        "sum": ("sum each region\nof M (Fig. 4)", ORANGE), "regions": ("region logits\n(C, R)", "white"),
+        "sargmax": ("sargmax, Eq. 3\n(1, H, W)", ORANGE), "blur": ("blur 3x3\nsigma 0.6", "white"),
+        "blurred": ("blur 3x3\nsigma 0.6", "white"), "up": ("2x\nup", "white"),
+        "critic": ("discriminator\nreal or made?\nhinge loss, Eq. 2", PURPLE),
+        "resnet": ("ResNet-18\nembedding", BLUE),
+        "vit": ("ViT on the\nvisible 25 %", PURPLE), "decoder": ("light\ndecoder", PURPLE),
+    }
+    part = {"unet": axes["unet"].patch, **unet(axes["unet"])}
+    part |= {name: picture(axes[name], *content) for name, content in pictures.items()}
+    part |= {name: box(axes[name], *content) for name, content in boxes.items()}
+    figure.canvas.draw()  # boxes take the size of their text
+    over = figure.add_axes((0, 0, 1, 1))
+    over.axis("off")
+    for flow in ("image stem", "layer4 up3", "up0 logits", "logits sum regions", "logits sargmax blur critic",
+                 "exemplar blurred critic", "whole resnet up tokens vit decoder"):
+        for start, end in itertools.pairwise(flow.split()):
+            arrow(over, part[start], part[end], "1x1,\n2x up" if start == "up0" else "")
+    arrow(over, part["regions"], part["low"], "Eq. 1", both=True)
+    arrow(over, part["decoder"], part["hidden"], "MSE", both=True)
+    for skip, up in zip(("stem", "layer1", "layer2", "layer3"), ("up0", "up1", "up2", "up3"), strict=True):
+        arrow(over, part[skip], part[up], sides=((0.5, 1), (0.5, 1)), bend=-0.16, color=GREY, width=0.8)
+    arrow(over, part["resnet"], part["unet"], "its weights start the encoder", ((0.5, 1), (0.28, 0)), -0.1, BOLD, 1.8)
     save(figure, "architecture.png")
+
+
+def cells(names, width):
+    """A row of a mosaic, `width` cells shared by some names."""
+    return [name for name in names.split() for _ in range(width // len(names.split()))]
+
+
+def unet(ax):
+    """The blocks of models/unet.py, lower by depth; {name: its box}."""
+    names = "stem layer1 layer2 layer3 layer4 up3 up2 up1 up0".split()
+    boxes = {}
+    for x, name in enumerate(names):
+        depth = min(x, 8 - x)
+        height = 0.75**depth
+        style = {"boxstyle": "round,pad=0,rounding_size=0.06", "facecolor": GREEN if x > 4 else BLUE, "edgecolor": INK}
+        boxes[name] = ax.add_patch(FancyBboxPatch((x + 0.12, -height / 2), 0.76, height, mutation_aspect=0.2, **style))
+        ax.text(x + 0.5, 0, name, ha="center", va="center", fontsize=8.5, rotation=90, color=INK)
+        if x <= 4:
+            ax.text(x + 0.5, -0.58, f"/{2 ** (depth + 1)}", ha="center", va="center", fontsize=8, color=GREY)
+    ax.set(xlim=(-0.1, 9.1), ylim=(-0.8, 0.8))
+    return boxes
 
 
 def regions():
@@ -348,35 +357,30 @@ def entropy(labels):
     return -(share[share > 0] * np.log(share[share > 0])).sum()
 
 
-def canvas(width, height, inches, bottom):
-    figure = pyplot.figure(figsize=(inches, inches * height / width))
-    ax = figure.add_axes((0, 0, 1, 1))
-    ax.set(xlim=(0, width), ylim=(bottom, bottom + height))
-    ax.axis("off")
-    return figure, ax
+def box(ax, text, color):
+    style = {"boxstyle": "round,pad=0.8", "facecolor": color, "edgecolor": INK, "linewidth": 0.9}
+    return ax.text(0.5, 0.5, text, ha="center", va="center", fontsize=8.5, color=INK, bbox=style).get_bbox_patch()
 
 
-def box(ax, x, y, width, height, text, color, vertical=False):
-    style = "round,pad=0,rounding_size=0.6"
-    ax.add_patch(FancyBboxPatch((x, y), width, height, boxstyle=style, facecolor=color, edgecolor=INK, linewidth=0.9))
-    rotation = 90 if vertical else 0
-    ax.text(x + width / 2, y + height / 2, text, ha="center", va="center", fontsize=8.5, rotation=rotation, color=INK)
+def picture(ax, pixels, caption):
+    image = ax.imshow(pixels, extent=(0, 1, 0, 1), interpolation="nearest")
+    ax.add_patch(Rectangle((0, 0), 1, 1, fill=False, edgecolor=INK, linewidth=0.9))
+    ax.text(0.5, -0.06, caption, ha="center", va="top", fontsize=8.5, color=INK)
+    ax.set(xlim=(-0.2, 1.2), ylim=(-0.2, 1.2))  # air between a picture and its neighbours
+    return image
 
 
-def arrow(ax, start, end, color=INK, bend=0.0, width=1.2, both=False):
-    style = f"{'<|' if both else ''}-|>,head_width=2.4,head_length=4"
-    line = {"color": color, "linewidth": width, "shrinkA": 0, "shrinkB": 0, "connectionstyle": f"arc3,rad={bend}"}
-    ax.add_patch(FancyArrowPatch(start, end, arrowstyle=style, mutation_scale=1, **line))
-
-
-def label(ax, x, y, text, size=9.5, color=INK, weight="normal", align="center"):
-    ax.text(x, y, text, ha=align, va="center", fontsize=size, color=color, weight=weight)
-
-
-def picture(ax, pixels, x, y, side, caption):
-    ax.imshow(pixels, extent=(x, x + side, y, y + side), interpolation="nearest", aspect="auto", zorder=2)
-    ax.add_patch(Rectangle((x, y), side, side, fill=False, edgecolor=INK, linewidth=0.9, zorder=3))
-    ax.text(x + side / 2, y - 0.8, caption, ha="center", va="top", fontsize=8.5, color=INK)
+def arrow(ax, start, end, text="", sides=((1, 0.5), (0, 0.5)), bend=0.0, color=INK, width=1.2, both=False):
+    """From one artist to another, on an `ax` over all of the figure; sides: where on each, (across, up) from 0 to 1."""
+    style = {"arrowstyle": f"{'<|' if both else ''}-|>,head_width=2.4,head_length=4", "mutation_scale": 1,
+             "color": color, "linewidth": width, "shrinkA": 2, "shrinkB": 2, "connectionstyle": f"arc3,rad={bend}"}
+    ax.annotate("", sides[1], sides[0], end, start, arrowprops=style, annotation_clip=False)
+    boxes = start.get_window_extent(), end.get_window_extent()
+    at = [box.p0 + box.size * side for box, side in zip(boxes, sides, strict=True)]
+    (x0, y0), (x1, y1) = ax.transAxes.inverted().transform(at)
+    offset, align = ((0, 4), "center") if abs(x1 - x0) > abs(y1 - y0) else ((6, -6), "left")
+    middle = (x0 + x1) / 2, (y0 + y1) / 2
+    ax.annotate(text, middle, offset, textcoords="offset points", ha=align, fontsize=8, color=color)
 
 
 def legend(figure, classes):

@@ -15,13 +15,14 @@ _RANK = f"rank {os.environ['RANK']}: " if int(os.environ.get("WORLD_SIZE", 1)) >
 
 
 def status(work, again="goes on from what is complete", error_is="", where=""):
-    """Call work() -> the status to leave with: its own or 0; 2 where it is refused, 130 where Ctrl-C stopped it, each
-    with one line.
+    """Call work() -> the status to leave with: the number that it returns, or 0; 2 where it is refused, 130 where Ctrl-C
+    stopped it, each with one line.
 
     again: what the same command does then; where: stands for the file of a system's error that names none
     """
     try:
-        return work() or 0
+        done = work()
+        return done if isinstance(done, int) else 0
     except (Refused, OSError) as error:
         if isinstance(error, OSError) and (error.filename or where):
             error = f"{error.filename or where}: {error.strerror or error}"

@@ -15,7 +15,7 @@ _RANK = f"rank {os.environ['RANK']}: " if int(os.environ.get("WORLD_SIZE", 1)) >
 
 
 def status(work, again="goes on from what is complete", error_is="", where=""):
-    """Call work() -> the status to leave with: the number that it returns, or 0; 2 where it is refused, 130 where Ctrl-C
+    """Call work() -> the status to leave with: the number it returns, or 0; 2 where it is refused, 130 where Ctrl-C
     stopped it, each with one line.
 
     again: what the same command does then; where: stands for the file of a system's error that names none

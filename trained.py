@@ -63,7 +63,11 @@ def load_trained(path, device):
     with refusing(path, "train_seg.py"):
         # The adversary made no part of the network, and its settings have changed since the first checkpoints.
         settings = {key: value for key, value in state["config"].items() if not key.startswith("adversarial.")}
-        config, facts = config_from_flat(SegmenterConfig, settings), state["data"]
+        try:
+            config = config_from_flat(SegmenterConfig, settings)
+        except Refused as error:  # it names a setting, and not this file
+            raise ValueError(error) from None
+        facts = state["data"]
         weights, classes, bands = state["segmenter"], len(facts["classes"]), facts["bands"]
         require_facts(facts, path, ("name", "image_gsd", "scale", "bands", "dtype", "band_mean", "band_std"))
         taxonomy_from_dict({"classes": facts["classes"], "high": {}, "low": {}}, path)

@@ -71,6 +71,18 @@ def low_grid(image, low, scale):
     return compose(image.transform or PIXEL_GRID, (n, 0, 0, 0, n, 0)), n
 
 
+def tile_grid(image, low, scale):
+    """Of a tile whose set has this scale, the low label's own grid or None, as `low_grid` has it.
+
+    raises: Refused where its cells are of another scale
+    """
+    own = image.transform and low.transform  # else the rasters do not say how wide a cell is
+    grid, n = low_grid(image, low, None if own else round(scale))
+    if grid and not same_scale(n, scale):
+        raise Refused(f"{low.path}: is at scale {n}, the tile set at {scale}")
+    return grid
+
+
 def same_scale(first, second):
     return abs(first - second) <= SCALE_TOLERANCE * second
 

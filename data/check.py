@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from data import geotiff
-from data.alignment import check_high, check_label, low_grid, same_scale
+from data.alignment import check_high, check_label, tile_grid
 from data.manifest import read_description, read_tiles
 from data.taxonomy import merge
 from runtime import command
@@ -75,10 +75,7 @@ def _check_tile(root, description, decode, row):
         if "image" in headers and "high" in headers:
             check_high(headers["image"], headers["high"])
         if "image" in headers and "low" in headers:
-            on_grid = headers["image"].transform and headers["low"].transform
-            grid, n = low_grid(headers["image"], headers["low"], None if on_grid else round(description.scale))
-            if grid and not same_scale(n, description.scale):
-                problems.append(f"{headers['low'].path}: is at scale {n}, the tile set at {description.scale}")
+            tile_grid(headers["image"], headers["low"], description.scale)
     except Refused as error:
         problems.append(str(error))
     return problems

@@ -16,8 +16,9 @@ from data.cells import compose, invert
 from data.coarse import low_label
 from data.images import open_image
 from data.sources import codes_from_colors
+from data.statistics import sum_bands
 from data.taxonomy import IGNORE, Taxonomy, unknown_codes
-from data.tileset import PIXEL_GRID, count_labels, sum_bands, write_tile
+from data.tileset import PIXEL_GRID, count_labels, write_tile
 from runtime.errors import Refused
 
 MIN_CLASSES = 3  # unique merged classes in a tile [paper, Sec. 3.1]

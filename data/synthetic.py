@@ -108,7 +108,7 @@ def main(arguments=None):
     )
     given = vars(parser.parse_args(arguments))
     out = given.pop("out")
-    return command.status(lambda: make_tile_set(out, **given) and 0, "begins anew", where=out)
+    return command.status(lambda: make_tile_set(out, **given), "begins anew", where=out)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import torch
 from torch.utils.data import Dataset
 
 from data import geotiff
+from data.alignment import tile_grid
 from data.cells import (
     Cells,
     cell_index,
@@ -24,6 +25,7 @@ from data.loading import sample_index, to_tensor
 from data.manifest import chosen_rows, read_manifest
 from data.statistics import band_statistics
 from data.taxonomy import IGNORE, merge
+from data.tileset import PIXEL_GRID
 from data.transforms import color_draw, dihedral, draw
 from runtime.errors import Refused
 
@@ -109,10 +111,11 @@ class TileSet:
         if not row["low"]:
             return upsampled(self.load(i, high=False).cells, *size).astype(np.int64)
         codes, header = geotiff.read(self.root / row["low"])
-        image, image_header = geotiff.read(self.root / row["image"])
-        if on_pixels(codes[..., 0], header, image_header):
-            return codes[..., 0].astype(np.int64)
-        cells = low_cells(codes[..., 0], header, image, image_header, self.description)
+        with geotiff.open_raster(self.root / row["image"]) as image:
+            own_grid = tile_grid(image.header, header, self.description.scale)
+            if own_grid is None:
+                return codes[..., 0].astype(np.int64)
+            cells = low_cells(codes[..., 0], header, image.header, self.description)
         return upsampled(cells, *size).astype(np.int64)
 
     def load(self, i, high=True, low=True):
@@ -132,7 +135,7 @@ class TileSet:
         cells = None
         if low and row["low"]:
             labels = 1 + max((label for label in self.by_code.values() if label != IGNORE), default=0)
-            cells = low_cells(*_merged(self.root / row["low"], self.by_code), image, header, self.description, labels)
+            cells = low_cells(*_merged(self.root / row["low"], self.by_code), header, self.description, labels)
         elif derive and classes is not None:
             cells = majority_blocks(classes, round(self.description.scale), len(taxonomy.names))
             if self.by_class is not None:
@@ -157,7 +160,7 @@ class TileSet:
             places = np.where(merged == IGNORE, IGNORE, np.searchsorted(codes, found)).astype(np.uint8)
             with geotiff.open_raster(self.root / row["image"]) as image:
                 header = image.header
-            cells = low_cells(places, low_header, high, header, description, len(codes))
+            cells = low_cells(places, low_header, header, description, len(codes))
         else:
             codes = np.arange(classes)
             cells = majority_blocks(high, round(description.scale), classes)
@@ -231,32 +234,17 @@ def shuffled(labels, block_px, rng):
     return mixed.reshape(labels.shape)
 
 
-def on_pixels(low, low_header, header):
-    """Whether a low label (h, w) has a value for each of the image's pixels, rather than a grid of its own."""
-    if low.shape != (header.height, header.width):
-        return False
-    georeferenced = low_header.transform is not None and header.transform is not None
-    return not georeferenced or np.allclose(
-        compose(invert(header.transform), low_header.transform), (1, 0, 0, 0, 1, 0), atol=0.05
-    )
+def low_cells(classes, low_header, image_header, description, num_labels=None):
+    """Merged low-resolution classes, or other labels, (h, w) -> Cells over the tile: on the label's own grid where its
+    pixels are larger than the image's, else reduced to n x n blocks by majority.
 
-
-def low_cells(classes, low_header, image, header, description, num_labels=None):
-    """Merged low-resolution classes, or other labels, (h, w) over an image (H, W, K) -> Cells: on the label's own grid
-    where its pixels are larger than the image's, else reduced to n x n blocks by majority."""
-    size, n = image.shape[:2], round(description.scale)
-    if on_pixels(classes, low_header, header):
-        return majority_blocks(classes, n, num_labels or len(description.taxonomy.names))
-    if low_header.transform is not None and header.transform is not None:
-        return Cells(classes, compose(invert(low_header.transform), header.transform), classes.shape)
-    # Without georeference a grid of n x n blocks starts at the tile's top-left corner.
-    ceil, floor = tuple(-(-s // n) for s in size), tuple(s // n for s in size)
-    if classes.shape not in (ceil, floor):
-        raise Refused(
-            f"{low_header.path}: is {_size(classes)} px without georeference; for an image of {_size(image)} px at "
-            f"scale {n} it should be {ceil[0]} x {ceil[1]}, or the image's size"
-        )
-    return Cells(classes, (1 / n, 0.0, 0.0, 0.0, 1 / n, 0.0), classes.shape)
+    raises: Refused where the label does not go with the image, or with the set's scale
+    """
+    grid = tile_grid(image_header, low_header, description.scale)
+    if grid is None:
+        return majority_blocks(classes, round(description.scale), num_labels or len(description.taxonomy.names))
+    to_cell = compose(invert(grid), image_header.transform or PIXEL_GRID)
+    return Cells(classes, to_cell, classes.shape)
 
 
 def make_sample(tile, labels, min_coverage=1.0, view=0, color=(1.0, 0.0)):

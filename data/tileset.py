@@ -7,7 +7,6 @@ written last: a folder that has one is a whole tile set.
 import csv
 import hashlib
 import io
-import math
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ import yaml
 from data import geotiff
 from data.cells import compose, invert, pixels_of_cells
 from data.manifest import COLUMNS, SPLITS
+from data.statistics import mean_and_std, sum_bands
 from data.taxonomy import merge, taxonomy_to_dict
 from runtime.errors import Refused
 from runtime.files import write_text
@@ -80,25 +80,6 @@ def write_tile(
         "dtype": str(image.dtype),
         **sum_bands(image, nodata),
         **(counts or count_labels(high, low, taxonomy, image.shape[:2], transform, low_transform, root / name)),
-    }
-
-
-def sum_bands(image, nodata):
-    """Exact sums over the pixels that hold something, for band statistics: {pixels, sums, squares}."""
-    bands = image.shape[-1]
-    rows = image.reshape(len(image), -1)  # whole rows add up fifteen times as fast as the few bands of a pixel
-    squares = np.square(rows, dtype=np.uint16 if image.dtype == np.uint8 else np.uint64)
-    whole = np.uint32 if image.dtype == np.uint8 and len(image) < 2**16 else np.uint64  # what no sum leaves
-    sums, squares = (
-        v.sum(axis=0, dtype=whole).reshape(-1, bands).sum(axis=0, dtype=np.uint64).tolist() for v in (rows, squares)
-    )
-    holes = 0
-    if nodata is not None and (image[..., 0] == nodata).any():
-        holes = int((image == nodata).all(axis=-1).sum())
-    return {
-        "pixels": rows.size // bands - holes,
-        "sums": [value - holes * nodata for value in sums] if holes else sums,
-        "squares": [value - holes * nodata**2 for value in squares] if holes else squares,
     }
 
 
@@ -170,7 +151,7 @@ def write_tile_set(root, *, name, taxonomy, records, image_gsd, scale, tile_px, 
     train = [record for record in records if record["split"] == "train"]
     if not train:
         print(f"note: {root} has no training tile; its band statistics are counted over all tiles")
-    mean, std = _band_statistics(root, train or records)
+    mean, std = mean_and_std(train or records, root)
     description = {
         "name": name,
         "image_gsd": image_gsd,
@@ -202,18 +183,6 @@ def write_tile_set(root, *, name, taxonomy, records, image_gsd, scale, tile_px, 
         }
     _print_summary(root, summary, taxonomy)
     return summary
-
-
-def _band_statistics(root, records):
-    """Mean and standard deviation of each band from exact integer sums, so that no order of adding changes a digit."""
-    count = sum(record["pixels"] for record in records)
-    if not count:
-        raise Refused(f"{root}: no image pixel holds anything but nodata")
-    sums = [sum(band) for band in zip(*(record["sums"] for record in records), strict=True)]
-    squares = [sum(band) for band in zip(*(record["squares"] for record in records), strict=True)]
-    mean = [s / count for s in sums]
-    std = [math.sqrt(count * q - s * s) / count for s, q in zip(sums, squares, strict=True)]
-    return mean, [value or 1.0 for value in std]  # images are divided by it: a constant band stays finite
 
 
 def _shares(pixels):

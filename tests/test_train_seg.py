@@ -281,6 +281,16 @@ def test_sizes_that_disagree_are_one_line(tile_set, tmp_path, part):
     assert f"/{part}/" in line and "px" in line
 
 
+def test_a_scale_that_contradicts_the_tiles_is_refused_as_by_the_check(tile_set, tmp_path):
+    root = tmp_path / "set"
+    shutil.copytree(tile_set, root)
+    text, scale = (root / "dataset.yaml").read_text(), TileSet(tile_set, "train").description.scale
+    (root / "dataset.yaml").write_text(text.replace(f"scale: {scale:g}", f"scale: {scale / 2:g}"))
+    line = error_of("train_seg.py", *settings(root, tmp_path / "run"))
+    assert "/low/" in line and f"is at scale {scale:g}, the tile set at {scale / 2:g}" in line
+    assert line.removeprefix("error: ") in run_script("-m", "data.check", root, status=2)
+
+
 def test_another_tile_set_is_refused_on_resume(tile_set, agg_run, tmp_path):
     root = tmp_path / "set"
     shutil.copytree(tile_set, root)

@@ -193,9 +193,7 @@ def test_coarse_maps_in_nlcds_manner_are_a_tiles_own_in_every_rotation(tmp_path,
         assert low_header.transform == pytest.approx(
             (50 * header.transform[0], 0, header.transform[2], 0, 50 * header.transform[4], header.transform[5])
         )
-        cells = low_cells(
-            merge(low[..., 0], description.taxonomy.low, "low"), low_header, image, header, description
-        )
+        cells = low_cells(merge(low[..., 0], description.taxonomy.low, "low"), low_header, header, description)
         assert upsampled(cells, 256, 256)[0, 0] == description.taxonomy.low[low[0, 0, 0]]
     assert check(tmp_path / "one", decode=True) == (16, [])
 
@@ -273,7 +271,7 @@ def test_a_low_label_of_larger_pixels_keeps_its_own_grid(tmp_path, kind):
         image, image_header = geotiff.read(root / row["image"])
         codes, header = geotiff.read(root / row["low"])
         assert header.epsg == 26917 and max(codes.shape) < 8  # its cells alone
-        cells = low_cells(merge(codes[..., 0], description.taxonomy.low, ""), header, image, image_header, description)
+        cells = low_cells(merge(codes[..., 0], description.taxonomy.low, ""), header, image_header, description)
         loaded = upsampled(cells, PX, PX)
         for i, j in np.ndindex(PX, PX):  # a slow loop over pixel centres
             x, y = 500_000 + left + j + 0.5 - x0, 4_300_000 - top - i - 0.5 - y0

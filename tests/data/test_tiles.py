@@ -44,7 +44,7 @@ def make_set(root, kind, scale=12):
         image = rng.integers(0, 255, (SIDE, SIDE, 3)).astype(np.uint8)
         more = {"transform": transform(1), "low_transform": low_transform, "epsg": 26918}
         records.append(write_tile(root, split, image, high, low, taxonomy=taxonomy, region="r", split=split, **more))
-    more = {"image_gsd": 1.0, "scale": scale, "tile_px": SIDE, "seed": 0}
+    more = {"image_gsd": 1.0, "scale": 13 if kind == "tilted" else scale, "tile_px": SIDE, "seed": 0}
     write_tile_set(root, name="small", taxonomy=taxonomy, records=records, **more)
     return root
 

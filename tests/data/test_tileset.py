@@ -9,6 +9,7 @@ import yaml
 
 from data import geotiff
 from data.manifest import COLUMNS, read_manifest
+from data.statistics import band_statistics
 from data.taxonomy import load_taxonomy
 from data.tileset import draw_splits, write_tile, write_tile_set
 from runtime.errors import Refused
@@ -68,6 +69,26 @@ def test_band_statistics_are_those_of_the_training_tiles(tmp_path, dtype):
     assert description.dtype == np.dtype(dtype).name
     np.testing.assert_allclose(description.band_mean, train.mean(axis=0), rtol=1e-12)
     np.testing.assert_allclose(description.band_std, train.std(axis=0), rtol=1e-9)
+
+
+def test_statistics_counted_anew_are_those_of_the_description_to_the_last_digit(tmp_path):
+    make_set(tmp_path, dtype=np.uint16, nodata=7)
+    description, rows = read_manifest(tmp_path)
+    train = [tmp_path / row["image"] for row in rows if row["split"] == "train"]
+    assert len(train) == 2
+    for paths in (train, train[::-1]):
+        assert band_statistics(paths) == (description.band_mean, description.band_std)
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.float32, np.int32])
+def test_images_of_other_types_are_counted_too(tmp_path, dtype):
+    pixels = np.random.default_rng(0).integers(-3000, 3000, (40, 30, 2)).astype(dtype)
+    pixels[:5] = -9999
+    geotiff.write(tmp_path / "a.tif", pixels, nodata=-9999)
+    mean, std = band_statistics([tmp_path / "a.tif"])
+    held = pixels[5:].reshape(-1, 2).astype(np.float64)
+    np.testing.assert_allclose(mean, held.mean(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(std, held.std(axis=0), rtol=1e-12)
 
 
 def test_nodata_pixels_are_left_out_of_the_statistics(tmp_path):

@@ -25,3 +25,10 @@ def test_an_end_is_one_line_and_a_status(capsys, error, status, line):
     with pytest.raises(SystemExit) as ended:
         command.run(main)
     assert ended.value.code == status and capsys.readouterr().err == line + "\n"
+
+
+@pytest.mark.parametrize("result, status", [(None, 0), (2, 2), ({"rows": []}, 0)])
+def test_only_a_number_is_a_status(capsys, result, status):
+    with pytest.raises(SystemExit) as ended:
+        command.run(lambda: result)
+    assert ended.value.code == status and capsys.readouterr() == ("", "")

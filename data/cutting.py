@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from data import geotiff
-from data.alignment import DEFAULT_SCALE, check_high, check_label, low_grid
+from data.alignment import DEFAULT_SCALE, check_high, check_label, lies_by_pixels, low_grid
 from data.cells import compose, invert
 from data.coarse import low_label
 from data.images import open_image
@@ -40,6 +40,7 @@ class Options:
     compression: str = "zlib"
     rotation: int | None = None  # of naip215
     coarse: str | None = None  # nlcd: made from the fine label in NLCD's manner; None: as the source has it
+    same_crs: bool = False  # take a scene's rasters for one coordinate system, whatever they say
 
 
 def cut_scene(root, scene, options):
@@ -47,7 +48,8 @@ def cut_scene(root, scene, options):
 
     Rasters are read by window: memory does not grow with the scene (PNG and JPEG are read whole).
     returns: {"records": what write_tile returned, "dropped": {rule: tiles}, "tile_px", "image_gsd", "scale": n or None
-             where the rasters do not say, "nodata": label codes to ignore by source}
+             where the rasters do not say, "nodata": label codes to ignore by source, "by_pixels": labels without a
+             georeference on an image with one}
     """
     px, records, dropped = options.tile_px, [], dict.fromkeys(RULES, 0)
     with ExitStack() as stack:
@@ -55,7 +57,7 @@ def cut_scene(root, scene, options):
         high = stack.enter_context(_open_label(scene.high, scene.colors)) if scene.high else None
         low = stack.enter_context(_open_label(scene.low)) if scene.low else None
         header = image.header
-        grid, facts = _lay(header, high and high.header, low and low.header, options.scale)
+        grid, facts = _lay(header, high and high.header, low and low.header, options)
         taxonomy = ignoring(options.taxonomy, facts["nodata"])
         base = header.transform or (PIXEL_GRID if grid or options.coarse else None)
         for row, col in itertools.product(range(header.height // px), range(header.width // px)):
@@ -121,7 +123,7 @@ def take_tile(root, scene, options):
             labels[kind] = codes[..., 0]
     if header.height != header.width:
         raise Refused(f"{scene.image}: is {header.height} x {header.width} px; tiles are square; --scenes cuts")
-    grid, facts = _lay(header, headers["high"], headers["low"], options.scale)
+    grid, facts = _lay(header, headers["high"], headers["low"], options)
     taxonomy = ignoring(options.taxonomy, facts["nodata"])
     where = " or ".join(str(path) for path in (scene.high, scene.low) if path)
     counts = count_labels(labels["high"], labels["low"], taxonomy, pixels.shape[:2], header.transform, grid, where)
@@ -173,10 +175,11 @@ def _open_label(path, colors=()):
     return raster
 
 
-def _lay(image, high, low, scale):
+def _lay(image, high, low, options):
     """Check the rasters of one scene against each other, by their headers.
 
-    returns: the low label's own grid or None (data/alignment.py), {"image_gsd", "scale", "nodata"}
+    returns: the low label's own grid or None (data/alignment.py), {"image_gsd", "scale", "nodata", "by_pixels": the
+             labels that lie by their pixels alone}
     """
     if image.dtype not in (np.uint8, np.uint16):
         raise Refused(
@@ -184,13 +187,16 @@ def _lay(image, high, low, scale):
             "UInt16 [-scale]"
         )
     if high:
-        check_high(image, high)
-    grid, n = low_grid(image, low, scale) if low else (None, None)
+        check_high(image, high, options.same_crs)
+    grid, n = low_grid(image, low, options.scale, options.same_crs) if low else (None, None)
     nodata = {
         kind: [label.nodata] if label and label.nodata is not None else []
         for kind, label in (("high", high), ("low", low))
     }
-    return grid, {"image_gsd": round(geotiff.gsd(image) or 1.0, 6), "scale": n, "nodata": nodata}
+    by_pixels = sum(lies_by_pixels(image, label) for label in (high, low) if label)
+    return grid, {
+        "image_gsd": round(geotiff.gsd(image) or 1.0, 6), "scale": n, "nodata": nodata, "by_pixels": by_pixels
+    }  # fmt: skip
 
 
 def _made_coarse(high_codes, materials, transform, options, name):

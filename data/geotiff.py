@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import tifffile
 
+from data import georeference
 from runtime.errors import DiskFull, Refused, naming, reason
 from runtime.files import open_whole
 
@@ -24,7 +25,6 @@ READ_BYTES = 8 * 2**30  # larger rasters are read by window
 SPARSE_BYTES = 2**29  # the same where strips or tiles are left out: such a file may claim any size
 # How far none, LZW, deflate (two codes) and PackBits can expand what is stored; a claim beyond that is damage.
 EXPANSION = {1: 1, 5: 2731, 8: 1040, 32946: 1040, 32773: 64}
-METRES = {9001: 1.0, 9002: 0.3048, 9003: 1200 / 3937}  # ProjLinearUnits: metre, foot, US survey foot
 
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # it also reports oddities that do no harm
 
@@ -40,7 +40,9 @@ class Header:
     dtype: np.dtype
     nodata: float | None = None
     transform: tuple[float, ...] | None = None  # (a, b, c, d, e, f), of pixel corners
+    gcps: tuple | None = None  # ground control points, where there is no transform
     epsg: int | None = None
+    crs: tuple | None = None  # equal for equal coordinate systems, of an EPSG code or user-defined
     palette: np.ndarray | None = None  # (N, 3) uint8
     unit_m: float | None = 1.0  # metres per unit of the transform; None for degrees
 
@@ -252,7 +254,7 @@ def geo_tags(path, dtype, *, transform=None, epsg=None, nodata=None):
         else:
             tags += [(34264, "d", 16, (a, b, 0.0, c, d, e, 0.0, f, *[0.0] * 7, 1.0))]
     if epsg is not None:
-        model, key = (2, 2048) if _in_degrees(epsg) else (1, 3072)
+        model, key = (2, 2048) if georeference.in_degrees(epsg) else (1, 3072)
         keys = (1, 1, 0, 3, 1024, 0, 1, model, 1025, 0, 1, 1, key, 0, 1, int(epsg))  # 1025: pixel is area
         tags += [(34735, "H", len(keys), keys)]
     if nodata is not None:
@@ -266,36 +268,25 @@ def geo_tags(path, dtype, *, transform=None, epsg=None, nodata=None):
 def _header(path, page):
     planes, _, height, width, samples = page.shaped
     dtype = np.dtype(np.uint8) if page.dtype == bool else page.dtype.newbyteorder("=")
-    directory = [int(value) for value in page.tags.valueof(34735, default=())]
-    keys = {directory[i]: directory[i + 3] for i in range(4, len(directory) - 3, 4) if directory[i + 1] == 0}
-    code = keys.get(3072) or keys.get(2048) or 0  # ProjectedCSType over GeographicType
-    degrees = _in_degrees(code) or 3072 not in keys and (2048 in keys or keys.get(1024) == 2)
     palette = None
     if page.colormap is not None:
         colours = np.asarray(page.colormap).T
         palette = (colours // 257 if colours.max() > 255 else colours).astype(np.uint8)  # some writers stay at 8 bits
-    nodata = _nodata(page.tags.valueof(42113), dtype)
-    transform = _transform(page.tags, pixel_is_point=keys.get(1025) == 2)
-    epsg = code if 1024 <= code < 32767 else None  # 32767 is "user-defined"
-    unit_m = None if degrees else METRES.get(keys.get(3076, 9001))
-    return Header(path, height, width, planes * samples, dtype, nodata, transform, epsg, palette, unit_m)
-
-
-def _transform(tags, pixel_is_point):
-    values = (np.asarray(tags.valueof(code, default=()), float).ravel() for code in (33550, 33922, 34264))
-    scale, tie, matrix = (value.tolist() for value in values)
-    if len(scale) >= 2 and scale[0] and scale[1]:
-        if len(tie) < 6:
-            return None
-        a, b, d, e = scale[0], 0.0, 0.0, -abs(scale[1])  # as GDAL: north is up, whatever the sign
-        c, f = tie[3] - tie[0] * a, tie[4] - tie[1] * e
-    elif len(matrix) == 16:
-        a, b, _, c, d, e, _, f = matrix[:8]
-    else:
-        return None  # nothing, or ground control points only
-    if pixel_is_point:
-        c, f = c - (a + b) / 2, f - (d + e) / 2
-    return (a, b, c, d, e, f) if all(map(math.isfinite, (a, b, c, d, e, f))) and a * e != b * d else None
+    keys = georeference.geo_keys(page.tags)
+    return Header(
+        path,
+        height,
+        width,
+        planes * samples,
+        dtype,
+        nodata=_nodata(page.tags.valueof(42113), dtype),
+        transform=georeference.affine(page.tags),
+        gcps=georeference.control_points(page.tags),
+        epsg=georeference.epsg_code(keys),
+        crs=georeference.system(keys),
+        palette=palette,
+        unit_m=georeference.unit_metres(keys),
+    )
 
 
 def _nodata(text, dtype):
@@ -312,11 +303,6 @@ def _nodata(text, dtype):
         return int(value) if fits else None
     except (AttributeError, ValueError, OverflowError):
         return None
-
-
-def _in_degrees(epsg):
-    """Whether a code is one of the common geographic systems; GDAL reads the others by either key."""
-    return 4120 <= epsg <= 4326 and epsg != 4217 or 4600 <= epsg <= 4646 or 4657 <= epsg <= 4765 or epsg == 4490
 
 
 @contextlib.contextmanager

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
+from geokeys import albers
 
 from data import build as build_module
 from data import geotiff, sources
@@ -641,6 +643,40 @@ def test_a_mistake_is_one_line_and_exit_status_2(tmp_path, capsys, parts, option
     assert main([str(tmp_path / "out"), *map(str, arguments)]) == 2
     error = capsys.readouterr().err
     assert said.replace("RAW", str(raw)) in error and error.count("\n") == 1
+
+
+def reference(path, extratags):
+    """Give a raster other GeoKeys than it was written with."""
+    pixels, header = geotiff.read(path)
+    a, _, c, _, e, f = header.transform
+    place = [(33550, "d", 3, (a, -e, 0.0), True), (33922, "d", 6, (0.0, 0.0, 0.0, c, f, 0.0), True)]
+    kind = "rgb" if pixels.shape[2] == 3 else "minisblack"
+    tifffile.imwrite(path, np.squeeze(pixels), photometric=kind, metadata=None, extratags=[*place, *extratags])
+
+
+@pytest.mark.parametrize("kind", ["high", "low"])
+def test_a_label_in_another_albers_at_the_same_numbers_is_refused_but_for_same_crs(tmp_path, capsys, kind):
+    raw = tmp_path / "raw"
+    scenes = write_list(raw, [write_scene(raw)])
+    for name in ("image", "high", "low"):
+        reference(raw / f"s_{name}.tif", albers({3079: 46.5} if name == kind else {}))
+    arguments = (tmp_path / "out", "--scenes", scenes, "--taxonomy", LOW2HIGH, "--tile-px", PX)
+    assert run(*arguments) == 2
+    error = capsys.readouterr().err
+    assert f"s_{kind}.tif: is in another user-defined system" in error and "--same-crs" in error
+    assert error.count("\n") == 1
+    assert run(*arguments, "--same-crs") == 0
+    assert check(tmp_path / "out", decode=True) == (6, [])
+    assert run(*arguments) == 2 and "another --same-crs: given then, not given now" in capsys.readouterr().err
+
+
+def test_labels_without_any_georeference_lie_by_their_pixels_and_are_counted(tmp_path, capsys):
+    raw = tmp_path / "raw"
+    scenes = write_list(raw, [write_scene(raw)])
+    for name in ("high", "low"):
+        geotiff.write(raw / f"s_{name}.tif", geotiff.read(raw / f"s_{name}.tif")[0])
+    assert run(tmp_path / "out", "--scenes", scenes, "--taxonomy", LOW2HIGH, "--tile-px", PX) == 0
+    assert "note: 2 labels have no georeference; they lie by pixels on their images" in capsys.readouterr().out
 
 
 def test_a_missing_file_is_named_before_anything_is_cut(tmp_path, capsys):

@@ -30,7 +30,7 @@ from data.images import PICTURES, TIFFS, open_image
 from data.loading import to_device, to_tensor
 from data.mapwriter import MapWriter, read_description
 from data.overlay import Overlay
-from data.scenes import read_windows, require_fitting, scale_warning, scene_paths
+from data.scenes import lost_georeference, read_windows, require_fitting, scale_warning, scene_paths
 from data.taxonomy import IGNORE, taxonomy_from_dict
 from data.tiles import stack_cells
 from data.transforms import normalize
@@ -91,12 +91,14 @@ def map_scene(trained, scene, outputs, recipe, arguments, device, autocast):
         raster = stack.enter_context(open_image(scene))
         header = raster.header
         require_fitting(header, trained.facts, arguments.window)
+        facts = {"georeference": raster.georeference(), "nodata": IGNORE, "description": recipe}
         if warning := scale_warning(header, trained.facts["image_gsd"]):
+            tqdm.write(f"warning: {warning}", file=sys.stderr)
+        if warning := lost_georeference(header):
             tqdm.write(f"warning: {warning}", file=sys.stderr)
         rows, height = window_starts(header.height, arguments.window, arguments.overlap)
         cols, width = window_starts(header.width, arguments.window, arguments.overlap)
         size = header.height, header.width
-        facts = {"transform": header.transform, "epsg": header.epsg, "nodata": IGNORE, "description": recipe}
         palette = [c["color"] for c in classes]
         writers = [stack.enter_context(MapWriter(outputs[0], *size, overviews="nearest", palette=palette, **facts))]
         if arguments.probs:

@@ -14,6 +14,7 @@ from data import geotiff
 from data.alignment import DEFAULT_SCALE, check_high, check_label, lies_by_pixels, low_grid
 from data.cells import compose, invert
 from data.coarse import low_label
+from data.georeference import system_alone
 from data.images import open_image
 from data.sources import codes_from_colors
 from data.taxonomy import IGNORE, Taxonomy, unknown_codes
@@ -59,6 +60,9 @@ def cut_scene(root, scene, options):
         header = image.header
         grid, facts = _lay(header, high and high.header, low and low.header, options)
         taxonomy = ignoring(options.taxonomy, facts["nodata"])
+        # An EPSG code and metres are written as such; whatever else the image says of its system goes with its tiles.
+        said_by_code = header.epsg and header.unit_m in (1.0, None)
+        crs = () if said_by_code else system_alone(image.georeference())
         base = header.transform or (PIXEL_GRID if grid or options.coarse else None)
         for row, col in itertools.product(range(header.height // px), range(header.width // px)):
             window = (row * px, col * px, px, px)
@@ -100,6 +104,7 @@ def cut_scene(root, scene, options):
                     transform=transform,
                     low_transform=low_transform,
                     epsg=header.epsg,
+                    crs=crs,
                     nodata=header.nodata,
                     compression=options.compression,
                     counts=counts,

@@ -91,6 +91,39 @@ def system(keys):
     return tuple(sorted(said.items())) or None
 
 
+def stored(tags, file):
+    """The tags that place a raster as they stand in its file: [(code, type, count, little-endian bytes)].
+
+    file: tifffile's FileHandle of it
+    """
+    found = []
+    for code in TAGS:
+        tag = tags.get(code)
+        if tag is None:
+            continue
+        if code == TEXTS:
+            file.seek(tag.valueoffset)
+            found.append((code, 2, tag.valuebytecount, file.read(tag.valuebytecount)))
+            continue
+        values = np.asarray(tag.value, "<u2" if code == DIRECTORY else "<f8").ravel()
+        found.append((code, 3 if code == DIRECTORY else 12, values.size, values.tobytes()))
+    return found
+
+
+def system_alone(stored_tags):
+    """Of tags as `stored` gives them those of the coordinate system, for a raster whose affine is of pixel corners."""
+    made = []
+    for code, kind, count, values in stored_tags:
+        if code == DIRECTORY:
+            directory = np.frombuffer(values, "<u2").copy()
+            entries = directory[: directory.size // 4 * 4].reshape(-1, 4)
+            entries[1:][entries[1:, 0] == RASTER_TYPE, 3] = 1
+            values = directory.tobytes()
+        if code in (DIRECTORY, DOUBLES, TEXTS):
+            made.append((code, kind, count, values))
+    return made
+
+
 def in_degrees(epsg):
     """Whether a code is one of the common geographic systems; GDAL reads the others by either key."""
     return 4120 <= epsg <= 4326 and epsg != 4217 or 4600 <= epsg <= 4646 or 4657 <= epsg <= 4765 or epsg == 4490

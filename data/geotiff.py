@@ -114,6 +114,11 @@ class Raster(contextlib.AbstractContextManager):
         with _naming(self.path):
             return self._pixels(row, col, height, width, keep=True)
 
+    def georeference(self):
+        """The tags that place it, as they are: [(code, type, count, little-endian bytes)]."""
+        with _naming(self.path):
+            return georeference.stored(self._page.tags, self._file)
+
     def _check_layout(self):
         """Find where the strips or tiles lie; refuse what cannot be true before memory is asked for."""
         page = self._page
@@ -200,10 +205,13 @@ class Raster(contextlib.AbstractContextManager):
         return segment
 
 
-def write(path, array, *, transform=None, epsg=None, nodata=None, palette=None, compression="zlib", tile_px=512):
+def write(
+    path, array, *, transform=None, epsg=None, crs=(), nodata=None, palette=None, compression="zlib", tile_px=512
+):
     """Write (H, W) or (H, W, K) pixels as a GeoTIFF that GDAL reads too; an older file stays until the new is whole.
 
     transform:   (a, b, c, d, e, f), of pixel corners; what follows is ignored, so an Affine will do
+    crs:         tags of georeference.system_alone, for a coordinate system that an EPSG code does not say
     palette:     (N, 3) uint8 colours of one-band uint8 or uint16 codes
     compression: "zlib", in tiles of tile_px (a multiple of 16); or "none", in one strip that is read in one go
     """
@@ -220,7 +228,7 @@ def write(path, array, *, transform=None, epsg=None, nodata=None, palette=None, 
     else:
         layout["compression"] = "zlib"
         layout["tile"] = tuple(min(tile_px, -(-side // 16) * 16) for side in pixels.shape[:2])
-    extratags = geo_tags(path, pixels.dtype, transform=transform, epsg=epsg, nodata=nodata)
+    extratags = geo_tags(path, pixels.dtype, transform=transform, epsg=epsg, crs=crs, nodata=nodata)
     try:
         with open_whole(path, flush=False) as file:
             tifffile.imwrite(file, pixels, extratags=extratags, maxworkers=1, **layout)
@@ -244,16 +252,16 @@ def page_layout(bands, dtype, palette=None):
     return layout
 
 
-def geo_tags(path, dtype, *, transform=None, epsg=None, nodata=None):
+def geo_tags(path, dtype, *, transform=None, epsg=None, crs=(), nodata=None):
     """Georeference and nodata as `extratags` of tifffile's `write`."""
-    tags = []
+    tags = list(crs)
     if transform is not None:
         a, b, c, d, e, f = (float(value) for value in tuple(transform)[:6])
         if b == d == 0 and a > 0 > e:
             tags += [(33550, "d", 3, (a, -e, 0.0)), (33922, "d", 6, (0.0, 0.0, 0.0, c, f, 0.0))]
         else:
             tags += [(34264, "d", 16, (a, b, 0.0, c, d, e, 0.0, f, *[0.0] * 7, 1.0))]
-    if epsg is not None:
+    if epsg is not None and not crs:
         model, key = (2, 2048) if georeference.in_degrees(epsg) else (1, 3072)
         keys = (1, 1, 0, 3, 1024, 0, 1, model, 1025, 0, 1, 1, key, 0, 1, int(epsg))  # 1025: pixel is area
         tags += [(34735, "H", len(keys), keys)]

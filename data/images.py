@@ -48,6 +48,9 @@ class Picture(AbstractContextManager):
         """All pixels, (H, W, K)."""
         return self._pixels
 
+    def georeference(self):
+        return []
+
     def window(self, row, col, height, width):
         """Pixels (height, width, K) from (row, col) on."""
         require_inside(self.header, row, col, height, width)

@@ -30,6 +30,7 @@ class MapWriter(contextlib.AbstractContextManager):
 
     overviews:   "nearest" (codes: each overview keeps the classes' shares, and no colour is made up; a majority would
                  thin out roads with every level [ours]) or "mean" (measures, over the pixels that hold something)
+    georeference: tags as Raster.georeference gives them: where the scene says that it lies, word for word
     palette:     (N, 3) colours of one-band codes
     names:       one for each band, as GDAL has them
     description: any text; `read_description` gives it back
@@ -43,8 +44,7 @@ class MapWriter(contextlib.AbstractContextManager):
         width,
         bands=1,
         *,
-        transform,
-        epsg,
+        georeference,
         nodata,
         overviews,
         palette=None,
@@ -61,7 +61,7 @@ class MapWriter(contextlib.AbstractContextManager):
         if bands > 1:  # classes, and no colours
             self._layout.update(planarconfig="contig", extrasamples=("unspecified",) * (bands - 1))
         self._nodata_tag = geo_tags(self.path, np.uint8, nodata=nodata)
-        self._tags = self._nodata_tag + geo_tags(self.path, np.uint8, transform=transform, epsg=epsg)
+        self._tags = self._nodata_tag + [(*tag, True) for tag in georeference]
         self._description = description
         if names:
             names = (escape(escape(name)) for name in names)  # twice, as GDAL does

@@ -2,6 +2,7 @@
 
 import glob
 import math
+import re
 import shlex
 from pathlib import Path
 
@@ -81,6 +82,24 @@ def scale_warning(header, image_gsd):
     return (
         f"{header.path}: its pixels are {size:.3g} m, the network learned from {image_gsd:.3g} m; "
         f"gdalwarp {crs}-tr {target:.12g} {target:.12g} -r {how} {_beside(header.path, f'{image_gsd:.3g}m')}"
+    )
+
+
+def lost_georeference(header):
+    """One line where a scene is placed by a file beside it, which is not read, with what mends it; else None."""
+    path = header.path
+    if header.transform or header.gcps:
+        return None
+    world = (path.with_suffix(f"{path.suffix[:2]}{path.suffix[-1]}w"), path.with_suffix(".wld"))  # .tfw, .jgw, .pgw
+    notes = path.with_name(f"{path.name}.aux.xml")
+    found = next(filter(Path.is_file, world), None)
+    if not found and notes.is_file() and re.search(rb"<(GeoTransform|GCPList)\b", notes.read_bytes()[: 2**20]):
+        found = notes
+    if not found:
+        return None
+    return (
+        f"{path}: lies by {found.name}, which is not read: its map has no georeference; gdal_translate "
+        f"{_beside(path, 'placed')}"
     )
 
 

@@ -667,6 +667,8 @@ def test_a_label_in_another_albers_at_the_same_numbers_is_refused_but_for_same_c
     assert error.count("\n") == 1
     assert run(*arguments, "--same-crs") == 0
     assert check(tmp_path / "out", decode=True) == (6, [])
+    image, tile = (geotiff.read(path)[1] for path in (raw / "s_image.tif", tmp_path / "out/high/s_000_000.tif"))
+    assert tile.crs == image.crs and tile.crs  # all of a tile is in the image's system
     assert run(*arguments) == 2 and "another --same-crs: given then, not given now" in capsys.readouterr().err
 
 

@@ -10,7 +10,13 @@ from runtime.errors import DiskFull
 
 UTM = (2.0, 0.0, 400000.0, 0.0, -2.0, 4100000.0)
 COLORS = [(10, 20, 200), (0, 100, 0), (200, 200, 80)]
-FACTS = {"transform": UTM, "epsg": 26918, "nodata": 255}
+KEYS = (1, 1, 0, 3, 1024, 0, 1, 1, 1025, 0, 1, 1, 3072, 0, 1, 26918)
+PLACE = [
+    (33550, 12, 3, np.array([2, 2, 0], "<f8").tobytes()),
+    (33922, 12, 6, np.array([0, 0, 0, 400_000, 4_100_000, 0], "<f8").tobytes()),
+    (34735, 3, 16, np.array(KEYS, "<u2").tobytes()),
+]
+FACTS = {"georeference": PLACE, "nodata": 255}
 
 
 def blobs(height, width, bands=1):

@@ -110,7 +110,7 @@ def map_scene(trained, scene, outputs, recipe, arguments, device, autocast):
         bar = stack.enter_context(tqdm(total=math.prod(size), **look))
 
         # Read ahead, through the network, blend, write behind. The writer's thread takes the blocks off the device.
-        windows, overlay = read_windows(raster, rows, cols, height, width), None
+        windows, overlay = read_windows(raster, rows, cols, height, width, trained.facts["bands"]), None
         if arguments.coarse:
             overlay = stack.enter_context(open_overlay(arguments.coarse, header, trained, arguments.same_crs))
             windows = ((*w, overlay.window(rows[w[0]], cols[w[1]], height, width)) for w in windows)

@@ -16,6 +16,9 @@ def check_label(header):
     """Refused unless a raster can be a label."""
     if header.bands != 1 or header.dtype.kind not in "iu":
         raise Refused(f"{header.path}: has {header.bands} bands of {header.dtype}; a label has one, of integers")
+    if header.masked:
+        burnt = shlex.join([str(header.path), str(header.path.with_name(f"{header.path.stem}_burnt.tif"))])
+        raise Refused(f"{header.path}: has a mask; write it into the codes: gdalwarp -dstnodata 255 {burnt}")
 
 
 def check_high(image, high, same_crs=False):

@@ -52,6 +52,7 @@ OPTION_NAMES = {
     "rotation": "--rotation",
     "coarse": "--coarse",
     "same_crs": "--same-crs",
+    "bands": "--bands",
     "scenes": "list of scenes, or other files",
 }
 
@@ -237,6 +238,13 @@ def main(arguments=None):
         help="the paper's n: image pixels along a coarse cell "
         f"(default: as the rasters say, or {DEFAULT_SCALE} where they do not)",
     )
+    parser.add_argument(
+        "--bands",
+        type=int,
+        metavar="K",
+        help="of the images; needed where one is tagged as alpha: with K one less than they have, it tells where there "
+        "are data",
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the splits (default 0)")
     parser.add_argument(
         "--workers",
@@ -266,6 +274,7 @@ def _build_as_asked(given):
     for option, value, least in (
         ("--tile-px", given.tile_px, MIN_TILE_PX),
         ("--scale", given.scale, 1),
+        ("--bands", given.bands, 1),
         ("--workers", given.workers, 1),
     ):
         if value is not None and value < least:
@@ -282,6 +291,7 @@ def _build_as_asked(given):
         given.seed,
         not given.no_filter,
         given.compression,
+        bands=given.bands,
         same_crs=given.same_crs,
     )
     listed, more = Path(getattr(given, kind)), ()

@@ -15,7 +15,7 @@ from data.alignment import DEFAULT_SCALE, check_high, check_label, lies_by_pixel
 from data.cells import compose, invert
 from data.coarse import low_label
 from data.georeference import system_alone
-from data.images import open_image
+from data.images import open_image, takes_alpha, window_with_void
 from data.sources import codes_from_colors
 from data.taxonomy import IGNORE, Taxonomy, unknown_codes
 from data.tileset import PIXEL_GRID, count_labels, sum_bands, write_tile
@@ -41,6 +41,7 @@ class Options:
     compression: str = "zlib"
     rotation: int | None = None  # of naip215
     coarse: str | None = None  # nlcd: made from the fine label in NLCD's manner; None: as the source has it
+    bands: int | None = None  # of the images; None: as they have, none of which may be tagged as alpha
     same_crs: bool = False  # take a scene's rasters for one coordinate system, whatever they say
 
 
@@ -58,6 +59,7 @@ def cut_scene(root, scene, options):
         high = stack.enter_context(_open_label(scene.high, scene.colors)) if scene.high else None
         low = stack.enter_context(_open_label(scene.low)) if scene.low else None
         header = image.header
+        bands = _input_bands(header, options.bands or scene.bands)
         grid, facts = _lay(header, high and high.header, low and low.header, options)
         taxonomy = ignoring(options.taxonomy, facts["nodata"])
         # An EPSG code and metres are written as such; whatever else the image says of its system goes with its tiles.
@@ -86,8 +88,8 @@ def cut_scene(root, scene, options):
                 raise unknown or error from None
             rule = _broken_rule(counts, px * px, options.filter)
             if not rule:
-                pixels = image.window(*window)
-                rule = "empty" if header.nodata is not None and (pixels == header.nodata).all() else None
+                pixels, nodata = _with_nodata(image, bands, window)
+                rule = "empty" if nodata is not None and (pixels == nodata).all() else None
             if rule:
                 dropped[rule] += 1
                 continue
@@ -105,7 +107,7 @@ def cut_scene(root, scene, options):
                     low_transform=low_transform,
                     epsg=header.epsg,
                     crs=crs,
-                    nodata=header.nodata,
+                    nodata=nodata,
                     compression=options.compression,
                     counts=counts,
                 )
@@ -119,7 +121,10 @@ def take_tile(root, scene, options):
     Files below root are referred to in place; elsewhere, relative links below root/images, high and low lead to them.
     returns: as cut_scene
     """
-    pixels, header = geotiff.read(scene.image)
+    with geotiff.open_raster(scene.image) as image:
+        pixels, header, void = image.read(), image.header, image.void()
+    if _input_bands(header, options.bands or scene.bands) != header.bands:
+        raise Refused(f"{scene.image}: has an alpha band beside the {options.bands}; --scenes cuts tiles without it")
     labels, headers = {"high": None, "low": None}, {"high": None, "low": None}
     for kind in labels:
         if getattr(scene, kind):
@@ -142,7 +147,7 @@ def take_tile(root, scene, options):
         "split": scene.split,
         **paths,
         "dtype": str(pixels.dtype),
-        **sum_bands(pixels, header.nodata),
+        **sum_bands(pixels if void is None else pixels[~void][None], header.nodata),
         **counts,
     }
     return {"records": [record], "dropped": {}, "tile_px": header.height, **facts}
@@ -202,6 +207,30 @@ def _lay(image, high, low, options):
     return grid, {
         "image_gsd": round(geotiff.gsd(image) or 1.0, 6), "scale": n, "nodata": nodata, "by_pixels": by_pixels
     }  # fmt: skip
+
+
+def _input_bands(header, bands):
+    """How many bands of an image the tiles have: all, or `bands`; Refused where an alpha band leaves it open."""
+    path = header.path
+    if bands is None and header.alpha is not None:
+        raise Refused(
+            f"{path}: band {header.alpha + 1} of {header.bands} is tagged as alpha; --bands {header.bands - 1} takes it "
+            f"for where there are data, --bands {header.bands} for a band like the others, as near infrared"
+        )
+    if bands and header.bands != bands and not takes_alpha(header, bands):
+        raise Refused(f"{path}: has {header.bands} bands, not {bands} (--bands)")
+    return bands or header.bands
+
+
+def _with_nodata(image, bands, window):
+    """Pixels of a window, and the value of those without data: what a mask or an alpha band hides gets it, or 0."""
+    pixels, void = window_with_void(image, bands, *window)
+    nodata = image.header.nodata
+    if void is not None and nodata is None:
+        nodata = 0
+    if void is not None:
+        pixels[void] = nodata
+    return pixels, nodata
 
 
 def _made_coarse(high_codes, materials, transform, options, name):

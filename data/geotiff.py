@@ -45,6 +45,8 @@ class Header:
     crs: tuple | None = None  # equal for equal coordinate systems, of an EPSG code or user-defined
     palette: np.ndarray | None = None  # (N, 3) uint8
     unit_m: float | None = 1.0  # metres per unit of the transform; None for degrees
+    alpha: int | None = None  # the band that is tagged as opacity; near infrared often is
+    masked: bool = False  # whether the file says of each pixel if it has data
 
 
 def gsd(header):
@@ -76,18 +78,31 @@ def require_inside(header, row, col, height, width):
 
 
 class Raster(contextlib.AbstractContextManager):
-    """The first full-resolution image of a TIFF: `header`, `read()`, `window(...)`, `close()`."""
+    """An image of a TIFF: `header`, `read()`, `window(...)`, `void(...)`, `georeference()`, `close()`.
 
-    def __init__(self, path):
-        self.path = Path(path)
+    page: which one; None: the first of full resolution, and its mask
+    """
+
+    def __init__(self, path, page=None):
+        self.path, self._mask = Path(path), None
         with _naming(self.path), contextlib.ExitStack() as on_failure:
             tiff = on_failure.enter_context(tifffile.TiffFile(self.path))
             self._file = tiff.filehandle
-            # Overviews (1) and masks (4) are pages too, and a thumbnail may come first.
-            pages = (page for page in itertools.islice(tiff.pages, 100) if not page.subfiletype & 0b101)
-            self._page = next(pages, None) or next(iter(tiff.pages), None)
+            masks = []
+            if page is None:
+                # Overviews (1) and masks (4) are pages too, and a thumbnail may come first.
+                pages = itertools.islice(tiff.pages, 100)
+                self._page = next((each for each in pages if not each.subfiletype & 0b101), None)
+                size = self._page and (self._page.imagelength, self._page.imagewidth)
+                parts = itertools.takewhile(lambda each: each.subfiletype & 0b101, pages)
+                masks = [p.index for p in parts if p.subfiletype & 5 == 4 and (p.imagelength, p.imagewidth) == size]
+                self._page = self._page or next(iter(tiff.pages), None)
+            else:
+                self._page = tiff.pages[page]
             self._check_layout()
-            self.header = _header(self.path, self._page)
+            self.header = _header(self.path, self._page, bool(masks))
+            if masks:
+                self._mask = on_failure.enter_context(Raster(self.path, masks[0]))
             on_failure.pop_all()
         self._segments = OrderedDict()  # index -> decoded strip or tile, the latest used last
         self._kept_bytes = 0
@@ -98,6 +113,8 @@ class Raster(contextlib.AbstractContextManager):
     def close(self):
         self._segments.clear()
         self._file.close()
+        if self._mask:
+            self._mask.close()
 
     def read(self):
         """All pixels, (H, W, K)."""
@@ -113,6 +130,13 @@ class Raster(contextlib.AbstractContextManager):
         require_inside(self.header, row, col, height, width)
         with _naming(self.path):
             return self._pixels(row, col, height, width, keep=True)
+
+    def void(self, row=0, col=0, height=None, width=None):
+        """(height, width), True where the file's mask says that there are no data; None without a mask."""
+        if self._mask is None:
+            return None
+        height, width = height or self.header.height, width or self.header.width
+        return self._mask.window(row, col, height, width)[..., 0] == 0
 
     def georeference(self):
         """The tags that place it, as they are: [(code, type, count, little-endian bytes)]."""
@@ -273,7 +297,7 @@ def geo_tags(path, dtype, *, transform=None, epsg=None, crs=(), nodata=None):
     return [(*tag, True) for tag in tags]
 
 
-def _header(path, page):
+def _header(path, page, masked):
     planes, _, height, width, samples = page.shaped
     dtype = np.dtype(np.uint8) if page.dtype == bool else page.dtype.newbyteorder("=")
     palette = None
@@ -281,11 +305,13 @@ def _header(path, page):
         colours = np.asarray(page.colormap).T
         palette = (colours // 257 if colours.max() > 255 else colours).astype(np.uint8)  # some writers stay at 8 bits
     keys = georeference.geo_keys(page.tags)
+    bands, extra = planes * samples, page.extrasamples[: planes * samples]
+    opaque = (bands - len(extra) + i for i, kind in enumerate(extra) if kind in (1, 2))  # associated or not
     return Header(
         path,
         height,
         width,
-        planes * samples,
+        bands,
         dtype,
         nodata=_nodata(page.tags.valueof(42113), dtype),
         transform=georeference.affine(page.tags),
@@ -294,6 +320,8 @@ def _header(path, page):
         crs=georeference.system(keys),
         palette=palette,
         unit_m=georeference.unit_metres(keys),
+        alpha=next(opaque, None),
+        masked=masked,
     )
 
 

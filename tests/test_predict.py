@@ -163,6 +163,36 @@ def test_pixels_without_data_stay_without_and_are_no_work(trained, tmp_path, mon
     assert sum(asked) == 9 and max(asked) == 2  # of 3 x 5 windows 3 x 2 hold nothing
 
 
+@pytest.mark.parametrize("how", ["mask", "alpha"])
+def test_what_a_mask_or_an_alpha_band_hides_is_not_mapped(trained, tmp_path, how):
+    plain = save_scene(tmp_path / "plain.tif", 300, 200)
+    pixels, held = geotiff.read(plain)[0], np.ones((300, 200), bool)
+    held[:150, :100] = held[200:220, 40:90] = False
+    with tifffile.TiffWriter(tmp_path / "scene.tif") as tiff:
+        if how == "alpha":
+            four = np.dstack([pixels, held * np.uint8(9)])
+            tiff.write(four, photometric="rgb", extrasamples=("assocalpha",), metadata=None)
+        else:
+            tiff.write(pixels, photometric="rgb", metadata=None)
+            tiff.write(held, subfiletype=4, compression="packbits", metadata=None)
+    run(trained, tmp_path / "scene.tif", "--out", tmp_path / "map.tif", *SMALL)
+    labels = geotiff.read(tmp_path / "map.tif")[0][..., 0]
+    assert np.array_equal(labels == 255, ~held)
+    pixels[~held] = 0  # the same picture by nodata
+    geotiff.write(plain, pixels, nodata=0)
+    run(trained, plain, "--out", tmp_path / "other.tif", *SMALL)
+    assert np.array_equal(labels, geotiff.read(tmp_path / "other.tif")[0][..., 0])
+
+
+def test_an_alpha_band_is_a_band_of_a_network_of_as_many(tmp_path):
+    trained = save_random_checkpoint(tmp_path / "best.pt", width=4, bands=4)
+    near_infrared = np.zeros((64, 96), np.uint8)  # which is dark over water
+    pixels = np.dstack([np.full((64, 96, 3), 90, np.uint8), near_infrared])
+    tifffile.imwrite(tmp_path / "scene.tif", pixels, photometric="rgb", extrasamples=("unassalpha",), metadata=None)
+    run(trained, tmp_path / "scene.tif", "--out", tmp_path / "map.tif", *SMALL)
+    assert (geotiff.read(tmp_path / "map.tif")[0] != 255).all()
+
+
 def test_what_the_scene_lacks_does_not_colour_what_it_has(trained_on_uint16, tmp_path):
     maps = []
     for nodata in (0, 65535):

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import tifffile
 from fuzz_geotiff import damaged, look_at
+from geokeys import SCALE_AND_TIE, albers
 
 from data import geotiff
 from data.geotiff import gsd, open_raster, read, write
@@ -26,7 +27,6 @@ FORMATS = sorted(Path(REAL, "formats").glob("*.tif")) if REAL else []
 SOUND = [path for path in FORMATS if "corrupt" not in path.name]
 NORTH_UP = (2.0, 0.0, 500_000.0, 0.0, -3.0, 4_400_000.0)
 TILTED = (3.0, 1.0, 100.0, 1.0, -3.0, 50.0)
-SCALE_AND_TIE = [(33550, "d", 3, (2.0, 3.0, 0.0), True), (33922, "d", 6, (0, 0, 0, 500_000.0, 4_400_000.0, 0), True)]
 GEO_KEYS = (1, 1, 0, 3, 1024, 0, 1, 1, 1025, 0, 1, 1, 3072, 0, 1, 32617)
 
 
@@ -213,6 +213,49 @@ def test_overviews_and_masks_are_passed_over(tmp_path):
         file.write_mask(np.eye(128, dtype=bool))
         file.build_overviews([2, 4])
     assert_equals_rasterio(path)
+
+
+@pytest.mark.parametrize("planes", [False, True])
+@pytest.mark.parametrize("compression", [None, "zlib", "lzw", "packbits", "zstd"])
+@pytest.mark.parametrize("kind", [bool, np.uint8])
+def test_a_mask_of_any_compression_tells_where_there_are_no_data(tmp_path, compression, kind, planes):
+    held = np.random.default_rng(1).random((45, 70)) > 0.3
+    array = pixels()
+    with tifffile.TiffWriter(tmp_path / "a.tif") as tiff:
+        config = {"planarconfig": "separate"} if planes else {}
+        tiff.write(np.moveaxis(array, -1, 0) if planes else array, photometric="rgb", metadata=None, **config)
+        tiff.write(array[::2, ::2], photometric="rgb", subfiletype=1, metadata=None)
+        tiff.write(held[::2, ::2], subfiletype=5, metadata=None)
+        mask, use = (held, 4) if kind is bool else (held * np.uint8(255), 2)  # tifffile writes no mask of 8 bits
+        tiff.write(mask, subfiletype=use, compression=compression, rowsperstrip=8, metadata=None)
+        tiff.write(array, photometric="rgb", metadata=None)
+        tiff.write(~held, subfiletype=4, metadata=None)  # of the image before it
+    with_tag(tmp_path / "a.tif", 254, 4, page=3)
+    with open_raster(tmp_path / "a.tif") as raster:
+        np.testing.assert_array_equal(raster.read(), array)
+        np.testing.assert_array_equal(raster.void(), ~held)
+        np.testing.assert_array_equal(raster.void(11, 5, 20, 9), ~held[11:31, 5:14])
+        assert raster.header.masked
+
+
+def test_a_mask_as_gdal_writes_it_is_read(tmp_path):
+    rasterio = pytest.importorskip("rasterio")
+    path, held = with_gdal(tmp_path / "a.tif", pixels(128, 128), tiled=True, blockxsize=64, blockysize=64), np.eye(128)
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(path, "r+") as file:
+        file.write_mask(held.astype(bool))
+        file.build_overviews([2, 4])
+    with open_raster(path) as raster:
+        np.testing.assert_array_equal(raster.void(), held == 0)
+
+
+@pytest.mark.parametrize(
+    "bands, extra, alpha",
+    [(4, ("unassalpha",), 3), (4, ("assocalpha",), 3), (4, ("unspecified",), None), (5, (0, 2), 4), (5, (2, 0), 3)],
+)
+def test_the_band_that_is_tagged_as_alpha_is_known(tmp_path, bands, extra, alpha):
+    path = written(tmp_path / "a.tif", pixels(bands=bands), photometric="rgb", extrasamples=extra)
+    with open_raster(path) as raster:
+        assert raster.header.alpha == alpha and raster.header.bands == bands and raster.void() is None
 
 
 # What else is out there.
@@ -493,10 +536,10 @@ def test_one_bad_geo_tag_is_an_error_that_names_the_file(tmp_path):
         read(path)
 
 
-def with_tag(path, code, value):
+def with_tag(path, code, value, page=0):
     """Overwrite a tag's inline value in a little-endian classic TIFF."""
     with tifffile.TiffFile(path) as file:
-        at = file.pages[0].tags[code].offset
+        at = file.pages[page].tags[code].offset
     with open(path, "r+b") as file:
         file.seek(at + 2)
         file.write(struct.pack("<HII", 4, 1, value))
@@ -542,6 +585,11 @@ def test_many_damaged_files_are_read_or_refused(tmp_path):
     for compression in ("zlib", "none"):
         write(tmp_path / "a.tif", pixels(), transform=NORTH_UP, epsg=32617, nodata=0, compression=compression)
         sources.append((tmp_path / "a.tif").read_bytes())
+    with tifffile.TiffWriter(tmp_path / "a.tif") as tiff:
+        albers_and_alpha = {"extratags": albers() + SCALE_AND_TIE, "extrasamples": ("unassalpha",)}
+        tiff.write(pixels(bands=4), photometric="rgb", metadata=None, **albers_and_alpha)
+        tiff.write(pixels(bands=1)[..., 0] > 9, subfiletype=4, compression="zlib", metadata=None)
+    sources.append((tmp_path / "a.tif").read_bytes())
     refused = 0
     for seed in range(400):
         (tmp_path / "a.tif").write_bytes(damaged(sources[seed % len(sources)], seed))

@@ -124,7 +124,7 @@ def take_tile(root, scene, options):
     with geotiff.open_raster(scene.image) as image:
         pixels, header, void = image.read(), image.header, image.void()
     if _input_bands(header, options.bands or scene.bands) != header.bands:
-        raise Refused(f"{scene.image}: has an alpha band beside the {options.bands}; --scenes cuts tiles without it")
+        raise Refused(f"{scene.image}: has an alpha band beside the {options.bands}; --scenes cuts without it")
     labels, headers = {"high": None, "low": None}, {"high": None, "low": None}
     for kind in labels:
         if getattr(scene, kind):
@@ -214,7 +214,7 @@ def _input_bands(header, bands):
     path = header.path
     if bands is None and header.alpha is not None:
         raise Refused(
-            f"{path}: band {header.alpha + 1} of {header.bands} is tagged as alpha; --bands {header.bands - 1} takes it "
+            f"{path}: band {header.alpha + 1} of {header.bands} is tagged alpha; --bands {header.bands - 1} takes it "
             f"for where there are data, --bands {header.bands} for a band like the others, as near infrared"
         )
     if bands and header.bands != bands and not takes_alpha(header, bands):

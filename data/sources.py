@@ -161,8 +161,8 @@ def naip215(folder, rotation):
         if not mask.is_file():
             raise Refused(f"{image}: its mask {mask} is not there")
         split = "validation" if tile in validation else splits[group]
-        materials = tuple(NAIP215_MATERIALS.items())
-        scenes.append(Scene(f"naip_{tile}", f"group{group}", image, mask, split=split, bands=NAIP_BANDS, materials=materials))
+        facts = {"split": split, "bands": NAIP_BANDS, "materials": tuple(NAIP215_MATERIALS.items())}
+        scenes.append(Scene(f"naip_{tile}", f"group{group}", image, mask, **facts))
     return _checked(scenes, folder)
 
 

@@ -673,7 +673,7 @@ def test_a_label_in_another_albers_at_the_same_numbers_is_refused_but_for_same_c
 
 
 def hide(path, held, how):
-    """Give an image a mask, or a band that is tagged as alpha."""
+    """Give an image a mask, or a band that is tagged alpha."""
     pixels, header = geotiff.read(path)
     tags = geotiff.geo_tags(path, np.uint8, transform=header.transform, epsg=header.epsg)
     with tifffile.TiffWriter(path) as tiff:
@@ -697,7 +697,7 @@ def test_what_a_mask_or_an_alpha_band_hides_is_no_data(tmp_path, capsys, how):
     if how == "alpha":  # four bands, or three of which some pixels have no data: that is not guessed
         assert run(*arguments) == 2
         error = capsys.readouterr().err
-        assert "s_image.tif: band 4 of 4 is tagged as alpha; --bands 3 takes it for" in error and "--bands 4" in error
+        assert "s_image.tif: band 4 of 4 is tagged alpha; --bands 3 takes it for" in error and "--bands 4" in error
         assert run(tmp_path / "four", *arguments[1:], "--bands", 4) == 0
         assert read_manifest(tmp_path / "four")[0].bands == 4 and len(manifest(tmp_path / "four")) == 6
         assert run(tmp_path / "two", *arguments[1:], "--bands", 2) == 2
@@ -726,8 +726,8 @@ def test_tiles_are_taken_with_their_alpha_band_as_a_band_or_not_at_all(tmp_path,
     for i in range(2):
         hide(raw / f"t{i}_image.tif", np.ones((PX, PX), bool), "alpha")
     arguments = (tmp_path / "out", "--tiled", write_list(raw, rows, "list.csv"), "--taxonomy", LOW2HIGH, "--scale", 10)
-    assert run(*arguments) == 2 and "is tagged as alpha" in capsys.readouterr().err
-    assert run(*arguments, "--bands", 3) == 2 and "--scenes cuts tiles without it" in capsys.readouterr().err
+    assert run(*arguments) == 2 and "is tagged alpha" in capsys.readouterr().err
+    assert run(*arguments, "--bands", 3) == 2 and "--scenes cuts without it" in capsys.readouterr().err
     assert run(*arguments, "--bands", 4) == 0 and read_manifest(tmp_path / "out")[0].bands == 4
 
 

@@ -17,14 +17,13 @@ import numpy as np
 import tifffile
 
 from data import georeference
+from data.limits import distinct_bytes, refuse_absurd, refuse_large
 from runtime.errors import DiskFull, Refused, naming, reason
 from runtime.files import open_whole
 
 CACHE_BYTES = 64 * 2**20  # decoded strips and tiles that a Raster keeps, so that neighbouring windows share them
 READ_BYTES = 8 * 2**30  # larger rasters are read by window
-SPARSE_BYTES = 2**29  # the same where strips or tiles are left out: such a file may claim any size
-# How far none, LZW, deflate (two codes) and PackBits can expand what is stored; a claim beyond that is damage.
-EXPANSION = {1: 1, 5: 2731, 8: 1040, 32946: 1040, 32773: 64}
+SPARSE_BYTES = 2**29  # the same where strips or tiles are left out, or share their place
 
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # it also reports oddities that do no harm
 
@@ -120,7 +119,7 @@ class Raster(contextlib.AbstractContextManager):
         """All pixels, (H, W, K)."""
         header = self.header
         claimed = header.height * header.width * header.bands * header.dtype.itemsize
-        if claimed > (READ_BYTES if all(self._counts) else SPARSE_BYTES):
+        if claimed > (SPARSE_BYTES if self._sparse else READ_BYTES):
             raise Refused(f"{self.path}: claims {claimed / 2**30:.1f} GiB of pixels; read it by window")
         with _naming(self.path):
             return self._pixels(0, 0, header.height, header.width, keep=False)
@@ -164,16 +163,12 @@ class Raster(contextlib.AbstractContextManager):
         end = max(map(sum, zip(self._offsets, self._counts, strict=True)))
         if end > self._file.size:
             raise Refused(f"{self.path}: truncated: {self._file.size:,} bytes of at least {end:,}")
+        stored = min(distinct_bytes(self._offsets, self._counts), self._file.size)
+        # Strips or tiles left out, or many in one place: such a file may claim any size.
+        self._sparse = not all(self._counts) or stored < sum(self._counts)
         if all(self._counts):
-            self._refuse_absurd(planes * height * width, sum(self._counts))
+            refuse_absurd(self.path, page, planes * height * width, stored, shared=self._sparse)
         self._raw = page.is_final and all(self._counts)
-
-    def _refuse_absurd(self, pixels, stored):
-        page = self._page
-        claimed = pixels * page.shaped[-1] * float(np.mean(page.bitspersample)) / 8
-        # The rest has no ceiling: ZSTD makes 128 KiB of 4 bytes, LERC a tile of any size of 100.
-        if claimed > stored * EXPANSION.get(page.compression, 40_000) + (page.compression not in EXPANSION) * 2**24:
-            raise Refused(f"{self.path}: corrupt: claims {claimed:,.0f} bytes of pixels in {stored:,} bytes")
 
     def _pixels(self, row, col, height, width, keep):
         if self._raw:
@@ -210,7 +205,8 @@ class Raster(contextlib.AbstractContextManager):
             return None
         if page.compression != 1:  # the last raw tiles of a row may be cut short
             rows = self._rows if page.is_tiled else min(self._rows, page.imagelength - index % self._down * self._rows)
-            self._refuse_absurd(rows * self._cols, count)
+            refuse_absurd(self.path, page, rows * self._cols, count)
+            refuse_large(self.path, rows, self._cols, page.shaped[-1] * page.dtype.itemsize, "one strip or tile")
         data = os.pread(self._file.fileno(), count, self._offsets[index])
         try:
             segment = page.decode(data, index, jpegtables=page.jpegtables, jpegheader=page.jpegheader)[0][0]

@@ -1,6 +1,5 @@
 """Scenes and tiles by their suffix: GeoTIFFs as data/geotiff.py reads them, PNG and JPEG pictures through pillow."""
 
-import warnings
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -8,11 +7,13 @@ import numpy as np
 from PIL import Image
 
 from data.geotiff import Header, open_raster, require_inside
+from data.limits import refuse_large
 from runtime.errors import Refused, naming
 
 TIFFS = (".tif", ".tiff")
 PICTURES = (".png", ".jpg", ".jpeg")
 GREY = {"1": "L", "L": "L", "LA": "L", "I;16": "I;16", "I;16B": "I;16", "I": "I"}  # pillow's modes that stay one band
+PIXEL_BYTES = {"L": 1, "I;16": 2, "I": 4, "RGB": 3}
 
 
 def open_image(path):
@@ -57,14 +58,15 @@ class Picture(AbstractContextManager):
 
     def __init__(self, path):
         path = Path(path)
-        with naming(path, "cannot be read as a picture: "), warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # pillow refuses twice that size itself
+        Image.MAX_IMAGE_PIXELS = None  # `refuse_large` says instead what to do
+        with naming(path, "cannot be read as a picture: "):
             with Image.open(path) as picture:
+                kind = GREY.get(picture.mode, "RGB")
+                refuse_large(path, picture.height, picture.width, PIXEL_BYTES[kind], "a picture")
                 self._void = None
                 if picture.has_transparency_data:
                     self._void = np.array(picture.convert("RGBA").getchannel("A")) == 0
-                mode = GREY.get(picture.mode, "RGB")
-                self._pixels = np.array(picture if picture.mode == mode else picture.convert(mode))
+                self._pixels = np.array(picture if picture.mode == kind else picture.convert(kind))
         if self._pixels.ndim == 2:
             self._pixels = self._pixels[..., None]
         self.header = Header(path, *self._pixels.shape, self._pixels.dtype, masked=self._void is not None)

@@ -579,6 +579,59 @@ def test_a_file_that_leaves_its_pixels_out_may_claim_any_size_but_is_not_read_wh
             raster.read()
 
 
+def in_one_tile(path, side, samples=3):
+    """A zlib scene of one tile of zeros, made without holding it."""
+    packer = zlib.compressobj(1)
+    tile = b"".join(packer.compress(bytes(side * samples)) for _ in range(side)) + packer.flush()
+    options = {"tile": (side, side), "compression": "zlib", "photometric": "rgb", "metadata": None}
+    tifffile.imwrite(path, iter([tile]), shape=(side, side, samples), dtype="u1", **options)
+    return path
+
+
+def test_a_tile_that_decodes_to_more_than_the_ceiling_is_refused_with_what_mends_it(tmp_path, monkeypatch):
+    path = in_one_tile(tmp_path / "a.tif", 9472)
+    said = (
+        "a.tif: one strip or tile of 9,472 x 9,472 px decodes to 269 MB, LOW2HIGH_BLOCK_MB is 256; gdal_translate "
+        f"-co TILED=YES -co COMPRESS=DEFLATE {path} {tmp_path / 'a_tiled.tif'}"
+    )
+    with open_raster(path) as raster, pytest.raises(Refused) as refused:
+        raster.window(0, 0, 10, 10)
+    assert str(refused.value).endswith(said)
+    small = in_one_tile(tmp_path / "b.tif", 640)
+    for ceiling, fits in (("1", False), ("2", True)):
+        monkeypatch.setenv("LOW2HIGH_BLOCK_MB", ceiling)
+        if fits:
+            assert not read(small)[0].any()
+        else:
+            with pytest.raises(Refused, match="decodes to 1 MB, LOW2HIGH_BLOCK_MB is 1;"):
+                read(small)
+    monkeypatch.setenv("LOW2HIGH_BLOCK_MB", "much")
+    with pytest.raises(Refused, match="LOW2HIGH_BLOCK_MB=much: should be a whole number of megabytes, as 256"):
+        read(small)
+
+
+def with_shared_tiles(path, side):
+    """All tiles of a scene in the place of the first."""
+    scene_of_one_tile(path, side)
+    with tifffile.TiffFile(path) as file:
+        entry = file.pages[0].tags[324]
+        first, at, count = file.pages[0].dataoffsets[0], entry.valueoffset, entry.count
+    with open(path, "r+b") as file:
+        file.seek(at)
+        file.write(struct.pack("<I", first) * count)
+    return path
+
+
+def test_tiles_that_share_a_place_are_judged_as_sparse_ones_and_refused_beyond_reason(tmp_path, monkeypatch):
+    with open_raster(with_shared_tiles(tmp_path / "a.tif", 2000)) as raster:
+        assert (raster.window(1500, 1500, 100, 100) == 5).all() and (raster.read() == 5).all()
+        monkeypatch.setattr(geotiff, "SPARSE_BYTES", 10**7)
+        with pytest.raises(Refused, match="a.tif: claims 0.0 GiB of pixels; read it by window"):
+            raster.read()
+    with pytest.raises(Refused, match="b.tif: corrupt: claims 1,200,000,000 bytes of pixels in"):
+        open_raster(with_shared_tiles(tmp_path / "b.tif", 20_000))
+
+
 def test_many_damaged_files_are_read_or_refused(tmp_path):
     """tests/fuzz_geotiff.py does so at length, in a process of its own."""
     sources = [path.read_bytes() for path in SOUND if path.stat().st_size < 20_000]

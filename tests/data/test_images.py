@@ -1,5 +1,8 @@
 """Images by their suffix: pictures become one band or three, faults name the file."""
 
+import struct
+import zlib
+
 import numpy as np
 import pytest
 import tifffile
@@ -112,3 +115,20 @@ def test_nodata_mask_and_alpha_are_one_void(tmp_path, extra, nodata):
         whole, void = window_with_void(image, array.shape[2], 0, 0, 20, 30)  # the alpha band as one of the bands
         np.testing.assert_array_equal(whole, array)
         np.testing.assert_array_equal(void, masked)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg"])
+def test_a_picture_that_decodes_to_more_than_the_ceiling_is_refused_before_it_is(tmp_path, name):
+    path = saved(tmp_path / name, pixels(20, 30, 3))
+    content, side = bytearray(path.read_bytes()), 13_000
+    if name == "a.png":
+        content[16:24] = struct.pack(">II", side, side)
+        content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
+    else:
+        at = content.index(b"\xff\xc0") + 5
+        content[at : at + 4] = struct.pack(">HH", side, side)
+    path.write_bytes(content)
+    said = f"{path}: a picture of 13,000 x 13,000 px decodes to 507 MB, LOW2HIGH_BLOCK_MB is 256; gdal_translate -co "
+    with pytest.raises(Refused) as refused:
+        open_image(path)
+    assert str(refused.value) == f"{said}TILED=YES -co COMPRESS=DEFLATE {path} {tmp_path / 'a_tiled.tif'}"

@@ -15,6 +15,7 @@ from data.alignment import DEFAULT_SCALE, check_high, check_label, lies_by_pixel
 from data.cells import compose, invert
 from data.coarse import low_label
 from data.georeference import system_alone
+from data.geotiff_header import gsd
 from data.images import open_image, takes_alpha, window_with_void
 from data.sources import codes_from_colors
 from data.taxonomy import IGNORE, Taxonomy, unknown_codes
@@ -203,10 +204,8 @@ def _lay(image, high, low, options):
         kind: [label.nodata] if label and label.nodata is not None else []
         for kind, label in (("high", high), ("low", low))
     }
-    by_pixels = sum(lies_by_pixels(image, label) for label in (high, low) if label)
-    return grid, {
-        "image_gsd": round(geotiff.gsd(image) or 1.0, 6), "scale": n, "nodata": nodata, "by_pixels": by_pixels
-    }  # fmt: skip
+    by_pixels, size = sum(lies_by_pixels(image, label) for label in (high, low) if label), round(gsd(image) or 1.0, 6)
+    return grid, {"image_gsd": size, "scale": n, "nodata": nodata, "by_pixels": by_pixels}
 
 
 def _input_bands(header, bands):

@@ -7,16 +7,15 @@ y = d col + e row + f. Arrays are (H, W, K). Whatever is wrong with a file is re
 import contextlib
 import itertools
 import logging
-import math
 import os
 from collections import OrderedDict
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import tifffile
 
 from data import georeference
+from data.geotiff_header import nodata_value, read_header
 from data.limits import distinct_bytes, refuse_absurd, refuse_large
 from runtime.errors import DiskFull, Refused, naming, reason
 from runtime.files import open_whole
@@ -26,34 +25,6 @@ READ_BYTES = 8 * 2**30  # larger rasters are read by window
 SPARSE_BYTES = 2**29  # the same where strips or tiles are left out, or share their place
 
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # it also reports oddities that do no harm
-
-
-@dataclass(frozen=True)
-class Header:
-    """What a raster says of itself; None where it does not."""
-
-    path: Path
-    height: int
-    width: int
-    bands: int
-    dtype: np.dtype
-    nodata: float | None = None
-    transform: tuple[float, ...] | None = None  # (a, b, c, d, e, f), of pixel corners
-    gcps: tuple | None = None  # ground control points, where there is no transform
-    epsg: int | None = None
-    crs: tuple | None = None  # equal for equal coordinate systems, of an EPSG code or user-defined
-    palette: np.ndarray | None = None  # (N, 3) uint8
-    unit_m: float | None = 1.0  # metres per unit of the transform; None for degrees
-    alpha: int | None = None  # the band that is tagged as opacity; near infrared often is
-    masked: bool = False  # whether the file says of each pixel if it has data
-
-
-def gsd(header):
-    """Metres per pixel, the root of a pixel's area; None without a georeference or where its unit is degrees."""
-    if header.transform is None or header.unit_m is None:
-        return None
-    a, b, _, d, e, _ = header.transform
-    return math.sqrt(abs(a * e - b * d)) * header.unit_m
 
 
 def open_raster(path):
@@ -99,7 +70,7 @@ class Raster(contextlib.AbstractContextManager):
             else:
                 self._page = tiff.pages[page]
             self._check_layout()
-            self.header = _header(self.path, self._page, bool(masks))
+            self.header = read_header(self.path, self._page, bool(masks))
             if masks:
                 self._mask = on_failure.enter_context(Raster(self.path, masks[0]))
             on_failure.pop_all()
@@ -287,54 +258,10 @@ def geo_tags(path, dtype, *, transform=None, epsg=None, crs=(), nodata=None):
         tags += [(34735, "H", len(keys), keys)]
     if nodata is not None:
         text = str(nodata)
-        if _nodata(text, np.dtype(dtype)) is None:
+        if nodata_value(text, np.dtype(dtype)) is None:
             raise Refused(f"{path}: nodata {nodata} is no value of {np.dtype(dtype)}")
         tags += [(42113, "s", 0, text)]
     return [(*tag, True) for tag in tags]
-
-
-def _header(path, page, masked):
-    planes, _, height, width, samples = page.shaped
-    dtype = np.dtype(np.uint8) if page.dtype == bool else page.dtype.newbyteorder("=")
-    palette = None
-    if page.colormap is not None:
-        colours = np.asarray(page.colormap).T
-        palette = (colours // 257 if colours.max() > 255 else colours).astype(np.uint8)  # some writers stay at 8 bits
-    keys = georeference.geo_keys(page.tags)
-    bands, extra = planes * samples, page.extrasamples[: planes * samples]
-    opaque = (bands - len(extra) + i for i, kind in enumerate(extra) if kind in (1, 2))  # associated or not
-    return Header(
-        path,
-        height,
-        width,
-        bands,
-        dtype,
-        nodata=_nodata(page.tags.valueof(42113), dtype),
-        transform=georeference.affine(page.tags),
-        gcps=georeference.control_points(page.tags),
-        epsg=georeference.epsg_code(keys),
-        crs=georeference.system(keys),
-        palette=palette,
-        unit_m=georeference.unit_metres(keys),
-        alpha=next(opaque, None),
-        masked=masked,
-    )
-
-
-def _nodata(text, dtype):
-    """The text of GDAL_NODATA as a number; None where it is absent or no pixel of this dtype can hold it."""
-    try:
-        text = text.strip().replace(",", ".")
-        value = math.nan if "#IND" in text or "#QNAN" in text else float(text)  # Windows' names for nan
-        if dtype.kind not in "iu":
-            with np.errstate(over="ignore"):
-                held = float(dtype.type(value).real)  # what a pixel of this value reads as
-            return held if math.isfinite(held) or not math.isfinite(value) else None
-        value = int(text) if text.lstrip("+-").isdecimal() else value  # 64-bit codes are no floats
-        fits = np.iinfo(dtype).min <= value <= np.iinfo(dtype).max and value == int(value)
-        return int(value) if fits else None
-    except (AttributeError, ValueError, OverflowError):
-        return None
 
 
 @contextlib.contextmanager

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from data.geotiff import Header, open_raster, require_inside
+from data.geotiff import open_raster, require_inside
+from data.geotiff_header import Header
 from data.limits import refuse_large
 from runtime.errors import Refused, naming
 

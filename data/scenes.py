@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data.geotiff import gsd
+from data.geotiff_header import gsd
 from data.images import PICTURES, TIFFS, takes_alpha, window_with_void
 from data.manifest import read_csv, relative_path
 from runtime.errors import Refused, naming

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from data.alignment import check_high, lies_by_pixels, low_grid, warp_line
-from data.geotiff import Header
+from data.geotiff_header import Header
 from runtime.errors import Refused
 
 UTM = (1.0, 0.0, 500_000.0, 0.0, -1.0, 4_300_000.0)

@@ -17,7 +17,8 @@ from fuzz_geotiff import damaged, look_at
 from geokeys import SCALE_AND_TIE, albers
 
 from data import geotiff
-from data.geotiff import gsd, open_raster, read, write
+from data.geotiff import open_raster, read, write
+from data.geotiff_header import gsd
 from runtime.errors import Refused
 
 pytestmark = pytest.mark.filterwarnings("ignore:Dataset has no geotransform")  # says rasterio of most made-up files

@@ -6,7 +6,7 @@ import tifffile
 from PIL import Image
 
 from data import geotiff, scenes
-from data.geotiff import Header
+from data.geotiff_header import Header
 from data.images import open_image
 from data.scenes import read_windows, require_fitting, scale_warning, scene_paths
 from runtime.errors import Refused

@@ -70,14 +70,14 @@ def main_scene(predicted, truth, arguments):
     """One label raster against another: class indices of predict.py against codes that the taxonomy merges."""
     taxonomy = load_taxonomy(arguments.taxonomy)
     classes = [{"name": name} for name in taxonomy.names]
-    tally = scene_tally(predicted, truth, taxonomy)
+    tally = scene_tally(predicted, truth, taxonomy, arguments.same_crs)
     row = {"name": Path(predicted).stem, **report(tally, classes), "predicted": str(predicted)}
     result = {"data": str(truth), "split": None, "rows": [row]}
     publish(result, classes, arguments.out)
     return result
 
 
-def scene_tally(predicted, truth, taxonomy):
+def scene_tally(predicted, truth, taxonomy, same_crs=False):
     """Tally over the pixels with a class in both, some rows at a time.
 
     A taxonomy without high codes merges truth by its low ones. The truth's own nodata is ignored unless it has a class.
@@ -89,7 +89,7 @@ def scene_tally(predicted, truth, taxonomy):
         header = ours.header
         for each in (ours, theirs):
             check_label(each.header)
-        check_high(header, theirs.header)
+        check_high(header, theirs.header, same_crs)
         merges = taxonomy.high or taxonomy.low
         if theirs.header.nodata is not None:
             merges = {theirs.header.nodata: IGNORE, **merges}
@@ -280,6 +280,7 @@ def parse(argv=None):
     parser.add_argument("--lsr-seed", type=int, default=0, metavar="N", help="of its draws (default: 0)")
     parser.add_argument("--lsr-table", metavar="YAML", help="p(l | code), as configs/tables/nlcd_low2high.yaml")
     parser.add_argument("--scene", nargs=2, metavar=("PREDICTED", "TRUTH"), help="score a map of predict.py")
+    parser.add_argument("--same-crs", action="store_true", help="of --scene: take both for one coordinate system")
     parser.add_argument("--taxonomy", metavar="YAML", help="merges TRUTH's codes, as configs/taxonomies/low2high.yaml")
     parser.add_argument("--out", type=Path, metavar="JSON", help="write the scores here")
     parser.add_argument("--figure", type=Path, metavar="PNG", help="write a contact sheet like Fig. 6 here")

@@ -30,7 +30,7 @@ from data.images import PICTURES, TIFFS, open_image
 from data.loading import to_device, to_tensor
 from data.mapwriter import MapWriter, read_description
 from data.overlay import Overlay
-from data.scenes import read_windows, require_fitting, scale_warning, scene_paths
+from data.scenes import lost_georeference, read_windows, require_fitting, scale_warning, scene_paths
 from data.taxonomy import IGNORE, taxonomy_from_dict
 from data.tiles import stack_cells
 from data.transforms import normalize
@@ -91,12 +91,14 @@ def map_scene(trained, scene, outputs, recipe, arguments, device, autocast):
         raster = stack.enter_context(open_image(scene))
         header = raster.header
         require_fitting(header, trained.facts, arguments.window)
+        facts = {"georeference": raster.georeference(), "nodata": IGNORE, "description": recipe}
         if warning := scale_warning(header, trained.facts["image_gsd"]):
+            tqdm.write(f"warning: {warning}", file=sys.stderr)
+        if warning := lost_georeference(header):
             tqdm.write(f"warning: {warning}", file=sys.stderr)
         rows, height = window_starts(header.height, arguments.window, arguments.overlap)
         cols, width = window_starts(header.width, arguments.window, arguments.overlap)
         size = header.height, header.width
-        facts = {"transform": header.transform, "epsg": header.epsg, "nodata": IGNORE, "description": recipe}
         palette = [c["color"] for c in classes]
         writers = [stack.enter_context(MapWriter(outputs[0], *size, overviews="nearest", palette=palette, **facts))]
         if arguments.probs:
@@ -108,9 +110,9 @@ def map_scene(trained, scene, outputs, recipe, arguments, device, autocast):
         bar = stack.enter_context(tqdm(total=math.prod(size), **look))
 
         # Read ahead, through the network, blend, write behind. The writer's thread takes the blocks off the device.
-        windows, overlay = read_windows(raster, rows, cols, height, width), None
+        windows, overlay = read_windows(raster, rows, cols, height, width, trained.facts["bands"]), None
         if arguments.coarse:
-            overlay = stack.enter_context(open_overlay(arguments.coarse, header, trained))
+            overlay = stack.enter_context(open_overlay(arguments.coarse, header, trained, arguments.same_crs))
             windows = ((*w, overlay.window(rows[w[0]], cols[w[1]], height, width)) for w in windows)
         windows = read_ahead(windows, reading, AHEAD + arguments.batch)
         blend = Blend(len(classes), rows, cols, height, width, device)
@@ -138,10 +140,10 @@ def map_scene(trained, scene, outputs, recipe, arguments, device, autocast):
     tqdm.write(f"{outputs[0]}: {size[0]} x {size[1]} px in {seconds:.1f} s, {rate:.2f} megapixels/s")
 
 
-def open_overlay(path, header, trained):
+def open_overlay(path, header, trained, same_crs):
     """The coarse raster over a scene; says in one line where it covers a part of it only."""
     merged = taxonomy_from_dict({"high": {}, **trained.facts}, path).low
-    overlay = Overlay(path, header, trained.observation.labels(merged)[0], trained.facts["scale"])
+    overlay = Overlay(path, header, trained.observation.labels(merged)[0], trained.facts["scale"], same_crs)
     if overlay.covered < 0.995:
         tqdm.write(f"note: {path} has classes over {overlay.covered:.1%} of {header.path}; the rest is mapped without")
     return overlay
@@ -241,6 +243,9 @@ def parse(argv=None):
     parser.add_argument("--out", type=Path, required=True, metavar="FILE_OR_DIR", help="MAP.tif, or a folder of maps")
     parser.add_argument("--probs", action="store_true", help="write class probabilities too")
     parser.add_argument("--coarse", type=Path, metavar="TIF", help="use this coarse map of the place too [ours]")
+    parser.add_argument(
+        "--same-crs", action="store_true", help="take scene and --coarse for one coordinate system, though they differ"
+    )
     parser.add_argument("--tta", action="store_true", help="average the eight dihedral views: eight times the work")
     parser.add_argument("--window", type=int, default=1024, metavar="PX", help="(default: 1024)")
     parser.add_argument("--overlap", type=int, default=128, metavar="PX", help="of neighbouring windows (default: 128)")

@@ -16,11 +16,14 @@ def check_label(header):
     """Refused unless a raster can be a label."""
     if header.bands != 1 or header.dtype.kind not in "iu":
         raise Refused(f"{header.path}: has {header.bands} bands of {header.dtype}; a label has one, of integers")
+    if header.masked:
+        burnt = shlex.join([str(header.path), str(header.path.with_name(f"{header.path.stem}_burnt.tif"))])
+        raise Refused(f"{header.path}: has a mask; write it into the codes: gdalwarp -dstnodata 255 {burnt}")
 
 
-def check_high(image, high):
-    """Refused unless the high label has the image's pixels. Both are Headers."""
-    _check_crs(image, high)
+def check_high(image, high, same_crs=False):
+    """Refused unless the high label has the image's pixels. Both are Headers; same_crs as in `low_grid`."""
+    check_crs(image, high, same_crs)
     if (image.height, image.width) != (high.height, high.width):
         raise Refused(
             f"{high.path}: is {_size(high)} px, its image {image.path} {_size(image)}"
@@ -30,15 +33,16 @@ def check_high(image, high):
         raise Refused(f"{high.path}: does not lie on the pixels of {image.path}; align it: {warp_line(image, high)}")
 
 
-def low_grid(image, low, scale):
+def low_grid(image, low, scale, same_crs=False):
     """Where the low label's cells lie (DESIGN "A tile set on disk": the kinds of low label).
 
     image, low: Headers
     scale:      the n that was asked for, or None
+    same_crs:   take the two for one coordinate system, whatever they say
     returns:    (transform of the label's own grid in the image's coordinates, or None where it has the image's pixels;
                 n: image pixels along a cell)
     """
-    _check_crs(image, low)
+    check_crs(image, low, same_crs)
     same_size = (image.height, image.width) == (low.height, low.width)
     if image.transform and low.transform:
         if same_size and _same_pixels(image, low):
@@ -71,13 +75,14 @@ def low_grid(image, low, scale):
     return compose(image.transform or PIXEL_GRID, (n, 0, 0, 0, n, 0)), n
 
 
-def tile_grid(image, low, scale):
+def tile_grid(image, low, scale, same_crs=True):
     """Of a tile whose set has this scale, the low label's own grid or None, as `low_grid` has it.
 
+    same_crs: as there; that the two have one coordinate system was asked when the tiles were cut
     raises: Refused where its cells are of another scale
     """
     own = image.transform and low.transform  # else the rasters do not say how wide a cell is
-    grid, n = low_grid(image, low, None if own else round(scale))
+    grid, n = low_grid(image, low, None if own else round(scale), same_crs)
     if grid and not same_scale(n, scale):
         raise Refused(f"{low.path}: is at scale {n}, the tile set at {scale}")
     return grid
@@ -92,16 +97,63 @@ def warp_line(image, label):
     a, b, _, d, e, _ = image.transform
     corners = _corners(image, image.transform)
     xs, ys = [x for x, _ in corners], [y for _, y in corners]
-    crs = f"-t_srs EPSG:{image.epsg} " if image.epsg else ""
+    if image.epsg:
+        crs = f"-t_srs EPSG:{image.epsg} "
+    else:
+        crs = f'-t_srs "$(gdalsrsinfo -o wkt {shlex.quote(str(image.path))})" ' if image.crs else ""
     extent = " ".join(f"{value:.12g}" for value in (min(xs), min(ys), max(xs), max(ys)))
     paths = shlex.join([str(label.path), str(label.path.with_name(f"{label.path.stem}_aligned.tif"))])
     return f"gdalwarp {crs}-tr {math.hypot(a, d):.12g} {math.hypot(b, e):.12g} -r near -te {extent} {paths}"
 
 
-def _check_crs(image, label):
-    if image.epsg and label.epsg and image.epsg != label.epsg:
-        mend = f"; mend it: {warp_line(image, label)}" if image.transform else ""
-        raise Refused(f"{label.path}: is in EPSG:{label.epsg}, its image {image.path} in EPSG:{image.epsg}{mend}")
+def check_crs(image, label, same_crs=False):
+    """Refused where a label may be from another place: its coordinate system is not the image's, or one is unknown.
+
+    A label without any georeference claims no place, and lies by its pixels (`lies_by_pixels`).
+    """
+    theirs, ours = _system(label), _system(image)
+    if same_crs or _is_plain(label) or (theirs == ours and label.gcps == image.gcps):
+        return
+    if theirs == ours:
+        apart = f"lies by other control points than its image {image.path}"
+    else:
+        other = "another user-defined system" if _named(theirs) == _named(ours) else _named(theirs)
+        apart = f"is in {other}, its image {image.path} in {_named(ours)}"
+    raise Refused(
+        f"{label.path}: {apart}; mend it: {_mend(image, label)}; or --same-crs, where you know that the two are one"
+    )
+
+
+def lies_by_pixels(image, label):
+    """Whether a label without any georeference is laid on an image that has one, which is worth a word."""
+    return _is_plain(label) and not _is_plain(image)
+
+
+def _system(header):
+    return header.crs or (header.epsg and ("EPSG", header.epsg))
+
+
+def _named(system):
+    if system is None:
+        return "no known coordinate system"
+    return f"EPSG:{system[1]}" if system[0] == "EPSG" else "a user-defined system"
+
+
+def _mend(image, label):
+    """The command that brings a label into the image's coordinate system; or that says first which one a file has."""
+    image_path, placed = str(image.path), str(image.path.with_name(f"{image.path.stem}_placed.tif"))
+    if image.transform is None:
+        if image.gcps:
+            return shlex.join(["gdalwarp", image_path, placed])
+        return f"gdal_translate -a_srs ITS_SYSTEM -a_ullr LEFT TOP RIGHT BOTTOM {shlex.join([image_path, placed])}"
+    if _system(image) is None:
+        return f"gdal_translate -a_srs ITS_SYSTEM {shlex.join([image_path, placed])}"
+    line = warp_line(image, label)
+    return line if _system(label) else line.replace("gdalwarp ", "gdalwarp -s_srs ITS_SYSTEM ", 1)
+
+
+def _is_plain(header):
+    return header.transform is None and header.gcps is None and _system(header) is None
 
 
 def _same_pixels(image, label):

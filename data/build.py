@@ -51,6 +51,8 @@ OPTION_NAMES = {
     "compression": "--compression",
     "rotation": "--rotation",
     "coarse": "--coarse",
+    "same_crs": "--same-crs",
+    "bands": "--bands",
     "scenes": "list of scenes, or other files",
 }
 
@@ -77,6 +79,9 @@ def build(root, scenes, options, workers=1):
                 raise Refused(error)
 
     results = [result for job in jobs for result in _load_record(root, *job)]
+    by_pixels = sum(result.get("by_pixels", 0) for result in results)
+    if by_pixels:
+        print(f"note: {by_pixels} labels have no georeference; they lie by pixels on their images, which have")
     tile_px = _agreed("tile_px", scenes, results)
     if options.tile_px not in (None, tile_px):
         raise Refused(f"--tile-px {options.tile_px}: the tiles have {tile_px} px")
@@ -121,8 +126,10 @@ def _bind(root, options, inputs):
         begun = _read_json(path)
         # Before it is complete scenes may come and go: a damaged one is mended or left out. Records say which hold.
         for key in asked:
-            if begun.get(key) != asked[key] and (complete or key != "scenes"):
-                then, now = (("given", "not given")[v] if key == "filter" else v for v in (begun.get(key), asked[key]))
+            if (begun.get(key) or None) != (asked[key] or None) and (complete or key != "scenes"):
+                then, now = begun.get(key), asked[key]
+                if key in ("filter", "same_crs"):
+                    then, now = ("given" if bool(v) == (key == "same_crs") else "not given" for v in (then, now))
                 values = "" if key in ("taxonomy", "scenes") else f": {then} then, {now} now"
                 raise Refused(
                     f"{root}: was begun with another {OPTION_NAMES[key]}{values}; use the same or give another folder"
@@ -231,6 +238,13 @@ def main(arguments=None):
         help="the paper's n: image pixels along a coarse cell "
         f"(default: as the rasters say, or {DEFAULT_SCALE} where they do not)",
     )
+    parser.add_argument(
+        "--bands",
+        type=int,
+        metavar="K",
+        help="of the images; needed where one is tagged as alpha: with K one less than they have, it tells where there "
+        "are data",
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the splits (default 0)")
     parser.add_argument(
         "--workers",
@@ -238,6 +252,11 @@ def main(arguments=None):
         default=default_workers(),
         metavar="N",
         help="processes, one scene each (default: one a processor)",
+    )
+    parser.add_argument(
+        "--same-crs",
+        action="store_true",
+        help="take the image and the labels of a scene for one coordinate system, though their files differ in it",
     )
     parser.add_argument("--no-filter", action="store_true", help="keep tiles of few classes, or under one class")
     parser.add_argument(
@@ -255,6 +274,7 @@ def _build_as_asked(given):
     for option, value, least in (
         ("--tile-px", given.tile_px, MIN_TILE_PX),
         ("--scale", given.scale, 1),
+        ("--bands", given.bands, 1),
         ("--workers", given.workers, 1),
     ):
         if value is not None and value < least:
@@ -264,7 +284,15 @@ def _build_as_asked(given):
         raise Refused(f"--{kind} needs --taxonomy, for example {TAXONOMIES / 'low2high.yaml'}")
     tile_px = given.tile_px if kind == "tiled" else given.tile_px or DEFAULT_TILE_PX
     options = Options(
-        kind, load_taxonomy(taxonomy), tile_px, given.scale, given.seed, not given.no_filter, given.compression
+        kind,
+        load_taxonomy(taxonomy),
+        tile_px,
+        given.scale,
+        given.seed,
+        not given.no_filter,
+        given.compression,
+        bands=given.bands,
+        same_crs=given.same_crs,
     )
     listed, more = Path(getattr(given, kind)), ()
     if kind == "naip215":

@@ -23,7 +23,7 @@ from runtime.workers import default_workers, map_unordered
 ROWS_PER_JOB = 64  # of headers; pixels are decoded tile by tile, so that a crash is one tile's
 
 
-def check(root, decode=False, workers=1):
+def check(root, decode=False, workers=1, same_crs=False):
     """(tiles in the manifest, one line for each thing that is wrong, in a fixed order)."""
     root = Path(root)
     description = read_description(root)
@@ -36,15 +36,15 @@ def check(root, decode=False, workers=1):
                 problems.append(f"{root / row[kind]}: belongs to two tiles, {first} and {row['tile']}")
     per_job, died = (1, partial(_crashed, root)) if decode else (ROWS_PER_JOB, None)
     jobs = [rows[i : i + per_job] for i in range(0, len(rows), per_job)]
-    found, check_rows = [], partial(_check_rows, root, description, decode)
+    found, check_rows = [], partial(_check_rows, root, description, decode, same_crs=same_crs)
     with closing(map_unordered(check_rows, jobs, workers, "tiles", died)) as done:
         for lines in done:
             found += lines
     return len(rows), problems + sorted(found)
 
 
-def _check_rows(root, description, decode, rows):
-    return [line for row in rows for line in _check_tile(root, description, decode, row)]
+def _check_rows(root, description, decode, rows, same_crs=False):
+    return [line for row in rows for line in _check_tile(root, description, decode, row, same_crs)]
 
 
 def _crashed(root, rows):
@@ -52,7 +52,7 @@ def _crashed(root, rows):
     return [f"{root}/{files}: reading one of them ends the process (a crash inside a codec, or out of memory)"]
 
 
-def _check_tile(root, description, decode, row):
+def _check_tile(root, description, decode, row, same_crs):
     """Lines on what is wrong with one tile's files, each on its own and against each other."""
     headers, problems = {}, []
     for kind in ("image", "high", "low"):
@@ -73,9 +73,9 @@ def _check_tile(root, description, decode, row):
             problems.append(str(error))
     try:
         if "image" in headers and "high" in headers:
-            check_high(headers["image"], headers["high"])
+            check_high(headers["image"], headers["high"], same_crs)
         if "image" in headers and "low" in headers:
-            tile_grid(headers["image"], headers["low"], description.scale)
+            tile_grid(headers["image"], headers["low"], description.scale, same_crs)
     except Refused as error:
         problems.append(str(error))
     return problems
@@ -98,11 +98,13 @@ def main(arguments=None):
     )
     parser.add_argument("root", type=Path, metavar="ROOT", help="folder of the tile set")
     parser.add_argument("--decode", action="store_true", help="decode every tile, and look up every label code")
+    parser.add_argument("--same-crs", action="store_true", help="as it was given to data.build --tiled")
     parser.add_argument(
         "--workers", type=int, default=default_workers(), metavar="N", help="processes (default: one a processor)"
     )
     given = parser.parse_args(arguments)
-    return command.status(lambda: _report(given.root, *check(given.root, given.decode, given.workers)), "begins anew")
+    asked = given.root, given.decode, given.workers, given.same_crs
+    return command.status(lambda: _report(given.root, *check(*asked)), "begins anew")
 
 
 def _report(root, tiles, problems):

@@ -11,10 +11,12 @@ from pathlib import Path
 import numpy as np
 
 from data import geotiff
-from data.alignment import DEFAULT_SCALE, check_high, check_label, low_grid
+from data.alignment import DEFAULT_SCALE, check_high, check_label, lies_by_pixels, low_grid
 from data.cells import compose, invert
 from data.coarse import low_label
-from data.images import open_image
+from data.georeference import system_alone
+from data.geotiff_header import gsd
+from data.images import open_image, takes_alpha, window_with_void
 from data.sources import codes_from_colors
 from data.statistics import sum_bands
 from data.taxonomy import IGNORE, Taxonomy, unknown_codes
@@ -41,6 +43,8 @@ class Options:
     compression: str = "zlib"
     rotation: int | None = None  # of naip215
     coarse: str | None = None  # nlcd: made from the fine label in NLCD's manner; None: as the source has it
+    bands: int | None = None  # of the images; None: as they have, none of which may be tagged as alpha
+    same_crs: bool = False  # take a scene's rasters for one coordinate system, whatever they say
 
 
 def cut_scene(root, scene, options):
@@ -48,7 +52,8 @@ def cut_scene(root, scene, options):
 
     Rasters are read by window: memory does not grow with the scene (PNG and JPEG are read whole).
     returns: {"records": what write_tile returned, "dropped": {rule: tiles}, "tile_px", "image_gsd", "scale": n or None
-             where the rasters do not say, "nodata": label codes to ignore by source}
+             where the rasters do not say, "nodata": label codes to ignore by source, "by_pixels": labels without a
+             georeference on an image with one}
     """
     px, records, dropped = options.tile_px, [], dict.fromkeys(RULES, 0)
     with ExitStack() as stack:
@@ -56,8 +61,12 @@ def cut_scene(root, scene, options):
         high = stack.enter_context(_open_label(scene.high, scene.colors)) if scene.high else None
         low = stack.enter_context(_open_label(scene.low)) if scene.low else None
         header = image.header
-        grid, facts = _lay(header, high and high.header, low and low.header, options.scale)
+        bands = _input_bands(header, options.bands or scene.bands)
+        grid, facts = _lay(header, high and high.header, low and low.header, options)
         taxonomy = ignoring(options.taxonomy, facts["nodata"])
+        # An EPSG code and metres are written as such; whatever else the image says of its system goes with its tiles.
+        said_by_code = header.epsg and header.unit_m in (1.0, None)
+        crs = () if said_by_code else system_alone(image.georeference())
         base = header.transform or (PIXEL_GRID if grid or options.coarse else None)
         for row, col in itertools.product(range(header.height // px), range(header.width // px)):
             window = (row * px, col * px, px, px)
@@ -81,8 +90,8 @@ def cut_scene(root, scene, options):
                 raise unknown or error from None
             rule = _broken_rule(counts, px * px, options.filter)
             if not rule:
-                pixels = image.window(*window)
-                rule = "empty" if header.nodata is not None and (pixels == header.nodata).all() else None
+                pixels, nodata = _with_nodata(image, bands, window)
+                rule = "empty" if nodata is not None and (pixels == nodata).all() else None
             if rule:
                 dropped[rule] += 1
                 continue
@@ -99,7 +108,8 @@ def cut_scene(root, scene, options):
                     transform=transform,
                     low_transform=low_transform,
                     epsg=header.epsg,
-                    nodata=header.nodata,
+                    crs=crs,
+                    nodata=nodata,
                     compression=options.compression,
                     counts=counts,
                 )
@@ -113,7 +123,10 @@ def take_tile(root, scene, options):
     Files below root are referred to in place; elsewhere, relative links below root/images, high and low lead to them.
     returns: as cut_scene
     """
-    pixels, header = geotiff.read(scene.image)
+    with geotiff.open_raster(scene.image) as image:
+        pixels, header, void = image.read(), image.header, image.void()
+    if _input_bands(header, options.bands or scene.bands) != header.bands:
+        raise Refused(f"{scene.image}: has an alpha band beside the {options.bands}; --scenes cuts without it")
     labels, headers = {"high": None, "low": None}, {"high": None, "low": None}
     for kind in labels:
         if getattr(scene, kind):
@@ -122,7 +135,7 @@ def take_tile(root, scene, options):
             labels[kind] = codes[..., 0]
     if header.height != header.width:
         raise Refused(f"{scene.image}: is {header.height} x {header.width} px; tiles are square; --scenes cuts")
-    grid, facts = _lay(header, headers["high"], headers["low"], options.scale)
+    grid, facts = _lay(header, headers["high"], headers["low"], options)
     taxonomy = ignoring(options.taxonomy, facts["nodata"])
     where = " or ".join(str(path) for path in (scene.high, scene.low) if path)
     counts = count_labels(labels["high"], labels["low"], taxonomy, pixels.shape[:2], header.transform, grid, where)
@@ -136,7 +149,7 @@ def take_tile(root, scene, options):
         "split": scene.split,
         **paths,
         "dtype": str(pixels.dtype),
-        **sum_bands(pixels, header.nodata),
+        **sum_bands(pixels if void is None else pixels[~void][None], header.nodata),
         **counts,
     }
     return {"records": [record], "dropped": {}, "tile_px": header.height, **facts}
@@ -174,10 +187,11 @@ def _open_label(path, colors=()):
     return raster
 
 
-def _lay(image, high, low, scale):
+def _lay(image, high, low, options):
     """Check the rasters of one scene against each other, by their headers.
 
-    returns: the low label's own grid or None (data/alignment.py), {"image_gsd", "scale", "nodata"}
+    returns: the low label's own grid or None (data/alignment.py), {"image_gsd", "scale", "nodata", "by_pixels": the
+             labels that lie by their pixels alone}
     """
     if image.dtype not in (np.uint8, np.uint16):
         raise Refused(
@@ -185,13 +199,38 @@ def _lay(image, high, low, scale):
             "UInt16 [-scale]"
         )
     if high:
-        check_high(image, high)
-    grid, n = low_grid(image, low, scale) if low else (None, None)
+        check_high(image, high, options.same_crs)
+    grid, n = low_grid(image, low, options.scale, options.same_crs) if low else (None, None)
     nodata = {
         kind: [label.nodata] if label and label.nodata is not None else []
         for kind, label in (("high", high), ("low", low))
     }
-    return grid, {"image_gsd": round(geotiff.gsd(image) or 1.0, 6), "scale": n, "nodata": nodata}
+    by_pixels, size = sum(lies_by_pixels(image, label) for label in (high, low) if label), round(gsd(image) or 1.0, 6)
+    return grid, {"image_gsd": size, "scale": n, "nodata": nodata, "by_pixels": by_pixels}
+
+
+def _input_bands(header, bands):
+    """How many bands of an image the tiles have: all, or `bands`; Refused where an alpha band leaves it open."""
+    path = header.path
+    if bands is None and header.alpha is not None:
+        raise Refused(
+            f"{path}: band {header.alpha + 1} of {header.bands} is tagged alpha; --bands {header.bands - 1} takes it "
+            f"for where there are data, --bands {header.bands} for a band like the others, as near infrared"
+        )
+    if bands and header.bands != bands and not takes_alpha(header, bands):
+        raise Refused(f"{path}: has {header.bands} bands, not {bands} (--bands)")
+    return bands or header.bands
+
+
+def _with_nodata(image, bands, window):
+    """Pixels of a window, and the value of those without data: what a mask or an alpha band hides gets it, or 0."""
+    pixels, void = window_with_void(image, bands, *window)
+    nodata = image.header.nodata
+    if void is not None and nodata is None:
+        nodata = 0
+    if void is not None:
+        pixels[void] = nodata
+    return pixels, nodata
 
 
 def _made_coarse(high_codes, materials, transform, options, name):

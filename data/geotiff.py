@@ -7,50 +7,24 @@ y = d col + e row + f. Arrays are (H, W, K). Whatever is wrong with a file is re
 import contextlib
 import itertools
 import logging
-import math
 import os
 from collections import OrderedDict
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import tifffile
 
+from data import georeference
+from data.geotiff_header import nodata_value, read_header
+from data.limits import distinct_bytes, refuse_absurd, refuse_large
 from runtime.errors import DiskFull, Refused, naming, reason
 from runtime.files import open_whole
 
 CACHE_BYTES = 64 * 2**20  # decoded strips and tiles that a Raster keeps, so that neighbouring windows share them
 READ_BYTES = 8 * 2**30  # larger rasters are read by window
-SPARSE_BYTES = 2**29  # the same where strips or tiles are left out: such a file may claim any size
-# How far none, LZW, deflate (two codes) and PackBits can expand what is stored; a claim beyond that is damage.
-EXPANSION = {1: 1, 5: 2731, 8: 1040, 32946: 1040, 32773: 64}
-METRES = {9001: 1.0, 9002: 0.3048, 9003: 1200 / 3937}  # ProjLinearUnits: metre, foot, US survey foot
+SPARSE_BYTES = 2**29  # the same where strips or tiles are left out, or share their place
 
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # it also reports oddities that do no harm
-
-
-@dataclass(frozen=True)
-class Header:
-    """What a raster says of itself; None where it does not."""
-
-    path: Path
-    height: int
-    width: int
-    bands: int
-    dtype: np.dtype
-    nodata: float | None = None
-    transform: tuple[float, ...] | None = None  # (a, b, c, d, e, f), of pixel corners
-    epsg: int | None = None
-    palette: np.ndarray | None = None  # (N, 3) uint8
-    unit_m: float | None = 1.0  # metres per unit of the transform; None for degrees
-
-
-def gsd(header):
-    """Metres per pixel, the root of a pixel's area; None without a georeference or where its unit is degrees."""
-    if header.transform is None or header.unit_m is None:
-        return None
-    a, b, _, d, e, _ = header.transform
-    return math.sqrt(abs(a * e - b * d)) * header.unit_m
 
 
 def open_raster(path):
@@ -74,18 +48,31 @@ def require_inside(header, row, col, height, width):
 
 
 class Raster(contextlib.AbstractContextManager):
-    """The first full-resolution image of a TIFF: `header`, `read()`, `window(...)`, `close()`."""
+    """An image of a TIFF: `header`, `read()`, `window(...)`, `void(...)`, `georeference()`, `close()`.
 
-    def __init__(self, path):
-        self.path = Path(path)
+    page: which one; None: the first of full resolution, and its mask
+    """
+
+    def __init__(self, path, page=None):
+        self.path, self._mask = Path(path), None
         with _naming(self.path), contextlib.ExitStack() as on_failure:
             tiff = on_failure.enter_context(tifffile.TiffFile(self.path))
             self._file = tiff.filehandle
-            # Overviews (1) and masks (4) are pages too, and a thumbnail may come first.
-            pages = (page for page in itertools.islice(tiff.pages, 100) if not page.subfiletype & 0b101)
-            self._page = next(pages, None) or next(iter(tiff.pages), None)
+            masks = []
+            if page is None:
+                # Overviews (1) and masks (4) are pages too, and a thumbnail may come first.
+                pages = itertools.islice(tiff.pages, 100)
+                self._page = next((each for each in pages if not each.subfiletype & 0b101), None)
+                size = self._page and (self._page.imagelength, self._page.imagewidth)
+                parts = itertools.takewhile(lambda each: each.subfiletype & 0b101, pages)
+                masks = [p.index for p in parts if p.subfiletype & 5 == 4 and (p.imagelength, p.imagewidth) == size]
+                self._page = self._page or next(iter(tiff.pages), None)
+            else:
+                self._page = tiff.pages[page]
             self._check_layout()
-            self.header = _header(self.path, self._page)
+            self.header = read_header(self.path, self._page, bool(masks))
+            if masks:
+                self._mask = on_failure.enter_context(Raster(self.path, masks[0]))
             on_failure.pop_all()
         self._segments = OrderedDict()  # index -> decoded strip or tile, the latest used last
         self._kept_bytes = 0
@@ -96,12 +83,14 @@ class Raster(contextlib.AbstractContextManager):
     def close(self):
         self._segments.clear()
         self._file.close()
+        if self._mask:
+            self._mask.close()
 
     def read(self):
         """All pixels, (H, W, K)."""
         header = self.header
         claimed = header.height * header.width * header.bands * header.dtype.itemsize
-        if claimed > (READ_BYTES if all(self._counts) else SPARSE_BYTES):
+        if claimed > (SPARSE_BYTES if self._sparse else READ_BYTES):
             raise Refused(f"{self.path}: claims {claimed / 2**30:.1f} GiB of pixels; read it by window")
         with _naming(self.path):
             return self._pixels(0, 0, header.height, header.width, keep=False)
@@ -111,6 +100,18 @@ class Raster(contextlib.AbstractContextManager):
         require_inside(self.header, row, col, height, width)
         with _naming(self.path):
             return self._pixels(row, col, height, width, keep=True)
+
+    def void(self, row=0, col=0, height=None, width=None):
+        """(height, width), True where the file's mask says that there are no data; None without a mask."""
+        if self._mask is None:
+            return None
+        height, width = height or self.header.height, width or self.header.width
+        return self._mask.window(row, col, height, width)[..., 0] == 0
+
+    def georeference(self):
+        """The tags that place it, as they are: [(code, type, count, little-endian bytes)]."""
+        with _naming(self.path):
+            return georeference.stored(self._page.tags, self._file)
 
     def _check_layout(self):
         """Find where the strips or tiles lie; refuse what cannot be true before memory is asked for."""
@@ -133,16 +134,12 @@ class Raster(contextlib.AbstractContextManager):
         end = max(map(sum, zip(self._offsets, self._counts, strict=True)))
         if end > self._file.size:
             raise Refused(f"{self.path}: truncated: {self._file.size:,} bytes of at least {end:,}")
+        stored = min(distinct_bytes(self._offsets, self._counts), self._file.size)
+        # Strips or tiles left out, or many in one place: such a file may claim any size.
+        self._sparse = not all(self._counts) or stored < sum(self._counts)
         if all(self._counts):
-            self._refuse_absurd(planes * height * width, sum(self._counts))
+            refuse_absurd(self.path, page, planes * height * width, stored, shared=self._sparse)
         self._raw = page.is_final and all(self._counts)
-
-    def _refuse_absurd(self, pixels, stored):
-        page = self._page
-        claimed = pixels * page.shaped[-1] * float(np.mean(page.bitspersample)) / 8
-        # The rest has no ceiling: ZSTD makes 128 KiB of 4 bytes, LERC a tile of any size of 100.
-        if claimed > stored * EXPANSION.get(page.compression, 40_000) + (page.compression not in EXPANSION) * 2**24:
-            raise Refused(f"{self.path}: corrupt: claims {claimed:,.0f} bytes of pixels in {stored:,} bytes")
 
     def _pixels(self, row, col, height, width, keep):
         if self._raw:
@@ -179,7 +176,8 @@ class Raster(contextlib.AbstractContextManager):
             return None
         if page.compression != 1:  # the last raw tiles of a row may be cut short
             rows = self._rows if page.is_tiled else min(self._rows, page.imagelength - index % self._down * self._rows)
-            self._refuse_absurd(rows * self._cols, count)
+            refuse_absurd(self.path, page, rows * self._cols, count)
+            refuse_large(self.path, rows, self._cols, page.shaped[-1] * page.dtype.itemsize, "one strip or tile")
         data = os.pread(self._file.fileno(), count, self._offsets[index])
         try:
             segment = page.decode(data, index, jpegtables=page.jpegtables, jpegheader=page.jpegheader)[0][0]
@@ -198,10 +196,13 @@ class Raster(contextlib.AbstractContextManager):
         return segment
 
 
-def write(path, array, *, transform=None, epsg=None, nodata=None, palette=None, compression="zlib", tile_px=512):
+def write(
+    path, array, *, transform=None, epsg=None, crs=(), nodata=None, palette=None, compression="zlib", tile_px=512
+):
     """Write (H, W) or (H, W, K) pixels as a GeoTIFF that GDAL reads too; an older file stays until the new is whole.
 
     transform:   (a, b, c, d, e, f), of pixel corners; what follows is ignored, so an Affine will do
+    crs:         tags of georeference.system_alone, for a coordinate system that an EPSG code does not say
     palette:     (N, 3) uint8 colours of one-band uint8 or uint16 codes
     compression: "zlib", in tiles of tile_px (a multiple of 16); or "none", in one strip that is read in one go
     """
@@ -218,7 +219,7 @@ def write(path, array, *, transform=None, epsg=None, nodata=None, palette=None, 
     else:
         layout["compression"] = "zlib"
         layout["tile"] = tuple(min(tile_px, -(-side // 16) * 16) for side in pixels.shape[:2])
-    extratags = geo_tags(path, pixels.dtype, transform=transform, epsg=epsg, nodata=nodata)
+    extratags = geo_tags(path, pixels.dtype, transform=transform, epsg=epsg, crs=crs, nodata=nodata)
     try:
         with open_whole(path, flush=False) as file:
             tifffile.imwrite(file, pixels, extratags=extratags, maxworkers=1, **layout)
@@ -242,81 +243,25 @@ def page_layout(bands, dtype, palette=None):
     return layout
 
 
-def geo_tags(path, dtype, *, transform=None, epsg=None, nodata=None):
+def geo_tags(path, dtype, *, transform=None, epsg=None, crs=(), nodata=None):
     """Georeference and nodata as `extratags` of tifffile's `write`."""
-    tags = []
+    tags = list(crs)
     if transform is not None:
         a, b, c, d, e, f = (float(value) for value in tuple(transform)[:6])
         if b == d == 0 and a > 0 > e:
             tags += [(33550, "d", 3, (a, -e, 0.0)), (33922, "d", 6, (0.0, 0.0, 0.0, c, f, 0.0))]
         else:
             tags += [(34264, "d", 16, (a, b, 0.0, c, d, e, 0.0, f, *[0.0] * 7, 1.0))]
-    if epsg is not None:
-        model, key = (2, 2048) if _in_degrees(epsg) else (1, 3072)
+    if epsg is not None and not crs:
+        model, key = (2, 2048) if georeference.in_degrees(epsg) else (1, 3072)
         keys = (1, 1, 0, 3, 1024, 0, 1, model, 1025, 0, 1, 1, key, 0, 1, int(epsg))  # 1025: pixel is area
         tags += [(34735, "H", len(keys), keys)]
     if nodata is not None:
         text = str(nodata)
-        if _nodata(text, np.dtype(dtype)) is None:
+        if nodata_value(text, np.dtype(dtype)) is None:
             raise Refused(f"{path}: nodata {nodata} is no value of {np.dtype(dtype)}")
         tags += [(42113, "s", 0, text)]
     return [(*tag, True) for tag in tags]
-
-
-def _header(path, page):
-    planes, _, height, width, samples = page.shaped
-    dtype = np.dtype(np.uint8) if page.dtype == bool else page.dtype.newbyteorder("=")
-    directory = [int(value) for value in page.tags.valueof(34735, default=())]
-    keys = {directory[i]: directory[i + 3] for i in range(4, len(directory) - 3, 4) if directory[i + 1] == 0}
-    code = keys.get(3072) or keys.get(2048) or 0  # ProjectedCSType over GeographicType
-    degrees = _in_degrees(code) or 3072 not in keys and (2048 in keys or keys.get(1024) == 2)
-    palette = None
-    if page.colormap is not None:
-        colours = np.asarray(page.colormap).T
-        palette = (colours // 257 if colours.max() > 255 else colours).astype(np.uint8)  # some writers stay at 8 bits
-    nodata = _nodata(page.tags.valueof(42113), dtype)
-    transform = _transform(page.tags, pixel_is_point=keys.get(1025) == 2)
-    epsg = code if 1024 <= code < 32767 else None  # 32767 is "user-defined"
-    unit_m = None if degrees else METRES.get(keys.get(3076, 9001))
-    return Header(path, height, width, planes * samples, dtype, nodata, transform, epsg, palette, unit_m)
-
-
-def _transform(tags, pixel_is_point):
-    values = (np.asarray(tags.valueof(code, default=()), float).ravel() for code in (33550, 33922, 34264))
-    scale, tie, matrix = (value.tolist() for value in values)
-    if len(scale) >= 2 and scale[0] and scale[1]:
-        if len(tie) < 6:
-            return None
-        a, b, d, e = scale[0], 0.0, 0.0, -abs(scale[1])  # as GDAL: north is up, whatever the sign
-        c, f = tie[3] - tie[0] * a, tie[4] - tie[1] * e
-    elif len(matrix) == 16:
-        a, b, _, c, d, e, _, f = matrix[:8]
-    else:
-        return None  # nothing, or ground control points only
-    if pixel_is_point:
-        c, f = c - (a + b) / 2, f - (d + e) / 2
-    return (a, b, c, d, e, f) if all(map(math.isfinite, (a, b, c, d, e, f))) and a * e != b * d else None
-
-
-def _nodata(text, dtype):
-    """The text of GDAL_NODATA as a number; None where it is absent or no pixel of this dtype can hold it."""
-    try:
-        text = text.strip().replace(",", ".")
-        value = math.nan if "#IND" in text or "#QNAN" in text else float(text)  # Windows' names for nan
-        if dtype.kind not in "iu":
-            with np.errstate(over="ignore"):
-                held = float(dtype.type(value).real)  # what a pixel of this value reads as
-            return held if math.isfinite(held) or not math.isfinite(value) else None
-        value = int(text) if text.lstrip("+-").isdecimal() else value  # 64-bit codes are no floats
-        fits = np.iinfo(dtype).min <= value <= np.iinfo(dtype).max and value == int(value)
-        return int(value) if fits else None
-    except (AttributeError, ValueError, OverflowError):
-        return None
-
-
-def _in_degrees(epsg):
-    """Whether a code is one of the common geographic systems; GDAL reads the others by either key."""
-    return 4120 <= epsg <= 4326 and epsg != 4217 or 4600 <= epsg <= 4646 or 4657 <= epsg <= 4765 or epsg == 4490
 
 
 @contextlib.contextmanager

@@ -1,7 +1,7 @@
-"""Write maps larger than memory as GeoTIFFs, block by block: compressed tiles, overviews, georeference.
+"""Write maps larger than memory as cloud-optimised GeoTIFFs, block by block: tiles, overviews, georeference.
 
 The tiles of the map and of its overviews are compressed as they come and wait in one temporary file; when the last is
-there, tifffile puts them in order. So one pass makes everything, and the size decides between TIFF and BigTIFF.
+there, they are put in order. So one pass makes everything, and the size decides between TIFF and BigTIFF.
 """
 
 import contextlib
@@ -14,12 +14,12 @@ from xml.sax.saxutils import escape
 import numpy as np
 import tifffile
 
-from data.geotiff import geo_tags, page_layout
+from data.cloud_layout import framed, layout, tag
 from runtime.errors import DiskFull, naming
 from runtime.files import open_whole
 
-TILE = 512  # pixels along a tile, and the size up to which a raster has no overview
-CLASSIC_BYTES = 2**32 - 2**25  # of tiles; larger files are BigTIFF
+TILE = 512  # pixels along a tile (or some less across), and the size up to which a raster has no overview
+CLASSIC_BYTES = 2**32 - 1  # larger files are BigTIFF
 
 
 class MapWriter(contextlib.AbstractContextManager):
@@ -30,6 +30,7 @@ class MapWriter(contextlib.AbstractContextManager):
 
     overviews:   "nearest" (codes: each overview keeps the classes' shares, and no colour is made up; a majority would
                  thin out roads with every level [ours]) or "mean" (measures, over the pixels that hold something)
+    georeference: tags as Raster.georeference gives them: where the scene says that it lies, word for word
     palette:     (N, 3) colours of one-band codes
     names:       one for each band, as GDAL has them
     description: any text; `read_description` gives it back
@@ -43,8 +44,7 @@ class MapWriter(contextlib.AbstractContextManager):
         width,
         bands=1,
         *,
-        transform,
-        epsg,
+        georeference,
         nodata,
         overviews,
         palette=None,
@@ -53,21 +53,21 @@ class MapWriter(contextlib.AbstractContextManager):
     ):
         self.path, self.nodata, self._rows = Path(path), nodata, None
         self._shrink = {"nearest": _nearest, "mean": _mean}[overviews]
-        self._levels = [_Level(height, width, bands, nodata)]
-        while max(height, width) > TILE:
-            height, width = -(-height // 2), -(-width // 2)
-            self._levels.append(_Level(height, width, bands, nodata))
-        self._layout = {**page_layout(1, np.uint8, palette), "tile": (TILE, TILE), "compression": "zlib"}
-        if bands > 1:  # classes, and no colours
-            self._layout.update(planarconfig="contig", extrasamples=("unspecified",) * (bands - 1))
-        self._nodata_tag = geo_tags(self.path, np.uint8, nodata=nodata)
-        self._tags = self._nodata_tag + geo_tags(self.path, np.uint8, transform=transform, epsg=epsg)
-        self._description = description
+        sizes = [(height, width)]
+        while max(sizes[-1]) > TILE and min(sizes[-1]) > 1:
+            sizes.append(tuple(-(-side // 2) for side in sizes[-1]))
+        # Validators take tall images of one column of tiles for strips, unless the tiles are wider than they.
+        columns = {width for height, width in sizes if height > TILE}
+        self._across = next(side for side in range(TILE, 0, -16) if side not in columns)
+        self._levels = [_Level(height, width, bands, nodata, self._across) for height, width in sizes]
+        self._first, self._each = list(georeference), _page_tags(bands, nodata, palette, self._across)
+        if description:
+            self._first.append(tag(270, 2, description.encode()))
         if names:
             names = (escape(escape(name)) for name in names)  # twice, as GDAL does
             item = '<Item name="DESCRIPTION" sample="{}" role="description">{}</Item>'
             items = (item.format(i, name) for i, name in enumerate(names))
-            self._tags.append((42112, "s", 0, f"<GDALMetadata>{''.join(items)}</GDALMetadata>".encode(), True))
+            self._first.append(tag(42112, 2, f"<GDALMetadata>{''.join(items)}</GDALMetadata>".encode()))
         with self._naming():
             self.path.parent.mkdir(parents=True, exist_ok=True)
             for leftover in self.path.parent.iterdir():
@@ -112,22 +112,24 @@ class MapWriter(contextlib.AbstractContextManager):
         # Label maps are runs: packing those alone takes a third of the time of zlib's default, and speckled maps are no
         # larger for it. Measures are packed at the quickest level, in half the time for a tenth more bytes.
         strategy = zlib.Z_RLE if self._shrink is _nearest else zlib.Z_DEFAULT_STRATEGY
-        for left in range(0, level.band.shape[1], TILE):
+        for left in range(0, level.band.shape[1], self._across):
             packer = zlib.compressobj(1, strategy=strategy)
-            tile = packer.compress(np.ascontiguousarray(level.band[:, left : left + TILE])) + packer.flush()
+            tile = packer.compress(np.ascontiguousarray(level.band[:, left : left + self._across])) + packer.flush()
             with self._naming():
                 level.tiles.append((self._tiles.tell(), len(tile)))
                 self._tiles.write(tile)
 
     def _finish(self):
-        big = self._tiles.tell() > CLASSIC_BYTES
-        with self._naming(), open_whole(self.path) as file, tifffile.TiffWriter(file, bigtiff=big) as tiff:
-            facts = {"description": self._description, "extratags": self._tags, "subfiletype": 0}
-            for level in self._levels:
-                shape = level.height, level.width, level.band.shape[2]
-                shape = shape if shape[2] > 1 else shape[:2]
-                tiff.write(map(self._packed, level.tiles), shape=shape, dtype=np.uint8, **facts, **self._layout)
-                facts = {"extratags": self._nodata_tag, "subfiletype": 1}  # a reduced version of another page
+        pages = []
+        for i, level in enumerate(self._levels):
+            size = [tag(256, 4, [level.width]), tag(257, 4, [level.height])]
+            use = self._first if i == 0 else [tag(254, 4, [1])]  # 1: a reduced version of another page
+            pages.append((self._each + size + use, [count for _, count in level.tiles]))
+        with self._naming(), open_whole(self.path) as file:
+            file.write(layout(pages, CLASSIC_BYTES)[0])
+            for level in reversed(self._levels):
+                for tile in level.tiles:
+                    file.write(framed(self._packed(tile)))
 
     def _packed(self, tile):
         position, count = tile
@@ -150,11 +152,33 @@ def read_description(path):
 class _Level:
     """One resolution: the row of tiles that is being filled, and where those that are done wait."""
 
-    def __init__(self, height, width, bands, fill):
+    def __init__(self, height, width, bands, fill, across):
         self.height, self.width = height, width
-        self.band = np.full((TILE, -(-width // TILE) * TILE, bands), fill, np.uint8)
+        self.band = np.full((TILE, -(-width // across) * across, bands), fill, np.uint8)
         self.filled = self.written = 0
         self.tiles = []
+
+
+def _page_tags(bands, nodata, palette, across):
+    """What every resolution says of its pixels."""
+    tags = [
+        tag(258, 3, [8] * bands),  # BitsPerSample
+        tag(259, 3, [8]),  # Compression: zlib
+        tag(262, 3, [1 if palette is None else 3]),  # Photometric: grey, or a palette
+        tag(277, 3, [bands]),  # SamplesPerPixel
+        tag(284, 3, [1]),  # PlanarConfiguration: samples of a pixel side by side
+        tag(322, 4, [across]),  # TileWidth
+        tag(323, 4, [TILE]),  # TileLength
+        tag(339, 3, [1] * bands),  # SampleFormat: unsigned
+        tag(42113, 2, str(nodata).encode()),
+    ]
+    if bands > 1:
+        tags.append(tag(338, 3, [0] * (bands - 1)))  # ExtraSamples: classes, and neither colours nor opacity
+    if palette is not None:
+        colors = np.zeros((3, 256), np.uint16)
+        colors[:, : len(palette)] = np.asarray(palette, np.uint16).T * 257
+        tags.append(tag(320, 3, colors.ravel()))
+    return tags
 
 
 def _nearest(pixels, _):

@@ -24,11 +24,12 @@ class Overlay:
     n:       pixels along a cell, where the raster has none of its own
     covered: share of the scene's pixels under cells with a label
     cell_px: pixels of a whole cell
+    same_crs: take raster and scene for one coordinate system, whatever they say
     raises:  Refused: a raster that is no label, lacks a georeference, is of another coordinate system, holds a code
              without a label over the scene, or nothing with one
     """
 
-    def __init__(self, path, scene, by_code, n):
+    def __init__(self, path, scene, by_code, n, same_crs=False):
         self.raster = open_raster(path)
         header = self.header = self.raster.header
         self.by_code = by_code if header.nodata is None else {header.nodata: IGNORE, **by_code}
@@ -36,7 +37,7 @@ class Overlay:
             if each.transform is None:
                 raise Refused(f"{each.path}: has no georeference, which --coarse needs of the scene and of {path}")
         check_label(header)
-        own, n = low_grid(scene, header, None if self._apart(scene) else n)
+        own, n = low_grid(scene, header, None if self._apart(scene) else n, same_crs)
         self.n = None if own else round(n)  # the side of blocks, or None
         self.to_cell = compose(invert(header.transform), scene.transform)
         a, b, _, d, e, _ = self.to_cell

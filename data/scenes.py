@@ -2,13 +2,14 @@
 
 import glob
 import math
+import re
 import shlex
 from pathlib import Path
 
 import numpy as np
 
-from data.geotiff import gsd
-from data.images import PICTURES, TIFFS
+from data.geotiff_header import gsd
+from data.images import PICTURES, TIFFS, takes_alpha, window_with_void
 from data.manifest import read_csv, relative_path
 from runtime.errors import Refused, naming
 
@@ -48,7 +49,7 @@ def require_fitting(header, facts, window):
     """Refused unless a scene has the bands and the kind of pixels that a network was trained on, by its `facts`, and
     a row of windows can be held."""
     path, bands = header.path, facts["bands"]
-    if header.bands > bands:
+    if header.bands > bands and not takes_alpha(header, bands):
         chosen = " ".join(f"-b {k + 1}" for k in range(bands))
         raise Refused(
             f"{path}: has {header.bands} bands, the network was trained on {bands}; if these are the first: "
@@ -59,7 +60,7 @@ def require_fitting(header, facts, window):
     if header.dtype != facts["dtype"]:
         wanted = facts["dtype"]
         raise Refused(f"{path}: its pixels are {header.dtype}, those that the network was trained on {wanted}")
-    claimed = (window + ROWS) * header.width * bands * header.dtype.itemsize
+    claimed = (window + ROWS) * header.width * header.bands * header.dtype.itemsize
     if claimed > BAND_BYTES:
         raise Refused(f"{path}: claims {header.width:,} px a row: {claimed / 2**30:.0f} GiB for a row of windows")
 
@@ -84,25 +85,50 @@ def scale_warning(header, image_gsd):
     )
 
 
-def read_windows(raster, rows, cols, height, width):
+def lost_georeference(header):
+    """One line where a scene is placed by a file beside it, which is not read, with what mends it; else None."""
+    path = header.path
+    if header.transform or header.gcps:
+        return None
+    world = (path.with_suffix(f"{path.suffix[:2]}{path.suffix[-1]}w"), path.with_suffix(".wld"))  # .tfw, .jgw, .pgw
+    notes = path.with_name(f"{path.name}.aux.xml")
+    found = next(filter(Path.is_file, world), None)
+    if not found and notes.is_file() and re.search(rb"<(GeoTransform|GCPList)\b", notes.read_bytes()[: 2**20]):
+        found = notes
+    if not found:
+        return None
+    return (
+        f"{path}: lies by {found.name}, which is not read: its map has no georeference; gdal_translate "
+        f"{_beside(path, 'placed')}"
+    )
+
+
+def read_windows(raster, rows, cols, height, width, bands=None):
     """The windows that begin at `rows` and `cols`, in reading order; each row of the file is read once.
 
-    Yields (i, j, pixels, void): pixels (height, width, K) as stored, or None where there is nothing to see in a window;
-    void (height, width), True where the scene has no data or has ended, or None where it has all.
+    bands: how many the network takes; an alpha band beyond them tells where there are data. None: all
+    Yields (i, j, pixels, void): pixels (height, width, bands) as stored, or None where there is nothing to see in a
+    window; void (height, width), True where the scene has no data or has ended, or None where it has all.
     """
     header = raster.header
-    band = np.empty((height + ROWS, header.width, header.bands), header.dtype)
+    bands = bands or header.bands
+    band = np.empty((height + ROWS, header.width, bands), header.dtype)
+    holes = np.zeros(band.shape[:2], bool)
     top = filled = 0  # these rows of the scene are in the band
     for i, row in enumerate(rows):
-        band[: filled - row] = band[row - top : filled - top]
+        for held in (band, holes):
+            held[: filled - row] = held[row - top : filled - top]
         top, bottom = row, min(row + height, header.height)
         while filled < bottom:
             count = min(ROWS, header.height - filled)
-            band[filled - top : filled - top + count] = raster.window(filled, 0, count, header.width)
+            place = slice(filled - top, filled - top + count)
+            band[place], void = window_with_void(raster, bands, filled, 0, count, header.width)
+            holes[place] = False if void is None else void
             filled += count
         for j, col in enumerate(cols):
             inside = band[: bottom - row, col : col + width]
-            pixels, void = inside.copy(), _without_data(inside, header.nodata)
+            pixels, void = inside.copy(), holes[: bottom - row, col : col + width]
+            void = void.copy() if void.any() else None
             if inside.shape[:2] != (height, width):
                 rest = [(0, height - inside.shape[0]), (0, width - inside.shape[1])]
                 pixels = np.pad(inside, [*rest, (0, 0)])
@@ -112,16 +138,6 @@ def read_windows(raster, rows, cols, height, width):
 
 def _beside(path, ending):
     return shlex.join([str(path), str(path.with_name(f"{path.stem}_{ending}.tif"))])
-
-
-def _without_data(pixels, nodata):
-    """Where all bands are nodata; None where no pixel is so."""
-    if nodata is None:
-        return None
-    void = pixels[..., 0] == nodata
-    for k in range(1, pixels.shape[2]):
-        void &= pixels[..., k] == nodata
-    return void if void.any() else None
 
 
 def _listed(path):

@@ -37,6 +37,7 @@ NAIP215_ROTATIONS = {
     3: ((1, 2), 0, 3),
     4: ((0, 1, 2), 3, 4),
 }
+NAIP_BANDS = 4  # red, green, blue, near infrared, which many of its files tag as alpha
 CHESAPEAKE_FOLDER = re.compile(r"([a-z]{2})_1m_\d{4}_.+")
 
 
@@ -51,6 +52,7 @@ class Scene:
     low: Path | None = None
     split: str = ""  # fixed, or "" to have one drawn for each tile
     colors: tuple = ()  # ((r, g, b), code) where `high` holds colours instead of codes
+    bands: int | None = None  # of its image; None where the source does not know
     materials: tuple = ()  # (code of `high`, Chesapeake code) where coarse codes can be made from it (data/coarse.py)
 
 
@@ -96,7 +98,7 @@ def chesapeake(folder):
         for label in labels.values():
             if not label.is_file():
                 raise Refused(f"{image}: its label {label.name} is not beside it")
-        scenes.append(Scene(f"{region}_{stem}", region, image, **labels))
+        scenes.append(Scene(f"{region}_{stem}", region, image, **labels, bands=NAIP_BANDS))
     if not scenes:
         raise Refused(
             f"{folder}: no *_naip-new.tif in it or below; expected folders like "
@@ -159,8 +161,8 @@ def naip215(folder, rotation):
         if not mask.is_file():
             raise Refused(f"{image}: its mask {mask} is not there")
         split = "validation" if tile in validation else splits[group]
-        materials = tuple(NAIP215_MATERIALS.items())
-        scenes.append(Scene(f"naip_{tile}", f"group{group}", image, mask, split=split, materials=materials))
+        facts = {"split": split, "bands": NAIP_BANDS, "materials": tuple(NAIP215_MATERIALS.items())}
+        scenes.append(Scene(f"naip_{tile}", f"group{group}", image, mask, **facts))
     return _checked(scenes, folder)
 
 

@@ -37,6 +37,7 @@ def write_tile(
     transform=None,
     low_transform=None,
     epsg=None,
+    crs=(),
     nodata=None,
     compression="zlib",
     counts=None,
@@ -49,6 +50,7 @@ def write_tile(
     split:         a fixed split, or "" to have one drawn
     transform:     (a, b, c, d, e, f) of the image's pixel corners, or None
     low_transform: the same of low, in the coordinates of `transform`; in those of PIXEL_GRID where that is None
+    crs:           as in geotiff.write
     nodata:        value of image pixels that hold nothing, or None
     counts:        what count_labels returned, where it was asked already
     returns:       plain values, all that write_tile_set asks for: the manifest's row, exact integer sums for the band
@@ -64,9 +66,8 @@ def write_tile(
     ):
         if array is not None:
             (root / folder).mkdir(parents=True, exist_ok=True)
-            geotiff.write(
-                root / folder / f"{name}.tif", array, transform=affine, epsg=epsg, nodata=value, compression=compression
-            )
+            place = {"transform": affine, "epsg": epsg, "crs": crs}
+            geotiff.write(root / folder / f"{name}.tif", array, **place, nodata=value, compression=compression)
     paths = {
         "image": f"images/{name}.tif",
         "high": "" if high is None else f"high/{name}.tif",

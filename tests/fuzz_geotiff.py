@@ -143,11 +143,14 @@ def _put(content, order, form, position, value):
 
 
 def look_at(path):
-    """Open a file and read it, as the project does: its header, windows in three places, all of it."""
+    """Open a file and read it, as the project does: its header, windows and voids in three places, all of it."""
     with open_raster(path) as raster:
         height, width = raster.header.height, raster.header.width
         for row, col in ((0, 0), (height // 2, width // 2), (max(height - 64, 0), max(width - 64, 0))):
-            raster.window(row, col, min(64, height - row), min(64, width - col))
+            size = min(64, height - row), min(64, width - col)
+            raster.window(row, col, *size)
+            raster.void(row, col, *size)
+        raster.georeference()
         raster.read()
 
 

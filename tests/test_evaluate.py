@@ -75,11 +75,12 @@ def test_rasters_that_do_not_lie_on_each_other_are_refused(tmp_path):
 
 
 def test_a_map_that_is_none_is_refused(tmp_path):
+    place = {"transform": UTM, "epsg": 26918}
     predicted, _ = save_pair(tmp_path)
-    geotiff.write(tmp_path / "map.tif", np.where(predicted == 255, 7, predicted).astype(np.uint8), transform=UTM)
+    geotiff.write(tmp_path / "map.tif", np.where(predicted == 255, 7, predicted).astype(np.uint8), **place)
     with pytest.raises(Refused, match="map.tif: holds 7, which is none of the 4 classes"):
         score(tmp_path)
-    geotiff.write(tmp_path / "map.tif", np.full_like(predicted, 255), transform=UTM)
+    geotiff.write(tmp_path / "map.tif", np.full_like(predicted, 255), **place)
     with pytest.raises(Refused, match="no pixel has a class both there and in"):
         score(tmp_path)
     geotiff.write(tmp_path / "map.tif", np.zeros((600, 90, 3), np.uint8))

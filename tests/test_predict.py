@@ -7,11 +7,12 @@ import pytest
 import tifffile
 import torch
 from commands import ROOT, error_of
+from geokeys import SCALE_AND_TIE, albers, tags
 from PIL import Image
 from random_checkpoint import COLORS, NAMES, save_random_checkpoint
 
 import predict
-from data import geotiff
+from data import georeference, geotiff
 from runtime.errors import DiskFull, Refused
 from trained import load_trained
 
@@ -73,6 +74,53 @@ def test_a_map_has_the_scenes_georeference_and_the_classes_colours(trained, tmp_
         assert raster.descriptions == NAMES
 
 
+HEIGHTS = [(1024, 1), (3072, 26918), (4096, 5703)]
+CORNERS = (0, 0, 0, -77, 38, 0, 90, 0, 0, -76, 38, 0, 0, 70, 0, -77, 37, 0, 90, 70, 0, -76, 37.1, 0)
+MATRIX = (3, 1, 0, 100, 1, -3, 0, 50, *[0] * 7, 1)
+PLACES = {
+    "Albers of its own": albers() + SCALE_AND_TIE,
+    "UTM and heights": tags(HEIGHTS, texts={1026: "NAD83 / UTM 18N + NAVD88"}) + SCALE_AND_TIE,
+    "points": tags([(1024, 1), (1025, 2), (3072, 26918)]) + SCALE_AND_TIE,
+    "control points": [*tags([(1024, 2), (2048, 4326)]), (33922, "d", 24, CORNERS, True)],
+    "tilted": [*tags([(1024, 1), (3072, 2263), (3076, 9003)]), (34264, "d", 16, MATRIX, True)],
+    "rational polynomials": [(50844, "d", 92, tuple(range(92)), True)],
+    "nothing": [],
+}
+
+
+@pytest.mark.filterwarnings("ignore:Dataset has no geotransform")
+@pytest.mark.parametrize("byteorder", "<>")
+@pytest.mark.parametrize("place", PLACES)
+def test_a_map_lies_where_its_scene_lies_word_for_word(trained, tmp_path, place, byteorder, capsys):
+    pixels = np.random.default_rng(0).integers(1, 250, (70, 90, 3), np.uint8)
+    options = {"photometric": "rgb", "metadata": None, "byteorder": byteorder, "extratags": PLACES[place]}
+    tifffile.imwrite(tmp_path / "scene.tif", pixels, **options)
+    run(trained, tmp_path / "scene.tif", "--out", tmp_path / "map.tif", "--probs", *SMALL)
+    assert "lies by" not in capsys.readouterr().err
+    with tifffile.TiffFile(tmp_path / "scene.tif") as scene:
+        expected = {code: np.asarray(scene.pages[0].tags.valueof(code)).tolist() for code in georeference.TAGS}
+    for name in ("map.tif", "map_probs.tif"):
+        with tifffile.TiffFile(tmp_path / name) as tiff:
+            assert {c: np.asarray(tiff.pages[0].tags.valueof(c)).tolist() for c in georeference.TAGS} == expected
+    rasterio = pytest.importorskip("rasterio")
+    with rasterio.open(tmp_path / "map.tif") as made, rasterio.open(tmp_path / "scene.tif") as scene:
+        assert (made.crs, made.transform, made.rpcs) == (scene.crs, scene.transform, scene.rpcs)
+        points = [[(p.row, p.col, p.x, p.y) for p in raster.gcps[0]] for raster in (made, scene)]
+        assert points[0] == points[1] and made.gcps[1] == scene.gcps[1]
+
+
+@pytest.mark.parametrize("beside", ["scene.tfw", "scene.tif.aux.xml"])
+def test_a_georeference_in_a_file_beside_the_scene_is_said_to_be_lost(trained, tmp_path, beside, capsys):
+    scene = save_scene(tmp_path / "scene.tif", 70, 90, transform=None, epsg=None)
+    (tmp_path / beside).write_text("<PAMDataset><GeoTransform>1, 2</GeoTransform></PAMDataset>")
+    run(trained, scene, "--out", tmp_path / "map.tif", *SMALL)
+    said = f"{scene}: lies by {beside}, which is not read: its map has no georeference; gdal_translate {scene} "
+    assert f"warning: {said}" in capsys.readouterr().err
+    save_scene(scene, 70, 90)
+    run(trained, scene, "--out", tmp_path / "placed.tif", *SMALL)
+    assert "lies by" not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("size", [(1, 1), (5, 200), (33, 31), (96, 64)])
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_small_and_odd_scenes_are_mapped_whole(trained, trained_on_uint16, tmp_path, size, dtype):
@@ -113,6 +161,36 @@ def test_pixels_without_data_stay_without_and_are_no_work(trained, tmp_path, mon
     assert np.array_equal(geotiff.read(tmp_path / "map.tif")[0][..., 0] == 255, void)
     assert np.array_equal(geotiff.read(tmp_path / "map_probs.tif")[0] == 255, np.repeat(void[..., None], 4, axis=2))
     assert sum(asked) == 9 and max(asked) == 2  # of 3 x 5 windows 3 x 2 hold nothing
+
+
+@pytest.mark.parametrize("how", ["mask", "alpha"])
+def test_what_a_mask_or_an_alpha_band_hides_is_not_mapped(trained, tmp_path, how):
+    plain = save_scene(tmp_path / "plain.tif", 300, 200)
+    pixels, held = geotiff.read(plain)[0], np.ones((300, 200), bool)
+    held[:150, :100] = held[200:220, 40:90] = False
+    with tifffile.TiffWriter(tmp_path / "scene.tif") as tiff:
+        if how == "alpha":
+            four = np.dstack([pixels, held * np.uint8(9)])
+            tiff.write(four, photometric="rgb", extrasamples=("assocalpha",), metadata=None)
+        else:
+            tiff.write(pixels, photometric="rgb", metadata=None)
+            tiff.write(held, subfiletype=4, compression="packbits", metadata=None)
+    run(trained, tmp_path / "scene.tif", "--out", tmp_path / "map.tif", *SMALL)
+    labels = geotiff.read(tmp_path / "map.tif")[0][..., 0]
+    assert np.array_equal(labels == 255, ~held)
+    pixels[~held] = 0  # the same picture by nodata
+    geotiff.write(plain, pixels, nodata=0)
+    run(trained, plain, "--out", tmp_path / "other.tif", *SMALL)
+    assert np.array_equal(labels, geotiff.read(tmp_path / "other.tif")[0][..., 0])
+
+
+def test_an_alpha_band_is_a_band_of_a_network_of_as_many(tmp_path):
+    trained = save_random_checkpoint(tmp_path / "best.pt", width=4, bands=4)
+    near_infrared = np.zeros((64, 96), np.uint8)  # which is dark over water
+    pixels = np.dstack([np.full((64, 96, 3), 90, np.uint8), near_infrared])
+    tifffile.imwrite(tmp_path / "scene.tif", pixels, photometric="rgb", extrasamples=("unassalpha",), metadata=None)
+    run(trained, tmp_path / "scene.tif", "--out", tmp_path / "map.tif", *SMALL)
+    assert (geotiff.read(tmp_path / "map.tif")[0] != 255).all()
 
 
 def test_what_the_scene_lacks_does_not_colour_what_it_has(trained_on_uint16, tmp_path):

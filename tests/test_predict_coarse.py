@@ -88,6 +88,13 @@ def test_by_windows_and_batches_the_map_is_nearly_the_same(trained, tmp_path):
     assert np.abs((one - plain[0]) - (whole - plain[1])).mean() < 0.5 * np.abs(whole - plain[1]).mean()
 
 
+def test_who_knows_better_says_that_two_systems_are_one(trained, tmp_path):
+    scene, coarse = scene_and_coarse(tmp_path, *GRIDS["tilted"])
+    one = run(trained, scene, tmp_path / "one.tif", "--coarse", coarse)
+    scene_and_coarse(tmp_path, *GRIDS["tilted"], epsg=5070)
+    assert np.array_equal(one, run(trained, scene, tmp_path / "two.tif", "--coarse", coarse, "--same-crs"))
+
+
 def test_where_the_coarse_map_ends_the_scene_is_mapped_without(trained, tmp_path, capsys):
     scene, coarse = scene_and_coarse(tmp_path, tilted(12, 0, 0, 0), (21, 10))  # 120 of 290 columns
     probs = run(trained, scene, tmp_path / "map.tif", "--coarse", coarse)
@@ -126,6 +133,7 @@ def test_coarse_maps_that_cannot_be_used_are_one_line(trained, tmp_path):
 
     refused("has no georeference", transform=None)
     refused("EPSG:5070.*gdalwarp -t_srs EPSG:26918", epsg=5070)
+    refused("no known coordinate system.*gdalwarp -s_srs ITS_SYSTEM.*--same-crs", epsg=None)
     refused(r"codes without a class: 99 \(\d+ times\)", Refused, codes=np.full(shape, 99, np.uint8))
     refused("has no class anywhere over", codes=np.full(shape, 99, np.uint8), nodata=99)
     other = save_random_checkpoint(tmp_path / "other.pt", width=4)

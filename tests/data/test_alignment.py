@@ -5,15 +5,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data.alignment import check_high, low_grid, warp_line
-from data.geotiff import Header
+from data.alignment import check_high, lies_by_pixels, low_grid, warp_line
+from data.geotiff_header import Header
 from runtime.errors import Refused
 
 UTM = (1.0, 0.0, 500_000.0, 0.0, -1.0, 4_300_000.0)
 
 
-def header(name, height=600, width=900, transform=UTM, epsg=26917):
-    return Header(Path(name), height, width, 1, np.dtype(np.uint8), transform=transform, epsg=epsg)
+def header(name, height=600, width=900, transform=UTM, epsg=26917, **more):
+    return Header(Path(name), height, width, 1, np.dtype(np.uint8), transform=transform, epsg=epsg, **more)
 
 
 def test_cells_of_30_m_have_their_own_grid_and_scale_30():
@@ -57,9 +57,63 @@ def test_a_pixel_size_that_drifts_over_the_raster_is_seen():
         check_high(header("i.tif"), header("h.tif", transform=(1.001, 0.0, 500_000.0, 0.0, -1.0, 4_300_000.0)))
 
 
-def test_an_unknown_coordinate_system_is_taken_for_the_images():
-    check_high(header("i.tif"), header("h.tif", epsg=None))
-    check_high(header("i.tif", epsg=None), header("h.tif"))
+ALBERS = ((3075, 11), (3076, 9001), (3078, (29.5,)), (3079, (45.5,)))
+OTHER_ALBERS = (*ALBERS[:-1], (3079, (46.5,)))
+POINTS = ((0.0, 0.0, 0.0, 5e5, 4.3e6, 0.0), (900.0, 600.0, 0.0, 500_900.0, 4_299_400.0, 0.0))
+
+
+@pytest.mark.parametrize(
+    "image, label, said",
+    [
+        (
+            {},
+            {"epsg": None},
+            "l.tif: is in no known coordinate system, its image i.tif in EPSG:26917; mend it: gdalwarp -s_srs "
+            "ITS_SYSTEM -t_srs EPSG:26917 ",
+        ),
+        (
+            {"epsg": None},
+            {},
+            "l.tif: is in EPSG:26917, its image i.tif in no known coordinate system; mend it: gdal_translate -a_srs "
+            "ITS_SYSTEM i.tif i_placed.tif",
+        ),
+        ({}, {"epsg": None, "crs": ALBERS}, "l.tif: is in a user-defined system, its image i.tif in EPSG:26917; mend"),
+        (
+            {"epsg": None, "crs": ALBERS},
+            {"epsg": None, "crs": OTHER_ALBERS},
+            "l.tif: is in another user-defined system, its image i.tif in a user-defined system; mend it: gdalwarp "
+            '-t_srs "$(gdalsrsinfo -o wkt i.tif)" -tr 1 1 -r near',
+        ),
+        (
+            {"epsg": None, "transform": None},
+            {},
+            "i.tif in no known coordinate system; mend it: gdal_translate -a_srs ITS_SYSTEM -a_ullr LEFT TOP RIGHT "
+            "BOTTOM i.tif",
+        ),
+        (
+            {"transform": None, "gcps": POINTS},
+            {},
+            "l.tif: lies by other control points than its image i.tif; mend it: gdalwarp i.tif i_placed.tif",
+        ),
+    ],
+    ids=["label unknown", "image unknown", "label custom", "both custom", "image plain", "control points"],
+)
+def test_a_label_that_may_be_from_another_place_is_refused_unless_the_user_knows_better(image, label, said):
+    image, label = header("i.tif", **image), header("l.tif", **label)
+    for check in (lambda **how: check_high(image, label, **how), lambda **how: low_grid(image, label, None, **how)):
+        with pytest.raises(Refused) as refused:
+            check()
+        assert said in str(refused.value) and "or --same-crs" in str(refused.value)
+        check(same_crs=True)
+
+
+def test_equal_user_defined_systems_and_labels_that_claim_no_place_are_taken():
+    check_high(header("i.tif", epsg=None, crs=ALBERS), header("l.tif", epsg=None, crs=ALBERS))
+    check_high(header("i.tif", epsg=None), header("l.tif", epsg=None))
+    check_high(header("i.tif", transform=None, gcps=POINTS), header("l.tif", transform=None, gcps=POINTS))
+    plain = header("l.tif", transform=None, epsg=None)
+    check_high(header("i.tif"), plain)
+    assert lies_by_pixels(header("i.tif"), plain) and not lies_by_pixels(plain, plain)
 
 
 def test_a_label_finer_than_the_image_is_refused():

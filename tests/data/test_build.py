@@ -14,6 +14,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
+from geokeys import albers
 
 from data import build as build_module
 from data import geotiff, sources
@@ -639,6 +641,110 @@ def test_a_mistake_is_one_line_and_exit_status_2(tmp_path, capsys, parts, option
     assert main([str(tmp_path / "out"), *map(str, arguments)]) == 2
     error = capsys.readouterr().err
     assert said.replace("RAW", str(raw)) in error and error.count("\n") == 1
+
+
+def reference(path, extratags):
+    """Give a raster other GeoKeys than it was written with."""
+    pixels, header = geotiff.read(path)
+    a, _, c, _, e, f = header.transform
+    place = [(33550, "d", 3, (a, -e, 0.0), True), (33922, "d", 6, (0.0, 0.0, 0.0, c, f, 0.0), True)]
+    kind = "rgb" if pixels.shape[2] == 3 else "minisblack"
+    tifffile.imwrite(path, np.squeeze(pixels), photometric=kind, metadata=None, extratags=[*place, *extratags])
+
+
+@pytest.mark.parametrize("kind", ["high", "low"])
+def test_a_label_in_another_albers_at_the_same_numbers_is_refused_but_for_same_crs(tmp_path, capsys, kind):
+    raw = tmp_path / "raw"
+    scenes = write_list(raw, [write_scene(raw)])
+    for name in ("image", "high", "low"):
+        reference(raw / f"s_{name}.tif", albers({3079: 46.5} if name == kind else {}))
+    arguments = (tmp_path / "out", "--scenes", scenes, "--taxonomy", LOW2HIGH, "--tile-px", PX)
+    assert run(*arguments) == 2
+    error = capsys.readouterr().err
+    assert f"s_{kind}.tif: is in another user-defined system" in error and "--same-crs" in error
+    assert error.count("\n") == 1
+    assert run(*arguments, "--same-crs") == 0
+    assert check(tmp_path / "out", decode=True) == (6, [])
+    image, tile = (geotiff.read(path)[1] for path in (raw / "s_image.tif", tmp_path / "out/high/s_000_000.tif"))
+    assert tile.crs == image.crs and tile.crs  # all of a tile is in the image's system
+    assert run(*arguments) == 2 and "another --same-crs: given then, not given now" in capsys.readouterr().err
+
+
+def hide(path, held, how):
+    """Give an image a mask, or a band that is tagged alpha."""
+    pixels, header = geotiff.read(path)
+    tags = geotiff.geo_tags(path, np.uint8, transform=header.transform, epsg=header.epsg)
+    with tifffile.TiffWriter(path) as tiff:
+        options = {"photometric": "rgb", "metadata": None, "extratags": tags}
+        if how == "alpha":
+            pixels = np.dstack([pixels, held * np.uint8(200)])
+            options["extrasamples"] = ("unassalpha",)
+        tiff.write(pixels, **options)
+        if how == "mask":
+            tiff.write(held, subfiletype=4, compression="zlib", metadata=None)
+
+
+@pytest.mark.parametrize("how", ["alpha", "mask"])
+def test_what_a_mask_or_an_alpha_band_hides_is_no_data(tmp_path, capsys, how):
+    raw, held = tmp_path / "raw", np.ones((64, 96), bool)
+    held[:32, :32] = held[40:50, 40:50] = False
+    scenes = write_list(raw, [write_scene(raw)])
+    image = geotiff.read(raw / "s_image.tif")[0]
+    hide(raw / "s_image.tif", held, how)
+    arguments = (tmp_path / "out", "--scenes", scenes, "--taxonomy", LOW2HIGH, "--tile-px", PX)
+    if how == "alpha":  # four bands, or three of which some pixels have no data: that is not guessed
+        assert run(*arguments) == 2
+        error = capsys.readouterr().err
+        assert "s_image.tif: band 4 of 4 is tagged alpha; --bands 3 takes it for" in error and "--bands 4" in error
+        assert run(tmp_path / "four", *arguments[1:], "--bands", 4) == 0
+        assert read_manifest(tmp_path / "four")[0].bands == 4 and len(manifest(tmp_path / "four")) == 6
+        assert run(tmp_path / "two", *arguments[1:], "--bands", 2) == 2
+        assert "has 4 bands, not 2" in capsys.readouterr().err
+        arguments += ("--bands", 3)
+    assert run(*arguments) == 0
+    description, rows = read_manifest(tmp_path / "out")
+    assert "dropped: empty 1," in capsys.readouterr().out
+    assert description.bands == 3 and [row["tile"] for row in rows] == [
+        f"s_{name}" for name in ("000_001", "000_002", "001_000", "001_001", "001_002")
+    ]
+    tile, header = geotiff.read(tmp_path / "out/images/s_001_001.tif")
+    assert header.nodata == 0 and header.alpha is None and not tile[8:18, 8:18].any()
+    untouched, header = geotiff.read(tmp_path / "out/images/s_001_002.tif")
+    assert header.nodata is None and np.array_equal(untouched, image[32:, 64:])
+    corners = [(PX * int(row["tile"][4]), PX * int(row["tile"][8])) for row in rows if row["split"] == "train"]
+    parts = [(slice(top, top + PX), slice(left, left + PX)) for top, left in corners]
+    seen = np.concatenate([image[part][held[part]] for part in parts])
+    assert description.band_mean == pytest.approx(seen.mean(axis=0))
+    assert check(tmp_path / "out", decode=True) == (5, [])
+
+
+def test_tiles_are_taken_with_their_alpha_band_as_a_band_or_not_at_all(tmp_path, capsys):
+    raw = tmp_path / "raw"
+    rows = pre_cut(raw, 2)
+    for i in range(2):
+        hide(raw / f"t{i}_image.tif", np.ones((PX, PX), bool), "alpha")
+    arguments = (tmp_path / "out", "--tiled", write_list(raw, rows, "list.csv"), "--taxonomy", LOW2HIGH, "--scale", 10)
+    assert run(*arguments) == 2 and "is tagged alpha" in capsys.readouterr().err
+    assert run(*arguments, "--bands", 3) == 2 and "--scenes cuts without it" in capsys.readouterr().err
+    assert run(*arguments, "--bands", 4) == 0 and read_manifest(tmp_path / "out")[0].bands == 4
+
+
+def test_a_label_with_a_mask_is_refused_with_the_command_that_writes_it_into_the_codes(tmp_path, capsys):
+    raw = tmp_path / "raw"
+    scenes = write_list(raw, [write_scene(raw)])
+    with tifffile.TiffWriter(raw / "s_high.tif", append=True) as tiff:
+        tiff.write(np.ones((64, 96), bool), subfiletype=4, metadata=None)
+    assert run(tmp_path / "out", "--scenes", scenes, "--taxonomy", LOW2HIGH, "--tile-px", PX) == 2
+    assert "s_high.tif: has a mask; write it into the codes: gdalwarp -dstnodata 255 " in capsys.readouterr().err
+
+
+def test_labels_without_any_georeference_lie_by_their_pixels_and_are_counted(tmp_path, capsys):
+    raw = tmp_path / "raw"
+    scenes = write_list(raw, [write_scene(raw)])
+    for name in ("high", "low"):
+        geotiff.write(raw / f"s_{name}.tif", geotiff.read(raw / f"s_{name}.tif")[0])
+    assert run(tmp_path / "out", "--scenes", scenes, "--taxonomy", LOW2HIGH, "--tile-px", PX) == 0
+    assert "note: 2 labels have no georeference; they lie by pixels on their images" in capsys.readouterr().out
 
 
 def test_a_missing_file_is_named_before_anything_is_cut(tmp_path, capsys):

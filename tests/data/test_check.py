@@ -94,10 +94,10 @@ def test_decoding_names_every_damaged_tile_in_one_pass(root, workers, monkeypatc
     assert "codes without a class: 77 (2 times)" in problems[-1] and not any("\n" in line for line in problems)
 
 
-def check_and_crash_at_t3(root, description, decode, rows):
+def check_and_crash_at_t3(root, description, decode, rows, **how):
     if any(row["tile"] == "t3" for row in rows):
         os.kill(os.getpid(), signal.SIGSEGV)
-    return _check_rows(root, description, decode, rows)
+    return _check_rows(root, description, decode, rows, **how)
 
 
 def test_a_tile_that_crashes_its_codec_is_named_among_the_others(root, monkeypatch):

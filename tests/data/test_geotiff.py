@@ -14,9 +14,11 @@ import numpy as np
 import pytest
 import tifffile
 from fuzz_geotiff import damaged, look_at
+from geokeys import SCALE_AND_TIE, albers
 
 from data import geotiff
-from data.geotiff import gsd, open_raster, read, write
+from data.geotiff import open_raster, read, write
+from data.geotiff_header import gsd
 from runtime.errors import Refused
 
 pytestmark = pytest.mark.filterwarnings("ignore:Dataset has no geotransform")  # says rasterio of most made-up files
@@ -26,7 +28,6 @@ FORMATS = sorted(Path(REAL, "formats").glob("*.tif")) if REAL else []
 SOUND = [path for path in FORMATS if "corrupt" not in path.name]
 NORTH_UP = (2.0, 0.0, 500_000.0, 0.0, -3.0, 4_400_000.0)
 TILTED = (3.0, 1.0, 100.0, 1.0, -3.0, 50.0)
-SCALE_AND_TIE = [(33550, "d", 3, (2.0, 3.0, 0.0), True), (33922, "d", 6, (0, 0, 0, 500_000.0, 4_400_000.0, 0), True)]
 GEO_KEYS = (1, 1, 0, 3, 1024, 0, 1, 1, 1025, 0, 1, 1, 3072, 0, 1, 32617)
 
 
@@ -213,6 +214,49 @@ def test_overviews_and_masks_are_passed_over(tmp_path):
         file.write_mask(np.eye(128, dtype=bool))
         file.build_overviews([2, 4])
     assert_equals_rasterio(path)
+
+
+@pytest.mark.parametrize("planes", [False, True])
+@pytest.mark.parametrize("compression", [None, "zlib", "lzw", "packbits", "zstd"])
+@pytest.mark.parametrize("kind", [bool, np.uint8])
+def test_a_mask_of_any_compression_tells_where_there_are_no_data(tmp_path, compression, kind, planes):
+    held = np.random.default_rng(1).random((45, 70)) > 0.3
+    array = pixels()
+    with tifffile.TiffWriter(tmp_path / "a.tif") as tiff:
+        config = {"planarconfig": "separate"} if planes else {}
+        tiff.write(np.moveaxis(array, -1, 0) if planes else array, photometric="rgb", metadata=None, **config)
+        tiff.write(array[::2, ::2], photometric="rgb", subfiletype=1, metadata=None)
+        tiff.write(held[::2, ::2], subfiletype=5, metadata=None)
+        mask, use = (held, 4) if kind is bool else (held * np.uint8(255), 2)  # tifffile writes no mask of 8 bits
+        tiff.write(mask, subfiletype=use, compression=compression, rowsperstrip=8, metadata=None)
+        tiff.write(array, photometric="rgb", metadata=None)
+        tiff.write(~held, subfiletype=4, metadata=None)  # of the image before it
+    with_tag(tmp_path / "a.tif", 254, 4, page=3)
+    with open_raster(tmp_path / "a.tif") as raster:
+        np.testing.assert_array_equal(raster.read(), array)
+        np.testing.assert_array_equal(raster.void(), ~held)
+        np.testing.assert_array_equal(raster.void(11, 5, 20, 9), ~held[11:31, 5:14])
+        assert raster.header.masked
+
+
+def test_a_mask_as_gdal_writes_it_is_read(tmp_path):
+    rasterio = pytest.importorskip("rasterio")
+    path, held = with_gdal(tmp_path / "a.tif", pixels(128, 128), tiled=True, blockxsize=64, blockysize=64), np.eye(128)
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(path, "r+") as file:
+        file.write_mask(held.astype(bool))
+        file.build_overviews([2, 4])
+    with open_raster(path) as raster:
+        np.testing.assert_array_equal(raster.void(), held == 0)
+
+
+@pytest.mark.parametrize(
+    "bands, extra, alpha",
+    [(4, ("unassalpha",), 3), (4, ("assocalpha",), 3), (4, ("unspecified",), None), (5, (0, 2), 4), (5, (2, 0), 3)],
+)
+def test_the_band_that_is_tagged_as_alpha_is_known(tmp_path, bands, extra, alpha):
+    path = written(tmp_path / "a.tif", pixels(bands=bands), photometric="rgb", extrasamples=extra)
+    with open_raster(path) as raster:
+        assert raster.header.alpha == alpha and raster.header.bands == bands and raster.void() is None
 
 
 # What else is out there.
@@ -493,10 +537,10 @@ def test_one_bad_geo_tag_is_an_error_that_names_the_file(tmp_path):
         read(path)
 
 
-def with_tag(path, code, value):
+def with_tag(path, code, value, page=0):
     """Overwrite a tag's inline value in a little-endian classic TIFF."""
     with tifffile.TiffFile(path) as file:
-        at = file.pages[0].tags[code].offset
+        at = file.pages[page].tags[code].offset
     with open(path, "r+b") as file:
         file.seek(at + 2)
         file.write(struct.pack("<HII", 4, 1, value))
@@ -536,12 +580,70 @@ def test_a_file_that_leaves_its_pixels_out_may_claim_any_size_but_is_not_read_wh
             raster.read()
 
 
+def in_one_tile(path, side, samples=3):
+    """A zlib scene of one tile of zeros, made without holding it."""
+    packer = zlib.compressobj(1)
+    tile = b"".join(packer.compress(bytes(side * samples)) for _ in range(side)) + packer.flush()
+    options = {"tile": (side, side), "compression": "zlib", "photometric": "rgb", "metadata": None}
+    tifffile.imwrite(path, iter([tile]), shape=(side, side, samples), dtype="u1", **options)
+    return path
+
+
+def test_a_tile_that_decodes_to_more_than_the_ceiling_is_refused_with_what_mends_it(tmp_path, monkeypatch):
+    path = in_one_tile(tmp_path / "a.tif", 9472)
+    said = (
+        "a.tif: one strip or tile of 9,472 x 9,472 px decodes to 269 MB, LOW2HIGH_BLOCK_MB is 256; gdal_translate "
+        f"-co TILED=YES -co COMPRESS=DEFLATE {path} {tmp_path / 'a_tiled.tif'}"
+    )
+    with open_raster(path) as raster, pytest.raises(Refused) as refused:
+        raster.window(0, 0, 10, 10)
+    assert str(refused.value).endswith(said)
+    small = in_one_tile(tmp_path / "b.tif", 640)
+    for ceiling, fits in (("1", False), ("2", True)):
+        monkeypatch.setenv("LOW2HIGH_BLOCK_MB", ceiling)
+        if fits:
+            assert not read(small)[0].any()
+        else:
+            with pytest.raises(Refused, match="decodes to 1 MB, LOW2HIGH_BLOCK_MB is 1;"):
+                read(small)
+    monkeypatch.setenv("LOW2HIGH_BLOCK_MB", "much")
+    with pytest.raises(Refused, match="LOW2HIGH_BLOCK_MB=much: should be a whole number of megabytes, as 256"):
+        read(small)
+
+
+def with_shared_tiles(path, side):
+    """All tiles of a scene in the place of the first."""
+    scene_of_one_tile(path, side)
+    with tifffile.TiffFile(path) as file:
+        entry = file.pages[0].tags[324]
+        first, at, count = file.pages[0].dataoffsets[0], entry.valueoffset, entry.count
+    with open(path, "r+b") as file:
+        file.seek(at)
+        file.write(struct.pack("<I", first) * count)
+    return path
+
+
+def test_tiles_that_share_a_place_are_judged_as_sparse_ones_and_refused_beyond_reason(tmp_path, monkeypatch):
+    with open_raster(with_shared_tiles(tmp_path / "a.tif", 2000)) as raster:
+        assert (raster.window(1500, 1500, 100, 100) == 5).all() and (raster.read() == 5).all()
+        monkeypatch.setattr(geotiff, "SPARSE_BYTES", 10**7)
+        with pytest.raises(Refused, match="a.tif: claims 0.0 GiB of pixels; read it by window"):
+            raster.read()
+    with pytest.raises(Refused, match="b.tif: corrupt: claims 1,200,000,000 bytes of pixels in"):
+        open_raster(with_shared_tiles(tmp_path / "b.tif", 20_000))
+
+
 def test_many_damaged_files_are_read_or_refused(tmp_path):
     """tests/fuzz_geotiff.py does so at length, in a process of its own."""
     sources = [path.read_bytes() for path in SOUND if path.stat().st_size < 20_000]
     for compression in ("zlib", "none"):
         write(tmp_path / "a.tif", pixels(), transform=NORTH_UP, epsg=32617, nodata=0, compression=compression)
         sources.append((tmp_path / "a.tif").read_bytes())
+    with tifffile.TiffWriter(tmp_path / "a.tif") as tiff:
+        albers_and_alpha = {"extratags": albers() + SCALE_AND_TIE, "extrasamples": ("unassalpha",)}
+        tiff.write(pixels(bands=4), photometric="rgb", metadata=None, **albers_and_alpha)
+        tiff.write(pixels(bands=1)[..., 0] > 9, subfiletype=4, compression="zlib", metadata=None)
+    sources.append((tmp_path / "a.tif").read_bytes())
     refused = 0
     for seed in range(400):
         (tmp_path / "a.tif").write_bytes(damaged(sources[seed % len(sources)], seed))

@@ -1,11 +1,15 @@
 """Images by their suffix: pictures become one band or three, faults name the file."""
 
+import struct
+import zlib
+
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from data.geotiff import write
-from data.images import open_image
+from data.images import open_image, window_with_void
 from runtime.errors import Refused
 
 
@@ -77,3 +81,54 @@ def test_faults_name_the_file(tmp_path):
     }.items():
         with pytest.raises(Refused, match=f"{name}: .*{fault}"):
             open_image(tmp_path / name)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_where_a_picture_is_transparent_it_has_no_data(tmp_path, mode):
+    array = pixels(20, 30, len(mode)) | 1
+    array[3:9, :, -1] = 0
+    with open_image(saved(tmp_path / "a.png", array, mode)) as image:
+        assert image.header.masked and image.header.bands == {"RGBA": 3, "LA": 1}[mode]
+        np.testing.assert_array_equal(image.void(2, 1, 10, 5), array[2:12, 1:6, -1] == 0)
+    with open_image(saved(tmp_path / "b.png", pixels(20, 30, 3))) as image:
+        assert image.void(0, 0, 20, 30) is None and not image.header.masked
+
+
+@pytest.mark.parametrize("extra", [(2,), (2, 0), (1,)])
+@pytest.mark.parametrize("nodata", [None, 7])
+def test_nodata_mask_and_alpha_are_one_void(tmp_path, extra, nodata):
+    array, masked = pixels(20, 30, 3 + len(extra)) | 1, np.zeros((20, 30), bool)
+    array[..., 3:] |= 128  # no nodata by chance
+    array[2:4, :, 3], array[5:7, :, :3], array[10:12, :, 0], masked[8] = 0, 7, 0, True
+    tags = [(42113, "s", 0, str(nodata), True)] if nodata else []
+    with tifffile.TiffWriter(tmp_path / "a.tif") as tiff:
+        tiff.write(array, photometric="rgb", extrasamples=extra, extratags=tags, metadata=None)
+        tiff.write(~masked, subfiletype=4, metadata=None)
+    expected = masked.copy()
+    expected[2:4] = True
+    expected[5:7] |= nodata is not None
+    with open_image(tmp_path / "a.tif") as image:
+        found, void = window_with_void(image, array.shape[2] - 1, 1, 2, 15, 20)
+        np.testing.assert_array_equal(found, np.delete(array, 3, axis=2)[1:16, 2:22])
+        if len(extra) == 1:
+            np.testing.assert_array_equal(void, expected[1:16, 2:22])
+        whole, void = window_with_void(image, array.shape[2], 0, 0, 20, 30)  # the alpha band as one of the bands
+        np.testing.assert_array_equal(whole, array)
+        np.testing.assert_array_equal(void, masked)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg"])
+def test_a_picture_that_decodes_to_more_than_the_ceiling_is_refused_before_it_is(tmp_path, name):
+    path = saved(tmp_path / name, pixels(20, 30, 3))
+    content, side = bytearray(path.read_bytes()), 13_000
+    if name == "a.png":
+        content[16:24] = struct.pack(">II", side, side)
+        content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
+    else:
+        at = content.index(b"\xff\xc0") + 5
+        content[at : at + 4] = struct.pack(">HH", side, side)
+    path.write_bytes(content)
+    said = f"{path}: a picture of 13,000 x 13,000 px decodes to 507 MB, LOW2HIGH_BLOCK_MB is 256; gdal_translate -co "
+    with pytest.raises(Refused) as refused:
+        open_image(path)
+    assert str(refused.value) == f"{said}TILED=YES -co COMPRESS=DEFLATE {path} {tmp_path / 'a_tiled.tif'}"

@@ -1,3 +1,4 @@
+import contextlib
 import errno
 
 import numpy as np
@@ -6,11 +7,18 @@ import tifffile
 
 from data import geotiff, mapwriter
 from data.mapwriter import MapWriter, read_description
+from runtime import files
 from runtime.errors import DiskFull
 
 UTM = (2.0, 0.0, 400000.0, 0.0, -2.0, 4100000.0)
 COLORS = [(10, 20, 200), (0, 100, 0), (200, 200, 80)]
-FACTS = {"transform": UTM, "epsg": 26918, "nodata": 255}
+KEYS = (1, 1, 0, 3, 1024, 0, 1, 1, 1025, 0, 1, 1, 3072, 0, 1, 26918)
+PLACE = [
+    (33550, 12, 3, np.array([2, 2, 0], "<f8").tobytes()),
+    (33922, 12, 6, np.array([0, 0, 0, 400_000, 4_100_000, 0], "<f8").tobytes()),
+    (34735, 3, 16, np.array(KEYS, "<u2").tobytes()),
+]
+FACTS = {"georeference": PLACE, "nodata": 255}
 
 
 def blobs(height, width, bands=1):
@@ -32,7 +40,7 @@ def written(path, pixels, step=100, **options):
 def test_a_map_reads_back_with_its_georeference_palette_and_nodata(tmp_path, monkeypatch, height, width, big):
     monkeypatch.setattr(mapwriter, "CLASSIC_BYTES", 0 if big else 2**32)
     pixels = blobs(height, width)
-    path = written(tmp_path / "map.tif", pixels, palette=COLORS, description="who made it")
+    path = written(tmp_path / "map.tif", pixels, palette=COLORS, description="who made it, où")
     back, header = geotiff.read(path)
     assert np.array_equal(back, pixels)
     assert (header.transform, header.epsg, header.nodata) == (UTM, 26918, 255)
@@ -44,7 +52,7 @@ def test_a_map_reads_back_with_its_georeference_palette_and_nodata(tmp_path, mon
         for depth, page in enumerate(tiff.pages):
             assert np.array_equal(page.asarray().reshape(page.shape), pixels[:: 2**depth, :: 2**depth, 0])
     assert sizes[-1] <= (512, 512) and len(sizes) == {1: 1, 512: 1, 513: 2, 1300: 3}[height]
-    assert read_description(path) == "who made it"
+    assert read_description(path) == "who made it, où"
 
 
 @pytest.mark.parametrize("big", [False, True])
@@ -63,6 +71,42 @@ def test_gdal_reads_maps_overviews_and_band_names(tmp_path, monkeypatch, big):
     path = written(tmp_path / "probs.tif", blobs(700, 600, 3), overviews="mean", names=names)
     with rasterio.open(path) as raster:
         assert raster.descriptions == tuple(names) and raster.overviews(3) == [2]
+
+
+@pytest.mark.parametrize("big", [False, True])
+@pytest.mark.parametrize("bands", [1, 4])
+@pytest.mark.parametrize(
+    "height, width",
+    [(1, 1), (1, 3000), (3000, 1), (3, 3001), (512, 512), (513, 512), (700, 40), (2100, 1024), (1300, 1500)],
+)
+def test_every_map_is_cloud_optimised(tmp_path, monkeypatch, height, width, bands, big):
+    validate = pytest.importorskip("rio_cogeo.cogeo").cog_validate
+    monkeypatch.setattr(mapwriter, "CLASSIC_BYTES", 0 if big else 2**32)
+    pixels = blobs(height, width, bands)
+    path = written(tmp_path / "map.tif", pixels, overviews="nearest" if bands == 1 else "mean", step=512)
+    valid, errors, warnings = validate(path, quiet=True)
+    assert valid and not errors
+    assert not warnings or min(height, width) == 1  # which no overview can halve
+    import rasterio
+
+    with rasterio.open(path) as raster:
+        assert raster.tags(ns="IMAGE_STRUCTURE").get("LAYOUT") == "COG"
+        assert np.array_equal(raster.read(), np.moveaxis(pixels, -1, 0))
+        depths = len(raster.overviews(1))
+    for depth in range(depths):
+        with rasterio.open(path, overview_level=depth) as raster:
+            assert raster.shape == (-(-height // 2 ** (depth + 1)), -(-width // 2 ** (depth + 1)))
+            assert raster.read().shape[0] == bands
+
+
+def test_the_smallest_overview_comes_first_after_all_directories(tmp_path):
+    path = written(tmp_path / "map.tif", blobs(1300, 1025))
+    with tifffile.TiffFile(path) as tiff:
+        first = [page.dataoffsets[0] for page in tiff.pages]
+        assert first == sorted(first, reverse=True) and max(page.offset for page in tiff.pages) < min(first)
+        assert [page.offset for page in tiff.pages] == sorted(page.offset for page in tiff.pages)
+        end = tiff.pages[0].dataoffsets[-1] + tiff.pages[0].databytecounts[-1]
+    assert path.stat().st_size == end + 4
 
 
 def test_overviews_of_measures_are_means_of_pixels_that_hold_something(tmp_path):
@@ -109,9 +153,12 @@ def test_what_a_killed_process_left_is_deleted(tmp_path):
 
 @pytest.mark.parametrize("when", ["while tiles wait", "in the end"])
 def test_a_full_disk_is_one_line(tmp_path, monkeypatch, when):
-    class Full:
+    class Full(contextlib.AbstractContextManager):
         def __init__(self, file):
             self.file = file
+
+        def __exit__(self, *_):
+            self.file.close()
 
         def write(self, data):
             raise OSError(errno.ENOSPC, "No space left on device")
@@ -123,7 +170,7 @@ def test_a_full_disk_is_one_line(tmp_path, monkeypatch, when):
     with pytest.raises(DiskFull, match=r"map.tif: cannot be written: No space left on device"):
         with MapWriter(path, 600, 50, overviews="nearest", **FACTS) as writer:
             if when == "in the end":
-                monkeypatch.setattr(mapwriter.tifffile.FileHandle, "write", Full.write)
+                monkeypatch.setattr(files, "open", lambda *place: Full(open(*place)), raising=False)
             else:
                 writer._tiles = Full(writer._tiles)
             writer.put(blobs(600, 50))

@@ -6,7 +6,7 @@ import tifffile
 from PIL import Image
 
 from data import geotiff, scenes
-from data.geotiff import Header
+from data.geotiff_header import Header
 from data.images import open_image
 from data.scenes import read_windows, require_fitting, scale_warning, scene_paths
 from runtime.errors import Refused
@@ -100,6 +100,9 @@ def test_other_bands_other_pixels_and_absurd_widths_are_refused():
         require_fitting(header(Path("a.tif"), bands=4), FACTS, 1024)
     with pytest.raises(Refused, match="has 1 bands, the network was trained on 3"):
         require_fitting(header(bands=1), FACTS, 1024)
+    require_fitting(header(bands=4, alpha=3), FACTS, 1024)
+    with pytest.raises(Refused, match="has 5 bands, the network was trained on 3"):
+        require_fitting(header(bands=5, alpha=3), FACTS, 1024)
     with pytest.raises(Refused, match="float32.*uint8"):
         require_fitting(header(dtype=np.float32), FACTS, 1024)
     with pytest.raises(Refused, match="uint16.*uint8"):

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data.geotiff import gsd
+from data.geotiff_header import gsd
 from data.images import open_image
 from data.manifest import SPLITS
 from data.sources import (

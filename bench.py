@@ -34,22 +34,23 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from config import DataConfig, PretrainConfig, SegmenterConfig
-from data import geotiff
-from data.build import TAXONOMIES
+from data.build.cutting import Options, cut_scene
+from data.build.sources import Scene
+from data.build.tile_set import TAXONOMIES
 from data.cells import majority_blocks
-from data.coarse import low_label
-from data.cutting import Options, cut_scene
-from data.landscape import landscape
 from data.loading import training_batches
-from data.sources import Scene
+from data.rasters import geotiff
+from data.samples import TrainingTiles, regions
+from data.synthetic.coarse import low_label
+from data.synthetic.landscape import landscape
 from data.taxonomy import load_taxonomy
-from data.tiles import TileSet, TrainingTiles, regions
-from data.tileset import write_tile, write_tile_set
+from data.tile_writer import write_tile, write_tile_set
+from data.tiles import TileSet
+from maps.windows import window_starts
 from models import UNet, build_mae
 from models.mae import SIZES
 from models.regions import aggregate_logits, sums_by_index
 from models.vit import Transformer
-from models.windows import window_starts
 from runtime import checkpoint, command, distributed
 from runtime.settings import flatten, require
 

@@ -16,12 +16,13 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from data.alignment import check_high, check_label
 from data.cells import filled, upsampled
-from data.images import open_image
 from data.loading import scoring_batches, to_device
+from data.rasters.alignment import check_high, check_label
+from data.rasters.images import open_image
+from data.samples import ScoringTiles, stack_cells
 from data.taxonomy import IGNORE, load_taxonomy, merge
-from data.tiles import ScoringTiles, TileSet, stack_cells
+from data.tiles import TileSet
 from figures import choose_varied, color_image, color_labels, contact_sheet
 from metrics import Tally
 from models.epitomes import add_counts, load_table, super_resolve, table_from_counts

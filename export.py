@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from data.transforms import normalize
-from models.windows import probabilities
+from maps.windows import probabilities
 from runtime import command
 from runtime.errors import Refused
 from runtime.files import open_whole, write_text

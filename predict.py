@@ -26,15 +26,15 @@ import torch
 import torch.distributed as dist
 from tqdm import tqdm
 
-from data.images import PICTURES, TIFFS, open_image
 from data.loading import to_device, to_tensor
-from data.mapwriter import MapWriter, read_description
-from data.overlay import Overlay
-from data.scenes import lost_georeference, read_windows, require_fitting, scale_warning, scene_paths
+from data.rasters.images import PICTURES, TIFFS, open_image
+from data.samples import stack_cells
 from data.taxonomy import IGNORE, taxonomy_from_dict
-from data.tiles import stack_cells
 from data.transforms import normalize
-from models.windows import ALIGN, Blend, mean_over_views, most_probable, probabilities, window_starts
+from maps.map_writer import MapWriter, read_description
+from maps.overlay import Overlay
+from maps.scenes import lost_georeference, read_windows, require_fitting, scale_warning, scene_paths
+from maps.windows import ALIGN, Blend, mean_over_views, most_probable, probabilities, window_starts
 from runtime import command, distributed
 from runtime.errors import DiskFull, Refused
 from trained import checkpoint_path, load_trained

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data.manifest import Description
-from data.tiles import Exemplars, ScoringTiles, TileSet, TrainingTiles
+from data.samples import Exemplars, ScoringTiles, TrainingTiles
+from data.tiles import TileSet
 from models.observation import Observation
 from models.observation_table import fit_codes, from_plain, from_yaml, to_plain
 

@@ -36,7 +36,7 @@ class Trained:
     def informed(self, logits, coarse, cell_px, void=None):
         """The logits in the light of the coarse labels over them.
 
-        coarse: {"labels", "to_cell"} as data.tiles.stack_cells has it; cell_px, void: of models.observation.posterior
+        coarse: {"labels", "to_cell"} as data.samples.stack_cells has it; cell_px, void: of models.observation.posterior
         """
         return posterior(self.observation, logits, coarse["labels"], coarse["to_cell"], cell_px, void)
 

@@ -12,9 +12,9 @@ from contextlib import closing
 from functools import partial
 from pathlib import Path
 
-from data import geotiff
-from data.alignment import check_high, check_label, tile_grid
 from data.manifest import read_description, read_tiles
+from data.rasters import geotiff
+from data.rasters.alignment import check_high, check_label, tile_grid
 from data.taxonomy import merge
 from runtime import command
 from runtime.errors import Refused

@@ -1,32 +1,25 @@
 """A tile set on disk -> samples and batches of tensors."""
 
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch.utils.data import Dataset
 
-from data import geotiff
-from data.alignment import tile_grid
+from data.band_statistics import band_statistics
 from data.cells import (
     Cells,
-    cell_index,
     compose,
-    covered_cells,
     invert,
     majority_blocks,
     region_index,
     region_labels,
     upsampled,
 )
-from data.loading import sample_index, to_tensor
 from data.manifest import chosen_rows, read_manifest
-from data.statistics import band_statistics
+from data.rasters import geotiff
+from data.rasters.alignment import tile_grid
 from data.taxonomy import IGNORE, merge
-from data.tileset import PIXEL_GRID
-from data.transforms import color_draw, dihedral, draw
+from data.tile_writer import PIXEL_GRID
 from runtime.errors import Refused
 
 
@@ -173,67 +166,6 @@ class TileSet:
         return counts / counts.sum(axis=1, keepdims=True), codes[labels[kept]]
 
 
-class Exemplars:
-    """High-resolution label maps from elsewhere (Sec. 4.4): of the split heldout, never with their images.
-
-    count: K of them, nested: for one seed the first ten of a hundred are the ten; 0 is all
-    shuffle_px: n, to shuffle the pixels of each n x n block: no shape is left to learn, a control; 0: as they are
-    raises: Refused where the pool has no, too few or too small maps, or other classes than `description`
-    """
-
-    def __init__(self, root, description, count, seed, regions=(), exclude_regions=(), shuffle_px=0):
-        self.shuffle_px = shuffle_px
-        self.tiles = TileSet(root, "heldout", regions, exclude_regions, needs=("high",))
-        theirs, names, size = self.tiles.description, description.taxonomy.names, description.tile_px
-        if theirs.taxonomy.names != names:
-            raise Refused(
-                f"{root}: its exemplars have the classes {', '.join(theirs.taxonomy.names)}, "
-                f"the training set {', '.join(names)}; the order counts"
-            )
-        if theirs.tile_px < size:
-            raise Refused(f"{root}: its exemplars are {theirs.tile_px} px, smaller than the tiles of {size} px")
-        if count > len(self.tiles):
-            raise Refused(f"{root}: adversarial.exemplars={count}, but the pool has {len(self.tiles)} label maps")
-        self.chosen = np.random.default_rng([seed, len(self.tiles)]).permutation(len(self.tiles))[: count or None]
-        self.scale = description.scale
-
-    def compositions(self, min_coverage=1.0, native=True):
-        """`TileSet.compositions` of all these places, and whether the codes are native: so asked for, and no tile
-        derives its cells.
-
-        raises: Refused if the cells are of another size than those of the training set
-        """
-        theirs = self.tiles.description.scale
-        if abs(theirs / self.scale - 1) > 0.01:
-            raise Refused(
-                f"{self.tiles.root}: its cells are {theirs:g} px wide, those of the training set {self.scale:g}; what "
-                "a code says of its cell holds for one size"
-            )
-        native = native and all(self.tiles.rows[i]["low"] for i in self.chosen)
-        cells = (self.tiles.compositions(int(i), min_coverage, native) for i in sorted(self.chosen))
-        shares, codes = zip(*cells, strict=True)
-        return np.concatenate(shares), np.concatenate(codes), native
-
-    def draw(self, rng, height, width, dihedral_views):
-        """One of the maps, (height, width) merged classes, at a random place and under a random view."""
-        labels = self.tiles.load_high(int(rng.choice(self.chosen)))
-        labels = dihedral(labels, int(rng.integers(8)) if dihedral_views else 0)
-        top = int(rng.integers(labels.shape[0] - height + 1))
-        left = int(rng.integers(labels.shape[1] - width + 1))
-        labels = labels[top : top + height, left : left + width]
-        return shuffled(labels, self.shuffle_px, rng) if self.shuffle_px else labels
-
-
-def shuffled(labels, block_px, rng):
-    """(H, W) labels with the pixels of each block shuffled, blocks at the edge too: same shares, no shapes."""
-    rows, cols = np.indices(labels.shape)
-    block = (rows // block_px * labels.shape[1] + cols // block_px).ravel()
-    into, order = np.argsort(block, kind="stable"), np.lexsort((rng.random(block.size), block))
-    mixed = np.empty_like(labels).ravel()
-    mixed[into] = labels.ravel()[order]
-    return mixed.reshape(labels.shape)
-
-
 def low_cells(classes, low_header, image_header, description, num_labels=None):
     """Merged low-resolution classes, or other labels, (h, w) -> Cells over the tile: on the label's own grid where its
     pixels are larger than the image's, else reduced to n x n blocks by majority.
@@ -245,132 +177,6 @@ def low_cells(classes, low_header, image_header, description, num_labels=None):
         return majority_blocks(classes, round(description.scale), num_labels or len(description.taxonomy.names))
     to_cell = compose(invert(grid), image_header.transform or PIXEL_GRID)
     return Cells(classes, to_cell, classes.shape)
-
-
-def make_sample(tile, labels, min_coverage=1.0, view=0, color=(1.0, 0.0)):
-    """A tile under one dihedral view, as numpy arrays; see `collate` for the names.
-
-    labels: high, low_upsampled or low_regions: the labels to supervise or score with
-    """
-    height, width = tile.image.shape[:2]
-    sample = {"image": dihedral(tile.image, view).transpose(2, 0, 1), "color": color}
-    if labels == "high":
-        sample["labels"] = dihedral(tile.high, view)
-    elif labels == "low_upsampled":
-        sample["labels"] = dihedral(upsampled(tile.cells, height, width), view)
-    else:
-        cells = tile.cells
-        index, order = regions(cells.to_cell, cells.labels.shape, height, width, min_coverage, view)
-        sample["region_index"] = index
-        sample["labels"] = np.append(cells.labels, np.uint8(IGNORE))[order]
-    return sample
-
-
-@lru_cache(maxsize=16)
-def regions(to_cell, shape, height, width, min_coverage=1.0, view=0):
-    """The cells that supervise, those that lie in the tile with at least `min_coverage`, under one dihedral view.
-
-    returns: M over them alone, (H, W) int32, -1 elsewhere; of each region its cell's place in the labels, -1 for none
-    """
-    covered = covered_cells(to_cell, shape, height, width, min_coverage)
-    cells = np.where(covered, np.arange(covered.size).reshape(shape), -1)
-    grid = cells[np.ix_(covered.any(axis=1), covered.any(axis=0))]
-    if grid.size and (grid >= 0).all():  # whole cells form a grid: regions are in its row order, however it is turned
-        cells = dihedral(grid, view)
-    order = cells.ravel()
-    region = np.full(covered.size + 1, -1, np.int32)
-    region[order[order >= 0]] = np.flatnonzero(order >= 0)
-    return region[dihedral(cell_index(to_cell, shape, height, width), view)], order
-
-
-def collate(samples):
-    """Samples -> a batch of tensors.
-
-    image (B, K, H, W) as stored; color (B, 2) gain and offset; count: labels that supervise;
-    labels (B, H, W); or (B, R), padded with ignored regions, and region_index (B, H, W), -1 for none;
-    exemplars (B, steps, H, W), where there is an adversary; coarse, where it is asked for
-    """
-    batch = {"image": torch.stack([to_tensor(s["image"]) for s in samples])}
-    batch["color"] = torch.tensor([s["color"] for s in samples], dtype=torch.get_default_dtype())
-    if "region_index" in samples[0]:
-        num_regions = max(s["labels"].size for s in samples)
-        labels = [np.pad(s["labels"], (0, num_regions - s["labels"].size), constant_values=IGNORE) for s in samples]
-        batch["labels"] = torch.stack([to_tensor(row) for row in labels])
-        batch["region_index"] = torch.stack([to_tensor(s["region_index"]) for s in samples])
-    else:
-        batch["labels"] = torch.stack([to_tensor(s["labels"]) for s in samples])
-    if "exemplars" in samples[0]:
-        batch["exemplars"] = torch.stack([to_tensor(s["exemplars"]) for s in samples])
-    if "cells" in samples[0]:
-        batch["coarse"] = stack_cells([s["cells"] for s in samples])
-    batch["count"] = int((batch["labels"] != IGNORE).sum())
-    return batch
-
-
-def stack_cells(cells):
-    """[(labels (h, w), to_cell)] of B windows -> {"labels": (B, h, w), IGNORE beyond the smaller, "to_cell": list}."""
-    size = [max(labels.shape[axis] for labels, _ in cells) for axis in (0, 1)]
-    stacked = torch.full((len(cells), *size), IGNORE, dtype=torch.uint8)
-    for to, (labels, _) in zip(stacked, cells, strict=True):
-        to[: labels.shape[0], : labels.shape[1]] = to_tensor(labels)
-    return {"labels": stacked, "to_cell": [tuple(map(float, to_cell)) for _, to_cell in cells]}
-
-
-class TrainingTiles(Dataset):
-    """Samples by (step, position in the global batch): an endless stream of permutations of the tiles.
-
-    exemplars: Exemplars to draw `exemplar_steps` label maps from for each sample, or None
-    """
-
-    def __init__(
-        self, tiles, labels, min_coverage, *, batch_size, seed, dihedral, gain, offset, exemplars=None, exemplar_steps=1
-    ):
-        self.tiles, self.labels, self.min_coverage = tiles, labels, min_coverage
-        self.batch_size, self.seed = batch_size, seed
-        self.dihedral, self.gain, self.offset = dihedral, gain, offset
-        self.exemplars, self.exemplar_steps = exemplars, exemplar_steps
-
-    collate = staticmethod(collate)
-
-    def __getitem__(self, key):
-        step, position = key
-        rng = draw(self.seed, step, position)
-        view = int(rng.integers(8)) if self.dihedral else 0
-        color = color_draw(rng, self.gain, self.offset)
-        high = self.labels == "high"
-        i = sample_index(self.seed, step, position, self.batch_size, len(self.tiles))
-        sample = make_sample(self.tiles.load(i, high, not high), self.labels, self.min_coverage, view, color)
-        if self.exemplars is not None:
-            rng, size = draw(self.seed, step, position, 1), sample["image"].shape[1:]
-            maps = [self.exemplars.draw(rng, *size, self.dihedral) for _ in range(self.exemplar_steps)]
-            sample["exemplars"] = np.stack(maps)
-        return sample
-
-
-class ScoringTiles(Dataset):
-    """Samples by index, unchanged; where there are `exemplars`, each beside one label map of them, always the same.
-
-    coarse: give all cells over the tile beside the labels to score with, as `stack_cells` has them
-    """
-
-    def __init__(self, tiles, labels, min_coverage, exemplars=None, coarse=False):
-        self.tiles, self.labels, self.min_coverage = tiles, labels, min_coverage
-        self.exemplars, self.coarse = exemplars, coarse
-
-    def __len__(self):
-        return len(self.tiles)
-
-    collate = staticmethod(collate)
-
-    def __getitem__(self, i):
-        high = self.labels == "high"
-        tile = self.tiles.load(i, high, not high or self.coarse)
-        sample = make_sample(tile, self.labels, self.min_coverage)
-        if self.coarse:
-            sample["cells"] = tile.cells.labels, tile.cells.to_cell
-        if self.exemplars is not None:
-            sample["exemplars"] = self.exemplars.draw(draw(0, 0, i), *sample["image"].shape[1:], False)[None]
-        return sample
 
 
 def _merged(path, table):

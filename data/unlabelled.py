@@ -8,10 +8,10 @@ import torch
 from torch.utils.data import Dataset
 from torchvision.transforms.v2 import functional as tv
 
-from data.images import open_image
+from data.band_statistics import band_statistics
 from data.loading import sample_index, to_tensor
 from data.manifest import chosen_rows, read_manifest
-from data.statistics import band_statistics
+from data.rasters.images import open_image
 from data.transforms import crop_draw, draw
 from runtime.errors import Refused
 

@@ -20,8 +20,8 @@ import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from data import geotiff  # noqa: E402
 from data.cells import Cells, region_index, region_labels  # noqa: E402
+from data.rasters import geotiff  # noqa: E402
 from data.taxonomy import load_taxonomy, merge  # noqa: E402
 from models.epitomes import load_table  # noqa: E402
 from models.observation import FLOOR, Observation, fit, merged_table  # noqa: E402

@@ -1,12 +1,9 @@
 """Networks from a config and what the tile set says: the only place where `models/` sees settings."""
 
-import torch
-
 from models.discriminator import Discriminator
 from models.mae import MaskedAutoencoder
-from models.resnet import ResNet18
+from models.pretrained import imagenet, load_resnet18, resnet18_file
 from models.unet import UNet
-from runtime.errors import Refused
 
 
 def build_segmenter(config, bands, classes, scale, init=None):
@@ -22,9 +19,9 @@ def build_segmenter(config, bands, classes, scale, init=None):
     if init == "none":
         return segmenter, "encoder starts at random"
     if init == "imagenet":
-        state, source = _imagenet(), "torchvision's ImageNet weights"
+        state, source = imagenet(), "torchvision's ImageNet weights"
     else:
-        state, source = _resnet18_file(init), init
+        state, source = resnet18_file(init), init
     return segmenter, load_resnet18(segmenter.encoder, state, source)
 
 
@@ -38,76 +35,4 @@ def build_mae(config, bands):
     return MaskedAutoencoder(bands, config.model.width, config.mae.size, config.mae.mask_ratio, config.mae.mask_where)
 
 
-def load_resnet18(encoder, state, source):
-    """Load ResNet-18 weights under torchvision's names, adapting the first convolution to other band counts.
-
-    returns: a line that counts matched and adapted keys and names missing and unexpected ones
-    raises:  Refused if a tensor has another shape
-    """
-    state = {key: value for key, value in state.items() if not key.startswith("fc.")}
-    own = encoder.state_dict()
-    adapted = []
-    first = state.get("conv1.weight")
-    if first is not None and first.ndim == 4 and first.numel() and first.shape[1] != own["conv1.weight"].shape[1]:
-        state["conv1.weight"] = adapt_bands(first, own["conv1.weight"].shape[1])
-        adapted = ["conv1.weight"]
-    for key in own.keys() & state.keys():
-        if own[key].shape != state[key].shape:
-            raise Refused(
-                f"{source}: {key} has shape {tuple(state[key].shape)}, this network {tuple(own[key].shape)}; "
-                f"model.width must be the width it was trained with"
-            )
-    missing, unexpected = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
-    if len(missing) == len(own):
-        raise Refused(f"{source}: holds no weight of a ResNet-18 (torchvision's names, as conv1.weight)")
-    encoder.load_state_dict(state, strict=False)
-    matched = len(own) - len(missing) - len(adapted)
-    return (
-        f"encoder starts from {source}: {matched} tensors matched, {len(adapted)} adapted {adapted}, "
-        f"{len(missing)} missing {missing}, {len(unexpected)} unexpected {unexpected}"
-    )
-
-
-def adapt_bands(weight, bands):
-    """First convolution (D, 3, 7, 7) -> (D, bands, 7, 7): bands in common are kept, further ones start as the mean
-    band, and the sum is scaled so that its size stays [paper silent; ours]."""
-    before = weight.shape[1]
-    mean = weight.mean(dim=1, keepdim=True)
-    adapted = torch.cat([weight[:, :bands], mean.expand(-1, max(0, bands - before), -1, -1)], dim=1)
-    return adapted * (before / bands)
-
-
-def _imagenet():
-    from torchvision.models import ResNet18_Weights
-
-    try:
-        return ResNet18_Weights.IMAGENET1K_V1.get_state_dict(check_hash=True)
-    except Exception as error:  # no network, no disk, a broken download: the mend is the same
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:100]
-        raise Refused(
-            f"model.init=imagenet: torchvision could not fetch its weights ({reason}); "
-            "download resnet18-f37072fd.pth where there is a network and give its path as model.init"
-        ) from None
-
-
-def _resnet18_file(path):
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise Refused(f"model.init={path}: no such file; none, imagenet or the path of a resnet18.pt") from None
-    except Exception as error:  # a damaged archive raises nearly anything
-        raise Refused(f"model.init={path}: cannot be read ({type(error).__name__})") from None
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise Refused(f"model.init={path}: is no file of weights; train_mae.py writes one as resnet18.pt")
-    return state
-
-
-__all__ = [
-    "ResNet18",
-    "UNet",
-    "adapt_bands",
-    "build_discriminator",
-    "build_mae",
-    "build_segmenter",
-    "load_resnet18",
-]
+__all__ = ["UNet", "build_discriminator", "build_mae", "build_segmenter"]

@@ -1,4 +1,4 @@
-"""Damage GeoTIFFs at random and read each: pixels or Refused, within 5 s and 1 GB (data/geotiff.py).
+"""Damage GeoTIFFs at random and read each: pixels or Refused, within 5 s and 1 GB (data/rasters/geotiff.py).
 
     python tests/fuzz_geotiff.py FOLDER [--cases 20000] [--seed 0] [--out failures.json]
 
@@ -22,7 +22,7 @@ from collections import Counter
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from data.geotiff import open_raster
+from data.rasters.geotiff import open_raster
 from runtime.errors import Refused
 
 SECONDS = 5  # of processor time, so that a busy machine hangs nothing

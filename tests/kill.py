@@ -25,7 +25,7 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-from data import geotiff  # noqa: E402 - found by the line above
+from data.rasters import geotiff  # noqa: E402 - found by the line above
 from runtime import checkpoint  # noqa: E402
 
 TRAIN = ["model.width=4", "train.batch_size=8", "train.precision=off", "run.log_every=1", "train.eval_every=3"]

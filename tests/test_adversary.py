@@ -13,7 +13,8 @@ from torchvision.transforms.functional import gaussian_blur
 import game
 import train_seg
 from config import AdversarialConfig, SegmenterConfig
-from data.tiles import Exemplars, ScoringTiles, TileSet, TrainingTiles, collate, shuffled
+from data.samples import Exemplars, ScoringTiles, TrainingTiles, collate, shuffled
+from data.tiles import TileSet
 from losses import made_map, sargmax
 from metrics import raggedness, ranking
 from models import build_discriminator

@@ -75,7 +75,8 @@ def test_every_command_names_files_options_and_settings_that_are_there(page):
             module, words = words[0], words[1:]
             if module == "venv":
                 continue
-            script = module.replace(".", "/") + ".py"
+            package = module.replace(".", "/")
+            script = f"{package}/__main__.py" if (ROOT / package).is_dir() else f"{package}.py"
         assert (ROOT / script).is_file(), f"{page.name}: {script}"
         source = (ROOT / script).read_text()
         for option in (word.split("=")[0] for word in words if word.startswith("--")):

@@ -6,7 +6,7 @@ import torch
 from commands import ROOT, error_of, run_script
 
 import evaluate
-from data import geotiff
+from data.rasters import geotiff
 from metrics import border_counts, border_f1
 from runtime.errors import Refused
 

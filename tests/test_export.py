@@ -13,7 +13,7 @@ from test_predict import save_scene
 
 import export
 import predict
-from data import geotiff
+from data.rasters import geotiff
 from runtime.errors import Refused
 from trained import load_trained
 

@@ -16,10 +16,10 @@ from PIL import Image
 
 import train_seg
 from config import PretrainConfig, SegmenterConfig
-from data import geotiff
-from data.images import open_image
+from data.build.sources import scene_list, tile_list
 from data.manifest import read_manifest
-from data.sources import scene_list, tile_list
+from data.rasters import geotiff
+from data.rasters.images import open_image
 from data.taxonomy import load_taxonomy
 from data.tiles import TileSet
 from models import build_segmenter

@@ -10,7 +10,7 @@ from commands import error_of
 import evaluate
 import train_seg
 from config import SegmenterConfig
-from data import geotiff
+from data.rasters import geotiff
 from models.observation_table import from_yaml
 from runtime import checkpoint
 from runtime.errors import Refused

@@ -12,7 +12,7 @@ from PIL import Image
 from random_checkpoint import COLORS, NAMES, save_random_checkpoint
 
 import predict
-from data import georeference, geotiff
+from data.rasters import georeference, geotiff
 from runtime.errors import DiskFull, Refused
 from trained import load_trained
 

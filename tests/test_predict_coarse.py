@@ -9,9 +9,9 @@ from commands import error_of
 from random_checkpoint import NAMES, save_random_checkpoint
 
 import predict
-from data import geotiff
-from data.overlay import Overlay
-from data.tiles import stack_cells
+from data.rasters import geotiff
+from data.samples import stack_cells
+from maps.overlay import Overlay
 from models.observation import Observation, merged_table
 from models.observation_table import to_plain
 from runtime.errors import Refused

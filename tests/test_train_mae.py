@@ -58,7 +58,7 @@ def test_the_encoder_gives_the_same_feature_maps_in_torchvision_and_in_the_segme
     theirs = torchvision.models.resnet18()
     missing, unexpected = theirs.load_state_dict(state, strict=False)
     assert set(missing) == {"fc.weight", "fc.bias"} and not unexpected
-    from models import load_resnet18
+    from models.pretrained import load_resnet18
 
     segmenter = UNet(3, 4, 64).eval()
     report = load_resnet18(segmenter.encoder, state, "resnet18.pt")

@@ -15,8 +15,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 import train_seg
 from config import SegmenterConfig
-from data import geotiff
 from data.cells import filled
+from data.rasters import geotiff
 from data.tiles import TileSet
 from metrics import border_counts, border_f1
 from models.unet import UNet

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data import geotiff
-from data.build import main as build
+from data.build.__main__ import main as build
 from data.check import _check_rows, check, main
+from data.rasters import geotiff
 from data.taxonomy import load_taxonomy
-from data.tileset import write_tile, write_tile_set
+from data.tile_writer import write_tile, write_tile_set
 
 LOW2HIGH = Path(__file__).parents[2] / "configs" / "taxonomies" / "low2high.yaml"
 REAL = os.environ.get("LOW2HIGH_REAL")

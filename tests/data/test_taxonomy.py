@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data.sources import DUBAI_CODES
+from data.build.sources import DUBAI_CODES
 from data.taxonomy import IGNORE, load_taxonomy, merge, taxonomy_from_dict, taxonomy_to_dict
 from runtime.errors import Refused
 

@@ -6,10 +6,11 @@ import shutil
 import numpy as np
 import pytest
 
-from data import geotiff
+from data.rasters import geotiff
+from data.samples import Exemplars, ScoringTiles, collate
 from data.taxonomy import load_taxonomy
-from data.tiles import Exemplars, ScoringTiles, TileSet, collate
-from data.tileset import write_tile, write_tile_set
+from data.tile_writer import write_tile, write_tile_set
+from data.tiles import TileSet
 from runtime.errors import Refused
 
 SIDE = 64

@@ -9,7 +9,8 @@ import torch.nn.functional as F
 
 from config import SegmenterConfig
 from data.cells import Cells, majority_blocks, region_index
-from data.tiles import Tile, collate, make_sample
+from data.samples import collate, make_sample
+from data.tiles import Tile
 from losses import cross_entropy_sum
 from models import build_segmenter
 from models.regions import aggregate, aggregate_logits, sums_by_index, whole_blocks

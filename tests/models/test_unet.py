@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 import torchvision
 
-from models import adapt_bands, load_resnet18
+from models.pretrained import adapt_bands, load_resnet18
 from models.resnet import ResNet18
 from models.unet import Double, UNet
 

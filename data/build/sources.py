@@ -1,0 +1,200 @@
+"""What there is to build from: scene lists, and public sets as they are distributed.
+
+Each function returns scenes sorted by name; a public set's scenes do not depend on the folders it came in.
+"""
+
+import os
+import re
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from data.lists import read_csv, relative_path
+from data.manifest import SPLITS
+from data.synthetic.town import BARREN, BUILT, GRASS, ROAD, TREE, WATER
+from runtime.errors import Refused, nearest
+
+# Mask colours of the Dubai set, as they are in its masks (its own classes.json is wrong), and the codes we give them.
+DUBAI_CODES = {
+    (0xE2, 0xA9, 0x29): 1,  # water
+    (0xFE, 0xDD, 0x3A): 2,  # vegetation
+    (0x84, 0x29, 0xF6): 3,  # unpaved land
+    (0x3C, 0x10, 0x98): 4,  # building
+    (0x6E, 0xC1, 0xE4): 5,  # road
+    (0x9B, 0x9B, 0x9B): 0,  # unlabelled
+    (0x00, 0x00, 0x00): 0,
+}
+DUBAI_SPLITS = {7: "heldout", 8: "validation", 9: "test"}  # parts of each tile; the others train
+# Mask codes of naip215, and the land cover that they are: coarse codes in NLCD's manner are made from it.
+NAIP215_MATERIALS = {0: GRASS, 1: BUILT, 2: ROAD, 3: BARREN, 4: TREE, 5: WATER}
+NAIP215_PLACES = Path(__file__).resolve().parents[2] / "configs" / "tables" / "naip215_places.csv"
+# Of each rotation: the groups of places that train, the one whose label maps are exemplars, and the one that tests.
+NAIP215_ROTATIONS = {
+    0: ((2, 3), 1, 0),
+    1: ((0, 3), 2, 1),
+    2: ((0, 1), 3, 2),
+    3: ((1, 2), 0, 3),
+    4: ((0, 1, 2), 3, 4),
+}
+NAIP_BANDS = 4  # red, green, blue, near infrared, which many of its files tag as alpha
+CHESAPEAKE_FOLDER = re.compile(r"([a-z]{2})_1m_\d{4}_.+")
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One image and its labels, or (`--tiled`) one tile that is cut already."""
+
+    name: str  # opens its tiles' names
+    region: str
+    image: Path
+    high: Path | None = None
+    low: Path | None = None
+    split: str = ""  # fixed, or "" to have one drawn for each tile
+    colors: tuple = ()  # ((r, g, b), code) where `high` holds colours instead of codes
+    bands: int | None = None  # of its image; None where the source does not know
+    materials: tuple = ()  # (code of `high`, Chesapeake code) where coarse codes can be made from it
+
+
+def scene_list(path, name_column="scene"):
+    """Scenes of a CSV: scene,region,split,image,high,low; scene, split, high and low may be missing or empty.
+
+    Paths are relative to the CSV's folder and stay inside it. A scene without a name takes its image's.
+    """
+    path = Path(path)
+    scenes = []
+    for line, row in read_csv(path, ("region", "image"), dict.fromkeys((name_column, "scene", "split", "high", "low"))):
+        where = f"{path}, line {line}"
+        for column in ("region", "image"):
+            if not row[column]:
+                raise Refused(f"{where}: {column} is empty")
+        if row["split"] not in ("", *SPLITS):
+            raise Refused(f"{where}: split {row['split']!r:.80}; did you mean {nearest(row['split'], SPLITS)!r}?")
+        files = {
+            key: path.parent / relative_path(row[key], where) if row[key] else None for key in ("image", "high", "low")
+        }
+        name = row[name_column] or row["scene"] or files["image"].stem
+        scenes.append(Scene(name, row["region"], split=row["split"], **files))
+    return _checked(scenes, path)
+
+
+def tile_list(path):
+    """Tiles that are cut already: a scene list with an optional column `tile`, which then names them."""
+    return scene_list(path, "tile")
+
+
+def chesapeake(folder):
+    """The raw Chesapeake set: {state}_1m_{year}_extended-debuffered-{train,val,test}_tiles/*_{naip-new,lc,nlcd}.tif.
+
+    The folder gives the state, which is the region and opens the scene's name, and no more: the splits are drawn anew,
+    as in the paper. Files outside of such folders are of the region "unknown".
+    """
+    scenes = []
+    for image in _files(folder, "_naip-new.tif"):
+        states = [match[1] for match in map(CHESAPEAKE_FOLDER.fullmatch, image.absolute().parts[:-1]) if match]
+        region = states[-1] if states else "unknown"
+        stem = image.name.removesuffix("_naip-new.tif")
+        labels = {key: image.with_name(f"{stem}_{name}.tif") for key, name in (("high", "lc"), ("low", "nlcd"))}
+        for label in labels.values():
+            if not label.is_file():
+                raise Refused(f"{image}: its label {label.name} is not beside it")
+        scenes.append(Scene(f"{region}_{stem}", region, image, **labels, bands=NAIP_BANDS))
+    if not scenes:
+        raise Refused(
+            f"{folder}: no *_naip-new.tif in it or below; expected folders like "
+            "de_1m_2013_extended-debuffered-train_tiles"
+        )
+    return _checked(scenes, folder)
+
+
+def dubai(folder):
+    """The Dubai set: Tile N/{images,masks}/image_part_00P.{jpg,png}; region = tile, fixed splits by part."""
+    scenes = []
+    for image in _files(folder, ".jpg"):
+        tile = re.fullmatch(r"Tile (\d+)", image.parent.parent.name)
+        part = re.fullmatch(r"image_part_(\d+)", image.stem)
+        if image.parent.name != "images" or not tile or not part:
+            continue
+        mask = image.parent.parent / "masks" / f"{image.stem}.png"
+        if not mask.is_file():
+            raise Refused(f"{image}: its mask {mask} is not there")
+        region, split = f"tile{tile[1]}", DUBAI_SPLITS.get(int(part[1]), "train")
+        scenes.append(
+            Scene(f"{region}_part{int(part[1])}", region, image, mask, split=split, colors=tuple(DUBAI_CODES.items()))
+        )
+    if not scenes:
+        raise Refused(f"{folder}: no 'Tile N/images/image_part_00P.jpg' in it or below")
+    return _checked(scenes, folder)
+
+
+def naip215(folder, rotation):
+    """naip215 as its repository distributes it: dataset_split/{train,val,test}/{img/tile_ID,mask/mask_ID}.tif.
+
+    The set's own split has neighbours in train and test. Here places rotate: a rotation trains on some groups of places
+    (configs/tables/naip215_places.csv), of which every eighth tile, in the order of place and tile, validates; it takes
+    exemplars from one more group and tests another. region = group of places.
+    raises: Refused where a tile of these groups is not in the folder
+    """
+    train, heldout, test = NAIP215_ROTATIONS[rotation]
+    splits = {**dict.fromkeys(train, "train"), heldout: "heldout", test: "test"}
+    images = [path for path in _files(folder, ".tif") if path.parent.name == "img"]
+    if not images:
+        raise Refused(f"{folder}: no 'dataset_split/*/img/tile_ID.tif' in it or below")
+    found = {path.stem.removeprefix("tile_"): path for path in images}
+    twice = next((path for path in images if found[path.stem.removeprefix("tile_")] != path), None)
+    if twice:
+        raise Refused(f"{folder}: {twice} and {found[twice.stem.removeprefix('tile_')]} are one tile")
+    tiles = [row for _, row in read_csv(NAIP215_PLACES, ("tile", "place", "group")) if row["group"]]
+    tiles = sorted((int(row["group"]), int(row["place"]), int(row["tile"])) for row in tiles)
+    learned = [tile for group, _, tile in sorted(tiles, key=lambda t: t[1:]) if group in train]
+    validation = set(learned[7::8])
+    scenes = []
+    for group, _, tile in tiles:
+        if group not in splits:
+            continue
+        image = found.get(str(tile))
+        if image is None:
+            raise Refused(
+                f"{folder}: has no tile_{tile}.tif, of the group of places {group}, which rotation {rotation} needs"
+            )
+        mask = image.parent.parent / "mask" / f"mask_{tile}.tif"
+        if not mask.is_file():
+            raise Refused(f"{image}: its mask {mask} is not there")
+        split = "validation" if tile in validation else splits[group]
+        facts = {"split": split, "bands": NAIP_BANDS, "materials": tuple(NAIP215_MATERIALS.items())}
+        scenes.append(Scene(f"naip_{tile}", f"group{group}", image, mask, **facts))
+    return _checked(scenes, folder)
+
+
+def codes_from_colors(rgb, colors, where):
+    """(H, W, 3) colours -> (H, W) uint8 codes; Refused listing colours without a code, and their counts."""
+    packed = (rgb[..., :3].astype(np.uint32) << np.array([16, 8, 0], np.uint32)).sum(axis=-1, dtype=np.uint32)
+    codes = {(r << 16) | (g << 8) | b: code for (r, g, b), code in colors}
+    values, inverse, counts = np.unique(packed, return_inverse=True, return_counts=True)
+    unknown = [f"#{value:06X} ({n} px)" for value, n in zip(values.tolist(), counts, strict=True) if value not in codes]
+    if unknown:
+        more = ", ..." if len(unknown) > 20 else ""
+        raise Refused(f"{where}: colours without a class: {', '.join(unknown[:20])}{more}")
+    return np.array([codes[value] for value in values.tolist()], np.uint8)[inverse].reshape(packed.shape)
+
+
+def _files(folder, suffix):
+    if not os.path.isdir(folder):
+        raise Refused(f"{folder}: no such folder")
+    walk = os.walk(folder, followlinks=True)
+    return sorted(Path(parent) / name for parent, _, names in walk for name in names if name.endswith(suffix))
+
+
+def _checked(scenes, where):
+    """Scenes sorted by name; refuses names that cannot be file names, or stand twice (case ignored)."""
+    if not scenes:
+        raise Refused(f"{where}: lists no scene")
+    for scene in scenes:
+        if not re.fullmatch(r"[^\s./\\:][^/\\:\x00-\x1f]{0,199}", scene.name):
+            raise Refused(f"{where}: {scene.name!r:.80} cannot name a tile's file")
+    twice = [name for name, count in Counter(scene.name.casefold() for scene in scenes).items() if count > 1]
+    if twice:
+        first, second = [scene.image for scene in scenes if scene.name.casefold() == twice[0]][:2]
+        raise Refused(f"{where}: {first} and {second} are both named {twice[0]}")
+    return sorted(scenes, key=lambda scene: scene.name)

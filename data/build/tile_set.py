@@ -1,0 +1,169 @@
+"""Scenes, cut or taken as they are, to one tile set; a second call completes the first: each scene that is done leaves
+a record below ROOT/.build, and dataset.yaml comes last."""
+
+import hashlib
+import itertools
+import json
+from contextlib import closing
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+
+from data.build.cutting import cut_scene, ignoring, take_tile
+from data.rasters.alignment import DEFAULT_SCALE, same_scale
+from data.taxonomy import taxonomy_to_dict
+from data.tile_writer import write_tile_set
+from runtime.errors import Refused
+from runtime.files import write_text
+from runtime.workers import map_unordered
+
+TAXONOMIES = Path(__file__).resolve().parents[2] / "configs" / "taxonomies"
+DEFAULT_TAXONOMY = {
+    "chesapeake": TAXONOMIES / "low2high.yaml",
+    "dubai": TAXONOMIES / "dubai.yaml",
+    "naip215": TAXONOMIES / "naip215.yaml",
+}
+TILES_PER_JOB = 256  # of --tiled
+OPTION_NAMES = {
+    "source": "source",
+    "taxonomy": "--taxonomy",
+    "tile_px": "--tile-px",
+    "scale": "--scale",
+    "seed": "--seed",
+    "filter": "--no-filter",
+    "compression": "--compression",
+    "rotation": "--rotation",
+    "coarse": "--coarse",
+    "same_crs": "--same-crs",
+    "bands": "--bands",
+    "scenes": "list of scenes, or other files",
+}
+
+
+def build(root, scenes, options, workers=1):
+    """Build the tile set of some scenes (data/build/sources.py) below root, or complete it.
+
+    returns: the summary of write_tile_set; None where the tile set was complete already
+    """
+    root = Path(root)
+    inputs = [_input(scene) for scene in scenes]
+    if _bind(root, options, inputs):
+        print(f"{root}: is complete already")
+        return None
+    for leftover in itertools.chain(*(root.glob(f"{folder}.*.tmp") for folder in ("", "images/", "high/", "low/"))):
+        leftover.unlink()  # of a run that was killed
+    per_job = TILES_PER_JOB if options.source == "tiled" else 1
+    jobs = [(scenes[i : i + per_job], inputs[i : i + per_job]) for i in range(0, len(scenes), per_job)]
+    to_do = [job for job in jobs if _load_record(root, *job) is None]
+    died = _died if workers > 1 else None
+    with closing(map_unordered(partial(_do, root, options), to_do, workers, "scenes", died)) as done:
+        for error in done:
+            if error:
+                raise Refused(error)
+
+    results = [result for job in jobs for result in _load_record(root, *job)]
+    by_pixels = sum(result.get("by_pixels", 0) for result in results)
+    if by_pixels:
+        print(f"note: {by_pixels} labels have no georeference; they lie by pixels on their images, which have")
+    tile_px = _agreed("tile_px", scenes, results)
+    if options.tile_px not in (None, tile_px):
+        raise Refused(f"--tile-px {options.tile_px}: the tiles have {tile_px} px")
+    codes = {kind: sorted({code for result in results for code in result["nodata"][kind]}) for kind in ("high", "low")}
+    return write_tile_set(
+        root,
+        name=options.source if options.source in DEFAULT_TAXONOMY else root.absolute().name,
+        taxonomy=ignoring(options.taxonomy, codes),
+        records=[record for result in results for record in result["records"]],
+        image_gsd=_agreed("image_gsd", scenes, results),
+        scale=_agreed("scale", scenes, results) or options.scale or DEFAULT_SCALE,
+        tile_px=tile_px,
+        seed=options.seed,
+        dropped={rule: sum(result["dropped"][rule] for result in results) for rule in results[0]["dropped"]},
+    )
+
+
+def _input(scene):
+    """What a scene's record holds good for: its row of the list and its files' sizes; the folder may move."""
+    files = []
+    for path in (scene.image, scene.high, scene.low):
+        try:
+            files.append([path.name, path.stat().st_size] if path else None)
+        except OSError as error:
+            raise Refused(f"{path}: {error.strerror}") from None
+    return [scene.name, scene.region, scene.split, *files]
+
+
+def _bind(root, options, inputs):
+    """Bind root to the options: refuse other ones than those it was begun with. True where it is complete."""
+    path, complete = root / ".build" / "options.json", (root / "dataset.yaml").is_file()
+    asked = {
+        **asdict(options),
+        "taxonomy": taxonomy_to_dict(options.taxonomy),
+        "scenes": hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest(),
+    }
+    asked = json.loads(json.dumps(asked))
+    if not path.is_file():
+        if complete:
+            raise Refused(f"{root}: holds a tile set that data.build did not make; give another folder")
+    elif complete or any(path.parent.glob("scenes/*.json")):
+        begun = _read_json(path)
+        # Before it is complete scenes may come and go: a damaged one is mended or left out. Records say which hold.
+        for key in asked:
+            if (begun.get(key) or None) != (asked[key] or None) and (complete or key != "scenes"):
+                then, now = begun.get(key), asked[key]
+                if key in ("filter", "same_crs"):
+                    then, now = ("given" if bool(v) == (key == "same_crs") else "not given" for v in (then, now))
+                values = "" if key in ("taxonomy", "scenes") else f": {then} then, {now} now"
+                raise Refused(
+                    f"{root}: was begun with another {OPTION_NAMES[key]}{values}; use the same or give another folder"
+                )
+    if not complete:
+        write_text(path, json.dumps(asked, indent=1))
+    return complete
+
+
+def _do(root, options, job):
+    """Build the scenes of one job and leave their record; an expected error is returned as its line."""
+    take, (scenes, inputs) = take_tile if options.source == "tiled" else cut_scene, job
+    try:
+        results = [take(root, scene, options) for scene in scenes]
+        write_text(_record_path(root, scenes), json.dumps({"inputs": inputs, "results": results}))
+    except Refused as error:
+        return str(error)
+    except OSError as error:
+        return f"{error.filename or root}: {error.strerror}"
+    return None
+
+
+def _died(job):
+    """The line on a job whose process died: it never left its record."""
+    first = job[0][0]
+    files = ", ".join(str(path) for path in (first.image, first.high, first.low) if path)
+    more = f" (or of the {len(job[0]) - 1} tiles after it)" if len(job[0]) > 1 else ""
+    return f"{files}{more}: reading it ends the process (a crash inside a codec, or out of memory)"
+
+
+def _record_path(root, scenes):
+    return root / ".build" / "scenes" / f"{scenes[0].name}.json"
+
+
+def _load_record(root, scenes, inputs):
+    path = _record_path(root, scenes)
+    record = _read_json(path) if path.is_file() else {}
+    return record["results"] if record.get("inputs") == inputs else None
+
+
+def _read_json(path):
+    try:
+        return json.loads(path.read_text())
+    except ValueError:
+        raise Refused(f"{path}: is damaged; remove it, and the same command makes it anew") from None
+
+
+def _agreed(key, scenes, results):
+    """The one value that all scenes agree on (to 1 %), None where none says; Refused naming two that differ."""
+    said = [(result[key], scene.image) for result, scene in zip(results, scenes, strict=True) if result[key]]
+    for value, image in said:
+        if value != said[0][0] and (key == "tile_px" or not same_scale(value, said[0][0])):
+            raise Refused(f"{image}: {key} is {value}, but {said[0][0]} for {said[0][1]}; a tile set has one")
+    return said[0][0] if said else None

@@ -1,0 +1,174 @@
+"""How a label raster lies on its image: same pixels, a coarser grid, or not at all."""
+
+import math
+import shlex
+
+from data.cells import compose, invert
+from data.tile_writer import PIXEL_GRID
+from runtime.errors import Refused
+
+DEFAULT_SCALE = 30  # NLCD on 1 m imagery [paper, Sec. 4.3]
+TOLERANCE_PX = 0.05  # up to here two rasters share their pixels
+SCALE_TOLERANCE = 0.01  # up to here two scales are one: a tilted NLCD cell measures 29.8 by 30.1 m
+
+
+def check_label(header):
+    """Refused unless a raster can be a label."""
+    if header.bands != 1 or header.dtype.kind not in "iu":
+        raise Refused(f"{header.path}: has {header.bands} bands of {header.dtype}; a label has one, of integers")
+    if header.masked:
+        burnt = shlex.join([str(header.path), str(header.path.with_name(f"{header.path.stem}_burnt.tif"))])
+        raise Refused(f"{header.path}: has a mask; write it into the codes: gdalwarp -dstnodata 255 {burnt}")
+
+
+def check_high(image, high, same_crs=False):
+    """Refused unless the high label has the image's pixels. Both are Headers; same_crs as in `low_grid`."""
+    check_crs(image, high, same_crs)
+    if (image.height, image.width) != (high.height, high.width):
+        raise Refused(
+            f"{high.path}: is {_size(high)} px, its image {image.path} {_size(image)}"
+            + (f"; align it: {warp_line(image, high)}" if image.transform and high.transform else "")
+        )
+    if not _same_pixels(image, high):
+        raise Refused(f"{high.path}: does not lie on the pixels of {image.path}; align it: {warp_line(image, high)}")
+
+
+def low_grid(image, low, scale, same_crs=False):
+    """Where the low label's cells lie (DESIGN "A tile set on disk": the kinds of low label).
+
+    image, low: Headers
+    scale:      the n that was asked for, or None
+    same_crs:   take the two for one coordinate system, whatever they say
+    returns:    (transform of the label's own grid in the image's coordinates, or None where it has the image's pixels;
+                n: image pixels along a cell)
+    """
+    check_crs(image, low, same_crs)
+    same_size = (image.height, image.width) == (low.height, low.width)
+    if image.transform and low.transform:
+        if same_size and _same_pixels(image, low):
+            return None, scale or DEFAULT_SCALE
+        a, b, _, d, e, _ = compose(invert(low.transform), image.transform)
+        share = abs(a * e - b * d)  # of a cell that a pixel covers
+        if not 0 < share < math.inf:
+            raise Refused(f"{low.path}: its georeference {low.transform} does not go with that of {image.path}")
+        ratio = 1 / math.sqrt(share)
+        if ratio < 1 + SCALE_TOLERANCE:
+            raise Refused(
+                f"{low.path}: has pixels as small as those of {image.path}, but does not lie on them; "
+                f"align it: {warp_line(image, low)}"
+            )
+        n = round(ratio) if same_scale(ratio, round(ratio)) else round(ratio, 3)
+        if scale and not same_scale(scale, ratio):
+            raise Refused(
+                f"{low.path}: its pixels are {n:g} times those of {image.path}, --scale says {scale}; leave --scale out"
+            )
+        return low.transform, n
+    n = scale or DEFAULT_SCALE
+    if same_size:
+        return None, n
+    ceil, floor = (tuple(f(side / n) for side in (image.height, image.width)) for f in (math.ceil, math.floor))
+    if (low.height, low.width) not in (ceil, floor):
+        raise Refused(
+            f"{low.path}: is {_size(low)} px without a common georeference; on {image.path} of "
+            f"{_size(image)} px at --scale {n} it should be {ceil[0]} x {ceil[1]}, or the image's size"
+        )
+    return compose(image.transform or PIXEL_GRID, (n, 0, 0, 0, n, 0)), n
+
+
+def tile_grid(image, low, scale, same_crs=True):
+    """Of a tile whose set has this scale, the low label's own grid or None, as `low_grid` has it.
+
+    same_crs: as there; that the two have one coordinate system was asked when the tiles were cut
+    raises: Refused where its cells are of another scale
+    """
+    own = image.transform and low.transform  # else the rasters do not say how wide a cell is
+    grid, n = low_grid(image, low, None if own else round(scale), same_crs)
+    if grid and not same_scale(n, scale):
+        raise Refused(f"{low.path}: is at scale {n}, the tile set at {scale}")
+    return grid
+
+
+def same_scale(first, second):
+    return abs(first - second) <= SCALE_TOLERANCE * second
+
+
+def warp_line(image, label):
+    """The command that puts a label raster on the image's pixels; `near` keeps coarse cells in their shape."""
+    a, b, _, d, e, _ = image.transform
+    corners = _corners(image, image.transform)
+    xs, ys = [x for x, _ in corners], [y for _, y in corners]
+    if image.epsg:
+        crs = f"-t_srs EPSG:{image.epsg} "
+    else:
+        crs = f'-t_srs "$(gdalsrsinfo -o wkt {shlex.quote(str(image.path))})" ' if image.crs else ""
+    extent = " ".join(f"{value:.12g}" for value in (min(xs), min(ys), max(xs), max(ys)))
+    paths = shlex.join([str(label.path), str(label.path.with_name(f"{label.path.stem}_aligned.tif"))])
+    return f"gdalwarp {crs}-tr {math.hypot(a, d):.12g} {math.hypot(b, e):.12g} -r near -te {extent} {paths}"
+
+
+def check_crs(image, label, same_crs=False):
+    """Refused where a label may be from another place: its coordinate system is not the image's, or one is unknown.
+
+    A label without any georeference claims no place, and lies by its pixels (`lies_by_pixels`).
+    """
+    theirs, ours = _system(label), _system(image)
+    if same_crs or _is_plain(label) or (theirs == ours and label.gcps == image.gcps):
+        return
+    if theirs == ours:
+        apart = f"lies by other control points than its image {image.path}"
+    else:
+        other = "another user-defined system" if _named(theirs) == _named(ours) else _named(theirs)
+        apart = f"is in {other}, its image {image.path} in {_named(ours)}"
+    raise Refused(
+        f"{label.path}: {apart}; mend it: {_mend(image, label)}; or --same-crs, where you know that the two are one"
+    )
+
+
+def lies_by_pixels(image, label):
+    """Whether a label without any georeference is laid on an image that has one, which is worth a word."""
+    return _is_plain(label) and not _is_plain(image)
+
+
+def _system(header):
+    return header.crs or (header.epsg and ("EPSG", header.epsg))
+
+
+def _named(system):
+    if system is None:
+        return "no known coordinate system"
+    return f"EPSG:{system[1]}" if system[0] == "EPSG" else "a user-defined system"
+
+
+def _mend(image, label):
+    """The command that brings a label into the image's coordinate system; or that says first which one a file has."""
+    image_path, placed = str(image.path), str(image.path.with_name(f"{image.path.stem}_placed.tif"))
+    if image.transform is None:
+        if image.gcps:
+            return shlex.join(["gdalwarp", image_path, placed])
+        return f"gdal_translate -a_srs ITS_SYSTEM -a_ullr LEFT TOP RIGHT BOTTOM {shlex.join([image_path, placed])}"
+    if _system(image) is None:
+        return f"gdal_translate -a_srs ITS_SYSTEM {shlex.join([image_path, placed])}"
+    line = warp_line(image, label)
+    return line if _system(label) else line.replace("gdalwarp ", "gdalwarp -s_srs ITS_SYSTEM ", 1)
+
+
+def _is_plain(header):
+    return header.transform is None and header.gcps is None and _system(header) is None
+
+
+def _same_pixels(image, label):
+    """Whether two rasters of one size share their pixels; true where either has no georeference to say otherwise."""
+    if not (image.transform and label.transform):
+        return True
+    to_label = compose(invert(label.transform), image.transform)
+    moved = zip(_corners(image, (1, 0, 0, 0, 1, 0)), _corners(image, to_label), strict=True)
+    return all(max(abs(x - u), abs(y - v)) <= TOLERANCE_PX for (x, y), (u, v) in moved)
+
+
+def _corners(header, affine):
+    a, b, c, d, e, f = affine
+    return [(a * col + b * row + c, d * col + e * row + f) for row in (0, header.height) for col in (0, header.width)]
+
+
+def _size(header):
+    return f"{header.height} x {header.width}"

@@ -1,0 +1,95 @@
+"""Scenes and tiles by their suffix: GeoTIFFs as geotiff.py reads them, PNG and JPEG pictures through pillow."""
+
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from data.rasters.geotiff import open_raster, require_inside
+from data.rasters.geotiff_header import Header
+from data.rasters.limits import refuse_large
+from runtime.errors import Refused, naming
+
+TIFFS = (".tif", ".tiff")
+PICTURES = (".png", ".jpg", ".jpeg")
+GREY = {"1": "L", "L": "L", "LA": "L", "I;16": "I;16", "I;16B": "I;16", "I": "I"}  # pillow's modes that stay one band
+PIXEL_BYTES = {"L": 1, "I;16": 2, "I": 4, "RGB": 3}
+
+
+def open_image(path):
+    """Open an image to read it whole or by window: `header`, `read()`, `window(...)`, `close()`, as of a Raster."""
+    suffix = Path(path).suffix.lower()
+    if suffix in TIFFS:
+        return open_raster(path)
+    if suffix in PICTURES:
+        return Picture(path)
+    raise Refused(f"{path}: not an image by its name, which would end in one of {', '.join(TIFFS + PICTURES)}")
+
+
+def takes_alpha(header, bands):
+    """Whether an image of one band more than the `bands` that are asked for has no data where it is transparent.
+
+    The number of bands decides, and no guess: with as many as are asked for, the alpha band is one of them.
+    """
+    return header.alpha is not None and header.bands == bands + 1
+
+
+def window_with_void(image, bands, row, col, height, width):
+    """A window of an open image, and where it has no data: by nodata in all bands, by a mask, by an alpha band.
+
+    bands:   how many are asked for; the alpha band is left out where it is one more
+    returns: pixels (height, width, bands) as stored; void (height, width) bool, or None where all pixels have data
+    """
+    header, pixels, void = image.header, image.window(row, col, height, width), image.void(row, col, height, width)
+    void = np.zeros((height, width), bool) if void is None else void
+    if takes_alpha(header, bands):
+        void |= pixels[..., header.alpha] == 0
+        pixels = np.delete(pixels, header.alpha, axis=2)
+    if header.nodata is not None:
+        empty = pixels[..., 0] == header.nodata
+        for k in range(1, pixels.shape[2]):
+            empty &= pixels[..., k] == header.nodata
+        void |= empty
+    return pixels, void if void.any() else None
+
+
+class Picture(AbstractContextManager):
+    """A PNG or JPEG, read whole: one band where it is grey, else red, green and blue. It has no georeference."""
+
+    def __init__(self, path):
+        path = Path(path)
+        Image.MAX_IMAGE_PIXELS = None  # `refuse_large` says instead what to do
+        with naming(path, "cannot be read as a picture: "):
+            with Image.open(path) as picture:
+                kind = GREY.get(picture.mode, "RGB")
+                refuse_large(path, picture.height, picture.width, PIXEL_BYTES[kind], "a picture")
+                self._void = None
+                if picture.has_transparency_data:
+                    self._void = np.array(picture.convert("RGBA").getchannel("A")) == 0
+                self._pixels = np.array(picture if picture.mode == kind else picture.convert(kind))
+        if self._pixels.ndim == 2:
+            self._pixels = self._pixels[..., None]
+        self.header = Header(path, *self._pixels.shape, self._pixels.dtype, masked=self._void is not None)
+
+    def __exit__(self, *_):
+        self.close()
+
+    def close(self):
+        self._pixels = self._void = None
+
+    def read(self):
+        """All pixels, (H, W, K)."""
+        return self._pixels
+
+    def void(self, row, col, height, width):
+        """(height, width), True where the picture is transparent; None where nothing is."""
+        return self._void if self._void is None else self._void[row : row + height, col : col + width].copy()
+
+    def georeference(self):
+        return []
+
+    def window(self, row, col, height, width):
+        """Pixels (height, width, K) from (row, col) on."""
+        require_inside(self.header, row, col, height, width)
+        return self._pixels[row : row + height, col : col + width].copy()

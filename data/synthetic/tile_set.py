@@ -1,0 +1,84 @@
+"""A tile set of made-up landscapes (landscape.py) with coarse labels (coarse.py)."""
+
+import json
+import math
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from data.synthetic.coarse import low_label
+from data.synthetic.landscape import REGIONS, landscape
+from data.taxonomy import load_taxonomy
+from data.tile_writer import write_tile, write_tile_set
+from runtime.errors import Refused
+from runtime.files import write_text
+from runtime.workers import map_unordered
+
+TAXONOMY = Path(__file__).resolve().parents[2] / "configs" / "taxonomies" / "low2high.yaml"
+MIN_TILE_PX = 32  # the segmenter's smallest image
+EPSG = 32618  # UTM 18 N, as most of the Chesapeake set; the places are made up
+
+
+def make_tile(root, index, *, tile_px, scale, bands, seed, taxonomy):
+    """Make tile number `index`, write it below root and return its record (data/tile_writer.py). Regions take turns."""
+    rng = np.random.default_rng([seed, index])
+    number, name = index % len(REGIONS), list(REGIONS)[index % len(REGIONS)]
+    image, high = landscape(rng, tile_px, bands, REGIONS[name])
+    row, col = divmod(index // len(REGIONS), 32)
+    west, north = 300000.0 + 40000 * number + col * tile_px, 4300000.0 - row * tile_px
+    return write_tile(
+        root,
+        f"{name}_{index:05d}",
+        image,
+        high,
+        low_label(rng, high, scale),
+        taxonomy=taxonomy,
+        region=name,
+        transform=(1.0, 0.0, west, 0.0, -1.0, north),
+        low_transform=(float(scale), 0.0, west, 0.0, -float(scale), north),
+        epsg=EPSG,
+    )
+
+
+def make_tile_set(root, *, tiles=400, tile_px=128, scale=16, bands=3, seed=0, workers=1):
+    """Make a tile set of landscapes below root; returns write_tile_set's summary, None where it is there already.
+
+    raises: Refused for settings that cannot be, and a root that holds anything else
+    """
+    for option, value, least, most in (
+        ("--tiles", tiles, 1, 99999),
+        ("--tile-px", tile_px, MIN_TILE_PX, 4096),
+        ("--scale", scale, 1, tile_px),
+        ("--bands", bands, 3, 4),
+        ("--seed", seed, 0, math.inf),
+        ("--workers", workers, 1, math.inf),
+    ):
+        if not least <= value <= most:
+            raise Refused(f"{option} {value}: should be {least} {f'to {most}' if most < math.inf else 'or more'}")
+    root, taxonomy = Path(root), load_taxonomy(TAXONOMY)
+    settings = {"tile_px": tile_px, "scale": scale, "bands": bands, "seed": seed}
+    begun, asked = root / ".build" / "synthetic.json", json.dumps({"tiles": tiles, **settings})
+    if root.exists() and not root.is_dir():
+        raise Refused(f"{root}: is a file; give a folder")
+    if begun.is_file() and begun.read_text() != asked:
+        raise Refused(f"{root}: was begun with other settings, {begun.read_text()}; give them or another folder")
+    if not begun.is_file() and root.is_dir() and any(root.iterdir()):
+        raise Refused(f"{root}: is not empty, and data.synthetic did not make what is there; give another folder")
+    if (root / "dataset.yaml").is_file():
+        print(f"{root}: is complete already")
+        return None
+    write_text(begun, asked)
+    make = partial(make_tile, root, taxonomy=taxonomy, **settings)
+    with closing(map_unordered(make, range(tiles), workers, "tiles")) as records:
+        return write_tile_set(
+            root,
+            name="synthetic",
+            taxonomy=taxonomy,
+            records=list(records),
+            image_gsd=1.0,
+            scale=scale,
+            tile_px=tile_px,
+            seed=seed,
+        )

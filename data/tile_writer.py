@@ -1,0 +1,204 @@
+"""The writer of tile sets: every builder (data/build/tile_set.py, data/synthetic/tile_set.py) ends here.
+
+`write_tile` writes one tile and returns its record; `write_tile_set` turns all records into a tile set. dataset.yaml is
+written last: a folder that has one is a whole tile set.
+"""
+
+import csv
+import hashlib
+import io
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from data.band_statistics import mean_and_std, sum_bands
+from data.cells import compose, invert, pixels_of_cells
+from data.manifest import COLUMNS, SPLITS
+from data.rasters import geotiff
+from data.taxonomy import merge, taxonomy_to_dict
+from runtime.errors import Refused
+from runtime.files import write_text
+
+SPLIT_PERCENT = dict(zip(SPLITS, (75, 10, 10, 5), strict=True))  # [paper, Sec. 3.1]
+PIXEL_GRID = (1.0, 0.0, 0.0, 0.0, -1.0, 0.0)  # stands for the georeference where an image has none: one unit a pixel
+
+
+def write_tile(
+    root,
+    name,
+    image,
+    high=None,
+    low=None,
+    *,
+    taxonomy,
+    region,
+    split="",
+    transform=None,
+    low_transform=None,
+    epsg=None,
+    crs=(),
+    nodata=None,
+    compression="zlib",
+    counts=None,
+):
+    """Write images/NAME.tif, high/NAME.tif and low/NAME.tif below root, each atomically, and return their record.
+
+    image:         (H, W, K) uint8 or uint16
+    high:          (H, W) native codes, or None
+    low:           (h, w) native codes, or None; at the image's size, or on its own grid, which low_transform gives
+    split:         a fixed split, or "" to have one drawn
+    transform:     (a, b, c, d, e, f) of the image's pixel corners, or None
+    low_transform: the same of low, in the coordinates of `transform`; in those of PIXEL_GRID where that is None
+    crs:           as in geotiff.write
+    nodata:        value of image pixels that hold nothing, or None
+    counts:        what count_labels returned, where it was asked already
+    returns:       plain values, all that write_tile_set asks for: the manifest's row, exact integer sums for the band
+                   statistics, and the pixels of each class
+    """
+    root = Path(root)
+    if low_transform is not None and transform is None:
+        transform = PIXEL_GRID
+    for folder, array, affine, value in (
+        ("images", image, transform, nodata),
+        ("high", high, transform, None),
+        ("low", low, low_transform or transform, None),
+    ):
+        if array is not None:
+            (root / folder).mkdir(parents=True, exist_ok=True)
+            place = {"transform": affine, "epsg": epsg, "crs": crs}
+            geotiff.write(root / folder / f"{name}.tif", array, **place, nodata=value, compression=compression)
+    paths = {
+        "image": f"images/{name}.tif",
+        "high": "" if high is None else f"high/{name}.tif",
+        "low": "" if low is None else f"low/{name}.tif",
+    }
+    return {
+        "tile": name,
+        "region": region,
+        "split": split,
+        **paths,
+        "dtype": str(image.dtype),
+        **sum_bands(image, nodata),
+        **(counts or count_labels(high, low, taxonomy, image.shape[:2], transform, low_transform, root / name)),
+    }
+
+
+def count_labels(high, low, taxonomy, size, transform, low_transform, where):
+    """Image pixels under each merged class: {high_pixels, low_pixels}, None for a label that is not there.
+
+    size: (H, W) of the image; the rest as in write_tile; `where` opens the error that lists unknown codes
+    """
+
+    def count(codes, table, pixels=None):
+        merged = merge(codes, table, where)
+        weights = None if pixels is None else pixels.ravel()
+        return np.bincount(merged.ravel(), weights, 256)[: len(taxonomy.names)].astype(np.int64).tolist()
+
+    pixels = None
+    if low is not None and low_transform is not None:
+        to_cell = compose(invert(low_transform), transform or PIXEL_GRID)
+        pixels = pixels_of_cells(to_cell, low.shape, *size)
+    return {
+        "high_pixels": None if high is None else count(high, taxonomy.high),
+        "low_pixels": None if low is None else count(low, taxonomy.low, pixels),
+    }
+
+
+def draw_splits(tiles, region, seed):
+    """{tile: split} of one region's tiles by largest remainder; a function of seed, region and the names alone.
+
+    Tiles are ordered by a hash, which no version of a random generator can change.
+    """
+    tiles = sorted(tiles, key=lambda tile: hashlib.sha256(f"{seed}/{region}/{tile}".encode()).digest())
+    sizes = {split: len(tiles) * percent // 100 for split, percent in SPLIT_PERCENT.items()}
+    by_remainder = sorted(SPLITS, key=lambda split: -(len(tiles) * SPLIT_PERCENT[split] % 100))
+    for split in by_remainder[: len(tiles) - sum(sizes.values())]:  # the sort is stable: ties go to the first
+        sizes[split] += 1
+    drawn = [split for split, size in sizes.items() for _ in range(size)]
+    return dict(zip(tiles, drawn, strict=True))
+
+
+def write_tile_set(root, *, name, taxonomy, records, image_gsd, scale, tile_px, seed, dropped=None):
+    """Turn tiles that are written into a tile set: draw splits, count statistics, write tiles.csv, then dataset.yaml.
+
+    records: what write_tile returned, in any order
+    dropped: {rule: tiles} for the summary
+    returns: {"tiles": {split: n}, "dropped", "shares": {split: {"high": shares or None, "low": ...}}}, also printed
+    """
+    root, records = Path(root), sorted(records, key=lambda record: record["tile"])
+    if not records:
+        reasons = ", ".join(f"{rule} {count}" for rule, count in (dropped or {}).items())
+        raise Refused(f"{root}: no tile was kept (dropped: {reasons or 'none'})")
+    for before, record in zip(records, records[1:], strict=False):
+        if record["tile"] == before["tile"]:
+            raise Refused(f"{root}: two tiles are named {record['tile']}")
+    for record in records:
+        for what, first, here in (
+            ("bands", len(records[0]["sums"]), len(record["sums"])),
+            ("type", records[0]["dtype"], record["dtype"]),
+        ):
+            if first != here:
+                raise Refused(f"{root / record['image']}: {what} {here}, but {first} in {records[0]['image']}")
+    undrawn = {}
+    for record in records:
+        if not record["split"]:
+            undrawn.setdefault(record["region"], []).append(record["tile"])
+    drawn = {}
+    for region, tiles in undrawn.items():
+        drawn.update(draw_splits(tiles, region, seed))
+    records = [{**record, "split": record["split"] or drawn[record["tile"]]} for record in records]
+
+    train = [record for record in records if record["split"] == "train"]
+    if not train:
+        print(f"note: {root} has no training tile; its band statistics are counted over all tiles")
+    mean, std = mean_and_std(train or records, root)
+    description = {
+        "name": name,
+        "image_gsd": image_gsd,
+        "label_gsd": round(image_gsd * scale, 6),
+        "scale": scale,
+        "tile_px": tile_px,
+        "bands": len(mean),
+        "dtype": records[0]["dtype"],
+        "band_mean": mean,
+        "band_std": std,
+        **taxonomy_to_dict(taxonomy),
+    }
+    table = io.StringIO()
+    writer = csv.DictWriter(table, COLUMNS, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(records)
+    write_text(root / "tiles.csv", table.getvalue())
+    write_text(root / "dataset.yaml", yaml.safe_dump(description, sort_keys=False, default_flow_style=None, width=110))
+
+    summary = {
+        "tiles": {split: sum(record["split"] == split for record in records) for split in SPLITS},
+        "dropped": dropped or {},
+        "shares": {},
+    }
+    for split in SPLITS:
+        own = [record for record in records if record["split"] == split]
+        summary["shares"][split] = {
+            kind: _shares([record[f"{kind}_pixels"] for record in own]) for kind in ("high", "low")
+        }
+    _print_summary(root, summary, taxonomy)
+    return summary
+
+
+def _shares(pixels):
+    """Share of each class among the labelled pixels of several tiles; None where no tile has a label."""
+    totals = [sum(counts) for counts in zip(*(p for p in pixels if p is not None), strict=True)]
+    return [total / sum(totals) for total in totals] if any(totals) else None
+
+
+def _print_summary(root, summary, taxonomy):
+    dropped = ", ".join(f"{rule} {count}" for rule, count in summary["dropped"].items())
+    print(f"{root}: {sum(summary['tiles'].values())} tiles" + (f"; dropped: {dropped}" if dropped else ""))
+    print(f"{'split':<12}{'tiles':>7}  {'label':<6}" + "".join(f"{name:>12}" for name in taxonomy.names))
+    for split, count in summary["tiles"].items():
+        for kind, shares in summary["shares"][split].items():
+            if shares:
+                print(f"{split:<12}{count:>7}  {kind:<6}" + "".join(f"{100 * share:>10.2f} %" for share in shares))
+        if count and not any(summary["shares"][split].values()):
+            print(f"{split:<12}{count:>7}  no label")

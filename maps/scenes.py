@@ -1,0 +1,158 @@
+"""Scenes to map: which ones, whether they go with a network, and their pixels window by window."""
+
+import glob
+import math
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+
+from data.lists import read_csv, relative_path
+from data.rasters.geotiff_header import gsd
+from data.rasters.images import PICTURES, TIFFS, takes_alpha, window_with_void
+from runtime.errors import Refused, naming
+
+ROWS = 256  # read at a time: strips and tiles of this height are decoded once, taller ones are still in the cache
+BAND_BYTES = 4 * 2**30  # of scene that is held at a time; a sparse file may claim any width
+GSD_TOLERANCE = 0.1  # beyond this share a scene's pixel size is another than the training images'
+
+
+def scene_paths(words):
+    """Files, patterns as 'scenes/**/*.tif', and lists -> the paths of the scenes, in this order.
+
+    A list is a .txt with one path a line or a .csv with a column image; its paths are relative to its folder and stay
+    inside it.
+    raises: Refused
+    """
+    paths = []
+    for word in map(str, words):
+        path = Path(word)
+        if path.suffix.lower() in (".txt", ".csv"):
+            paths += _listed(path)
+        elif glob.has_magic(word) and not path.exists():
+            found = [Path(name) for name in sorted(glob.glob(word, recursive=True))]
+            found = [path for path in found if path.suffix.lower() in TIFFS + PICTURES]
+            if not found:
+                raise Refused(f"{word}: no image is named so; images end in {', '.join(TIFFS + PICTURES)}")
+            paths += found
+        elif path.is_dir():
+            raise Refused(f"{word}: is a folder; its scenes are '{path / '*.tif'}'")
+        elif not path.exists():
+            raise Refused(f"{word}: no such file")
+        else:
+            paths.append(path)
+    return paths
+
+
+def require_fitting(header, facts, window):
+    """Refused unless a scene has the bands and the kind of pixels that a network was trained on, by its `facts`, and
+    a row of windows can be held."""
+    path, bands = header.path, facts["bands"]
+    if header.bands > bands and not takes_alpha(header, bands):
+        chosen = " ".join(f"-b {k + 1}" for k in range(bands))
+        raise Refused(
+            f"{path}: has {header.bands} bands, the network was trained on {bands}; if these are the first: "
+            f"gdal_translate {chosen} {_beside(path, f'{bands}bands')}"
+        )
+    if header.bands < bands:
+        raise Refused(f"{path}: has {header.bands} bands, the network was trained on {bands}")
+    if header.dtype != facts["dtype"]:
+        wanted = facts["dtype"]
+        raise Refused(f"{path}: its pixels are {header.dtype}, those that the network was trained on {wanted}")
+    claimed = (window + ROWS) * header.width * header.bands * header.dtype.itemsize
+    if claimed > BAND_BYTES:
+        raise Refused(f"{path}: claims {header.width:,} px a row: {claimed / 2**30:.0f} GiB for a row of windows")
+
+
+def scale_warning(header, image_gsd):
+    """One line where a scene's pixels have another size than the training images', with what mends it; else None."""
+    size, target, crs = gsd(header), None, ""
+    if size is not None:
+        target = image_gsd / header.unit_m
+    elif header.transform is not None:  # degrees: metres at the scene's middle, and its UTM zone
+        a, b, c, d, e, f = header.transform
+        lon, lat = c + a * header.width / 2, f + e * header.height / 2
+        if abs(lon) <= 180 and abs(lat) < 85:
+            size, target = 111_320 * math.sqrt(abs(a * e - b * d) * math.cos(math.radians(lat))), image_gsd
+            crs = f"-t_srs EPSG:{(32600 if lat >= 0 else 32700) + int((lon + 180) // 6) % 60 + 1} "
+    if size is None or abs(size / image_gsd - 1) <= GSD_TOLERANCE:
+        return None
+    how = "average" if size < image_gsd else "bilinear"
+    return (
+        f"{header.path}: its pixels are {size:.3g} m, the network learned from {image_gsd:.3g} m; "
+        f"gdalwarp {crs}-tr {target:.12g} {target:.12g} -r {how} {_beside(header.path, f'{image_gsd:.3g}m')}"
+    )
+
+
+def lost_georeference(header):
+    """One line where a scene is placed by a file beside it, which is not read, with what mends it; else None."""
+    path = header.path
+    if header.transform or header.gcps:
+        return None
+    world = (path.with_suffix(f"{path.suffix[:2]}{path.suffix[-1]}w"), path.with_suffix(".wld"))  # .tfw, .jgw, .pgw
+    notes = path.with_name(f"{path.name}.aux.xml")
+    found = next(filter(Path.is_file, world), None)
+    if not found and notes.is_file() and re.search(rb"<(GeoTransform|GCPList)\b", notes.read_bytes()[: 2**20]):
+        found = notes
+    if not found:
+        return None
+    return (
+        f"{path}: lies by {found.name}, which is not read: its map has no georeference; gdal_translate "
+        f"{_beside(path, 'placed')}"
+    )
+
+
+def read_windows(raster, rows, cols, height, width, bands=None):
+    """The windows that begin at `rows` and `cols`, in reading order; each row of the file is read once.
+
+    bands: how many the network takes; an alpha band beyond them tells where there are data. None: all
+    Yields (i, j, pixels, void): pixels (height, width, bands) as stored, or None where there is nothing to see in a
+    window; void (height, width), True where the scene has no data or has ended, or None where it has all.
+    """
+    header = raster.header
+    bands = bands or header.bands
+    band = np.empty((height + ROWS, header.width, bands), header.dtype)
+    holes = np.zeros(band.shape[:2], bool)
+    top = filled = 0  # these rows of the scene are in the band
+    for i, row in enumerate(rows):
+        for held in (band, holes):
+            held[: filled - row] = held[row - top : filled - top]
+        top, bottom = row, min(row + height, header.height)
+        while filled < bottom:
+            count = min(ROWS, header.height - filled)
+            place = slice(filled - top, filled - top + count)
+            band[place], void = window_with_void(raster, bands, filled, 0, count, header.width)
+            holes[place] = False if void is None else void
+            filled += count
+        for j, col in enumerate(cols):
+            inside = band[: bottom - row, col : col + width]
+            pixels, void = inside.copy(), holes[: bottom - row, col : col + width]
+            void = void.copy() if void.any() else None
+            if inside.shape[:2] != (height, width):
+                rest = [(0, height - inside.shape[0]), (0, width - inside.shape[1])]
+                pixels = np.pad(inside, [*rest, (0, 0)])
+                void = np.pad(np.zeros(inside.shape[:2], bool) if void is None else void, rest, constant_values=True)
+            yield i, j, (None if void is not None and void.all() else pixels), void
+
+
+def _beside(path, ending):
+    return shlex.join([str(path), str(path.with_name(f"{path.stem}_{ending}.tif"))])
+
+
+def _listed(path):
+    if path.suffix.lower() == ".csv":
+        rows = [(line, row["image"]) for line, row in read_csv(path, ("image",))]
+    else:
+        with naming(f"{path}: cannot be read"):
+            lines = path.read_text(encoding="utf-8-sig").splitlines()
+        rows = [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
+    if not rows:
+        raise Refused(f"{path}: lists no scene")
+    found = []
+    for line, name in rows:
+        scene = path.parent / relative_path(name, f"{path}, line {line}")
+        if not scene.is_file():
+            raise Refused(f"{path}, line {line}: {name}: no such file")
+        found.append(scene)
+    return found

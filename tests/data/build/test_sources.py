@@ -1,0 +1,276 @@
+"""Scene lists, and public sets as they are distributed."""
+
+import os
+from collections import Counter
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data.build.sources import (
+    DUBAI_CODES,
+    NAIP215_MATERIALS,
+    NAIP215_PLACES,
+    chesapeake,
+    codes_from_colors,
+    dubai,
+    naip215,
+    scene_list,
+    tile_list,
+)
+from data.manifest import SPLITS
+from data.rasters.geotiff_header import gsd
+from data.rasters.images import open_image
+from runtime.errors import Refused
+
+REAL = os.environ.get("LOW2HIGH_REAL")
+real = pytest.mark.skipif(not REAL, reason="LOW2HIGH_REAL is unset")
+
+
+def listed(folder, text, name="scenes.csv"):
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
+def raw_chesapeake(root, folders, stems=("m_1", "m_2")):
+    """Empty files under the names of the raw set."""
+    for folder in folders:
+        (root / folder).mkdir(parents=True)
+        for stem in stems:
+            for kind in ("naip-new", "naip-old", "lc", "nlcd", "landsat-leaf-on"):
+                (root / folder / f"{stem}_{kind}.tif").touch()
+    return root
+
+
+@real
+def test_dubai_has_nine_parts_of_seven_tiles_and_its_own_splits():
+    scenes = dubai(f"{REAL}/dubai")
+    assert len(scenes) == 63
+    assert Counter(scene.split for scene in scenes) == {"train": 42, "heldout": 7, "validation": 7, "test": 7}
+    assert {scene.region for scene in scenes} == {f"tile{i}" for i in range(1, 8)}
+    assert [scene.split for scene in scenes if scene.region == "tile3"] == [
+        *["train"] * 6, "heldout", "validation", "test",
+    ]  # fmt: skip
+
+
+@real
+@pytest.mark.parametrize("mask", ["Tile 1/masks/image_part_001.png", "Tile 2/masks/image_part_003.png"])
+def test_every_colour_of_rgb_and_palette_masks_has_a_code(mask):
+    with open_image(Path(REAL, "dubai", mask)) as raster:
+        rgb = raster.read()
+    codes = codes_from_colors(rgb, DUBAI_CODES.items(), mask)
+    assert codes.shape == rgb.shape[:2] and set(np.unique(codes)) <= set(DUBAI_CODES.values())
+    assert len(np.unique(codes)) >= 3
+
+
+def raw_naip215(root, groups=range(5)):
+    """Empty files under the names of naip215, of its tiles of some groups and of those without one."""
+    for i, (tile, _, group) in enumerate(naip215_places()):
+        if group == "" or int(group) in groups:
+            folder = root / "dataset_split" / ("train", "val", "test")[i % 3]  # its own split, which nothing follows
+            for kind, name in (("img", f"tile_{tile}.tif"), ("mask", f"mask_{tile}.tif")):
+                (folder / kind).mkdir(parents=True, exist_ok=True)
+                (folder / kind / name).touch()
+    return root
+
+
+def naip215_places():
+    """[(tile, place, group or "")] of the table."""
+    _, *lines = NAIP215_PLACES.read_text().splitlines()
+    return [tuple(line.split(",")) for line in lines]
+
+
+@pytest.mark.parametrize(
+    "rotation, train, heldout, test",
+    [(0, {2, 3}, 1, 0), (1, {3, 0}, 2, 1), (2, {0, 1}, 3, 2), (3, {1, 2}, 0, 3), (4, {0, 1, 2}, 3, 4)],
+)
+def test_naip215_rotates_groups_of_places(tmp_path, rotation, train, heldout, test):
+    scenes = naip215(raw_naip215(tmp_path), rotation)
+    table = {f"naip_{tile}": (int(place), int(tile), group) for tile, place, group in naip215_places()}
+    of = {split: [scene.name for scene in scenes if scene.split == split] for split in SPLITS}
+    groups = {split: {int(table[name][2]) for name in names} for split, names in of.items()}
+    assert groups == {"train": train, "validation": train, "heldout": {heldout}, "test": {test}}
+    assert {scene.region for scene in scenes} == {f"group{g}" for g in (*train, heldout, test)}
+    # Tiles without a group have wrong labels; all others of these groups are there, once.
+    names = [scene.name for scene in scenes]
+    wanted = {f"naip_{tile}" for tile, _, group in naip215_places() if group and int(group) in {*train, heldout, test}}
+    assert set(names) == wanted and len(names) == len(wanted) and "" not in {table[name][2] for name in names}
+    # No place is in two of training (with its validation), exemplars and test.
+    parts = of["train"] + of["validation"], of["heldout"], of["test"]
+    places = [{table[name][0] for name in names} for names in parts]
+    assert sum(map(len, places)) == len(set.union(*places))
+    # Every eighth, in the order of place and tile, validates.
+    learned = sorted(of["train"] + of["validation"], key=lambda name: table[name][:2])
+    expected = [name for i, name in enumerate(learned, start=1) if i % 8 == 0]
+    assert sorted(expected) == sorted(of["validation"]) and len(expected) == len(learned) // 8 > 8
+
+
+def test_naip215_tests_each_tile_of_four_groups_once(tmp_path):
+    raw_naip215(tmp_path)
+    tested = [scene.name for r in range(4) for scene in naip215(tmp_path, r) if scene.split == "test"]
+    assert Counter(tested) == Counter(f"naip_{tile}" for tile, _, group in naip215_places() if group in set("0123"))
+
+
+def test_naip215_without_a_group_or_a_mask_says_what_is_missing(tmp_path):
+    raw_naip215(tmp_path, groups=range(4))
+    assert len(naip215(tmp_path, 3)) > 0
+    with pytest.raises(Refused, match=r"has no tile_\d+.tif, of the group of places 4, which rotation 4 needs$"):
+        naip215(tmp_path, 4)
+    next(tmp_path.glob("*/*/mask/mask_13476.tif")).unlink()  # of group 2
+    with pytest.raises(Refused, match="tile_13476.tif: its mask .*mask_13476.tif is not there"):
+        naip215(tmp_path, 2)
+
+
+@real
+def test_the_real_naip215_has_the_tiles_of_four_rotations_and_codes_that_are_known():
+    for rotation in range(4):
+        scenes = naip215(f"{REAL}/naip215", rotation)
+        assert len(scenes) == 166 and all(scene.image.is_file() and scene.high.is_file() for scene in scenes)
+    with open_image(scenes[0].high) as mask, open_image(scenes[0].image) as image:
+        assert set(np.unique(mask.read())) <= set(NAIP215_MATERIALS)
+        assert (image.header.bands, image.header.height, round(gsd(image.header), 3)) == (4, 256, 0.6)
+    with pytest.raises(Refused, match="rotation 4 needs"):
+        naip215(f"{REAL}/naip215", 4)
+
+
+def test_codes_from_colors_equals_a_slow_loop():
+    colors = list(DUBAI_CODES)
+    rgb = np.array(colors, np.uint8)[np.random.default_rng(0).integers(len(colors), size=(9, 8))]
+    codes = codes_from_colors(rgb, DUBAI_CODES.items(), "mask")
+    assert all(codes[at] == DUBAI_CODES[tuple(rgb[at].tolist())] for at in np.ndindex(9, 8))
+
+
+def test_a_colour_without_a_class_is_listed_with_its_count():
+    rgb = np.zeros((4, 4, 3), np.uint8)
+    rgb[1, :2] = (1, 2, 0xAB)
+    with pytest.raises(Refused, match=r"^mask\.png: colours without a class: #0102AB \(2 px\)$"):
+        codes_from_colors(rgb, DUBAI_CODES.items(), "mask.png")
+
+
+def test_a_dubai_image_without_mask_is_named(tmp_path):
+    (tmp_path / "Tile 1" / "images").mkdir(parents=True)
+    (tmp_path / "Tile 1" / "images" / "image_part_001.jpg").touch()
+    with pytest.raises(Refused, match="image_part_001.jpg: its mask .*image_part_001.png is not there"):
+        dubai(tmp_path)
+
+
+def test_chesapeake_scenes_do_not_depend_on_the_folders_they_came_in(tmp_path):
+    one = raw_chesapeake(tmp_path / "one", ["de_1m_2013_extended-debuffered-train_tiles"])
+    raw_chesapeake(one, ["va_1m_2014_extended-debuffered-test_tiles"], ["m_1"])
+    other = raw_chesapeake(tmp_path / "b/va_1m_2014_extended-debuffered-val_tiles", ["."], ["m_1"]).parent
+    raw_chesapeake(other, ["x/y/de_1m_2013_extended-debuffered-test_tiles"], ["m_1"])
+    raw_chesapeake(other, ["de_1m_2013_extended-debuffered-val_tiles"], ["m_2"])
+    described = [[(scene.name, scene.region, scene.image.name) for scene in chesapeake(root)] for root in (one, other)]
+    assert (
+        described[0]
+        == described[1]
+        == [
+            ("de_m_1", "de", "m_1_naip-new.tif"),
+            ("de_m_2", "de", "m_2_naip-new.tif"),
+            ("va_m_1", "va", "m_1_naip-new.tif"),
+        ]
+    )
+    assert {scene.split for scene in chesapeake(one)} == {""}
+
+
+def test_a_folder_of_one_state_knows_its_state_from_within(tmp_path, monkeypatch):
+    raw_chesapeake(tmp_path, ["de_1m_2013_extended-debuffered-train_tiles"])
+    monkeypatch.chdir(tmp_path / "de_1m_2013_extended-debuffered-train_tiles")
+    assert {scene.region for scene in chesapeake(".")} == {"de"}
+
+
+@real
+def test_a_flat_folder_of_the_raw_sets_files_is_of_an_unknown_region():
+    scenes = chesapeake(f"{REAL}/formats")
+    assert [(scene.name, scene.region) for scene in scenes] == [("unknown_m_3907833_nw_17_1", "unknown")]
+    assert len(chesapeake(f"{REAL}/chesapeake")) == 8
+
+
+def test_a_chesapeake_scene_without_a_label_is_named(tmp_path):
+    raw_chesapeake(tmp_path, ["de_1m_2013_extended-debuffered-val_tiles"])
+    next(tmp_path.glob("*/m_2_nlcd.tif")).unlink()
+    with pytest.raises(Refused, match="m_2_naip-new.tif: its label m_2_nlcd.tif is not beside it"):
+        chesapeake(tmp_path)
+
+
+def test_one_scene_in_two_folders_of_a_state_is_refused(tmp_path):
+    raw_chesapeake(tmp_path, [f"de_1m_2013_extended-debuffered-{split}_tiles" for split in ("val", "train")])
+    with pytest.raises(Refused, match="m_1_naip-new.tif and .*m_1_naip-new.tif are both named de_m_1"):
+        chesapeake(tmp_path)
+
+
+@pytest.mark.parametrize("source", [chesapeake, dubai, partial(naip215, rotation=0)])
+def test_an_empty_and_a_missing_folder_are_named(tmp_path, source):
+    with pytest.raises(Refused, match=f"^{tmp_path}: no "):
+        source(tmp_path)
+    with pytest.raises(Refused, match="nowhere: no such folder"):
+        source(tmp_path / "nowhere")
+
+
+def test_a_scene_list_may_leave_out_names_splits_and_labels(tmp_path):
+    path = listed(tmp_path, "region,image\nmwi,a/one.tif\nmwi,two.tif\n")
+    assert [(s.name, s.region, s.split, s.high, s.low) for s in scene_list(path)] == [
+        ("one", "mwi", "", None, None),
+        ("two", "mwi", "", None, None),
+    ]
+    assert scene_list(path)[0].image == tmp_path / "a" / "one.tif"
+
+
+def test_a_tile_list_may_name_its_tiles(tmp_path):
+    path = listed(tmp_path, "tile,scene,region,split,image,high,low\nt1,s,de,train,one.tif,,\n,s2,de,,two.tif,,\n")
+    assert [scene.name for scene in tile_list(path)] == ["s2", "t1"]
+
+
+@real
+def test_the_real_scene_list_fixes_its_splits():
+    scenes = scene_list(f"{REAL}/chesapeake/scenes.csv")
+    assert len(scenes) == 8 and {scene.split for scene in scenes} == {"test"}
+    assert all(path.is_file() for scene in scenes for path in (scene.image, scene.high, scene.low))
+
+
+@pytest.mark.parametrize(
+    "row, said",
+    [
+        ("s,de,train,/etc/passwd,,", "line 2: '/etc/passwd' leaves the folder"),
+        ("s,de,train,../x.tif,,", "line 2: '../x.tif' leaves the folder"),
+        ("s,de,train,x.tif,a/../../y.tif,", "line 2: 'a/../../y.tif' leaves the folder"),
+        ("s,de,train,x.tif,,..", "line 2: '..' leaves the folder"),
+        ("s,de,trian,x.tif,,", "line 2: split 'trian'; did you mean 'train'?"),
+        ("s,,train,x.tif,,", "line 2: region is empty"),
+        ("s,de,train,,,", "line 2: image is empty"),
+        ("s,de,train", "line 2: no value for 'image'"),
+        ("../s,de,train,x.tif,,", "'../s' cannot name a tile's file"),
+        ("a\\b,de,train,x.tif,,", "cannot name a tile's file"),
+        (".s,de,train,x.tif,,", "'.s' cannot name a tile's file"),
+        ("s,de,,x.tif,,\nS,de,,y.tif,,", "x.tif and"),
+        ("", "lists no scene"),
+    ],
+)
+def test_a_bad_scene_list_is_one_line_that_names_it(tmp_path, row, said):
+    path = listed(tmp_path, f"scene,region,split,image,high,low\n{row}\n")
+    with pytest.raises(Refused) as caught:
+        scene_list(path)
+    assert str(caught.value).startswith(str(path)) and said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "content, said",
+    [
+        (b"scene,region\n", "no column 'image'"),
+        (b"scene,region,image,hgih\n", "unknown column 'hgih'; did you mean 'high'?"),
+        (b"scene,region,Split,image\n", "unknown column 'Split'; did you mean 'split'?"),
+        (b"", "no column 'region'"),
+        (b"\xff\xfe\x00", "not a CSV in UTF-8"),
+        (b"region,image\nde," + b"x" * 200_000, "not a CSV"),
+    ],
+)
+def test_a_file_that_is_no_scene_list_is_named(tmp_path, content, said):
+    path = tmp_path / "scenes.csv"
+    path.write_bytes(content)
+    with pytest.raises(Refused, match=said):
+        scene_list(path)
+    with pytest.raises(Refused, match="none.csv: No such file"):
+        scene_list(tmp_path / "none.csv")

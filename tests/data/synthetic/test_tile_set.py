@@ -1,0 +1,163 @@
+import numpy as np
+import pytest
+
+from data.manifest import read_manifest
+from data.rasters import geotiff
+from data.synthetic.__main__ import main
+from data.synthetic.coarse import low_label
+from data.synthetic.landscape import REGIONS, landscape
+from data.synthetic.tile_set import TAXONOMY, make_tile_set
+from data.taxonomy import load_taxonomy, merge
+from runtime.errors import Refused
+
+WATER, TREE, GRASS, BARREN, BUILT, ROAD = 1, 2, 3, 4, 5, 6
+FAULTLESS = {"shift_px": 0, "impervious_from": 0.51, "spread": 0, "wrong": 0}
+
+
+@pytest.fixture(scope="module")
+def tiles():
+    """Twenty landscapes: five of each region, with four bands."""
+    return [
+        landscape(np.random.default_rng([number, i]), 128, 4, region)
+        for number, region in enumerate(REGIONS.values())
+        for i in range(5)
+    ]
+
+
+@pytest.fixture(scope="module")
+def taxonomy():
+    return load_taxonomy(TAXONOMY)
+
+
+def test_same_draws_give_the_same_landscape_and_three_bands_are_the_first_of_four():
+    image, high = landscape(np.random.default_rng(5), 96, 4, REGIONS["suburb"])
+    rgb, again = landscape(np.random.default_rng(5), 96, 3, REGIONS["suburb"])
+    assert image.shape == (96, 96, 4) and image.dtype == high.dtype == np.uint8 and high.shape == (96, 96)
+    assert np.array_equal(image[..., :3], rgb) and np.array_equal(high, again)
+    assert not np.array_equal(high, landscape(np.random.default_rng(6), 96, 4, REGIONS["suburb"])[1])
+
+
+@pytest.mark.parametrize("size_px", [32, 33, 160])
+@pytest.mark.parametrize("region", REGIONS)
+def test_any_size_and_region_makes_a_landscape(region, size_px):
+    image, high = landscape(np.random.default_rng(size_px), size_px, 3, REGIONS[region])
+    assert image.shape == (size_px, size_px, 3) and set(np.unique(high)) <= {1, 2, 3, 4, 5, 6}
+
+
+def test_every_merged_class_covers_a_share_of_the_set(tiles, taxonomy):
+    merged = np.stack([merge(high, taxonomy.high, "high") for _, high in tiles])
+    assert (np.bincount(merged.ravel(), minlength=4) / merged.size).min() > 0.05
+
+
+def test_near_infrared_is_bright_over_plants_and_black_over_water(tiles):
+    image, high = (np.stack(arrays) for arrays in zip(*tiles, strict=True))
+    mean = {code: image[high == code, 3].mean() for code in (WATER, TREE, GRASS)}
+    assert mean[WATER] < 60 < 100 < min(mean[TREE], mean[GRASS])
+
+
+def test_a_colour_alone_does_not_give_the_class_away(tiles, taxonomy):
+    image, high = (np.stack(arrays) for arrays in zip(*tiles, strict=True))
+    merged, bins = merge(high, taxonomy.high, "high"), image[..., :3].astype(int) // 32 @ (64, 8, 1)
+    votes = np.stack([np.bincount(bins[merged == c], minlength=512) for c in range(4)])
+    assert 0.5 < votes.max(0).sum() / votes.sum() < 0.85  # the best that any table from colour to class can do here
+
+
+def test_a_faultless_low_label_is_the_majority_of_each_cell(tiles, taxonomy):
+    high = tiles[7][1]
+    codes = low_label(np.random.default_rng(0), high, 16, **FAULTLESS)
+    merged, coarse = merge(high, taxonomy.high, "high"), merge(codes, taxonomy.low, "low")
+    groups = {WATER: 0, TREE: 1, GRASS: 2, BARREN: 3, BUILT: 4, ROAD: 4}
+    for row in range(8):
+        for col in range(8):
+            block = high[row * 16 : row * 16 + 16, col * 16 : col * 16 + 16].ravel()
+            votes = np.bincount([groups[code] for code in block], minlength=5)
+            assert coarse[row, col] == min(votes.argmax(), 3)
+    assert merged.shape == (128, 128) and coarse.shape == (8, 8)
+
+
+def test_a_cell_is_developed_well_before_half_of_it_is():
+    high = np.full((30, 90), GRASS, np.uint8)
+    for cell, built in enumerate((6, 12, 27)):
+        high[:, cell * 30 : cell * 30 + built] = BUILT
+    settings = {**FAULTLESS, "impervious_from": 0.3}
+    assert low_label(np.random.default_rng(0), high, 30, **settings).tolist() == [[21, 22, 24]]
+
+
+def test_thin_things_vanish_and_broad_ones_stay():
+    high = np.full((160, 160), GRASS, np.uint8)
+    high[:, 66:70] = ROAD
+    high[:, 98:104] = WATER
+    high[:, :32] = WATER
+    codes = low_label(np.random.default_rng(0), high, 16, shift_px=0, wrong=0)
+    assert (codes[:, :2] == 11).all() and not np.isin(codes[:, 2:], (11, 22, 23, 24)).any()
+
+
+def test_the_shift_moves_the_map_by_at_most_what_it_says():
+    high = np.tile(np.arange(64) // 8 % 2 + 2, (64, 1)).astype(np.uint8)  # stripes of 8 px, read at 1 px a cell
+    seen = set()
+    for seed in range(20):
+        codes = low_label(np.random.default_rng(seed), high, 1, shift_px=3, spread=0, wrong=0, impervious_from=1)
+        forest = np.isin(codes, (41, 42, 43))[:, 8:-8]
+        fits = [d for d in range(-4, 5) if np.array_equal(forest, (high == TREE)[:, 8 + d : 56 + d])]
+        assert len(fits) == 1
+        seen.update(fits)
+    assert len(seen) > 3 and seen <= set(range(-3, 4))
+
+
+def test_wrong_cells_are_as_many_as_asked_for():
+    high = np.full((200, 200), TREE, np.uint8)
+    codes = low_label(np.random.default_rng(0), high, 2, **{**FAULTLESS, "wrong": 0.2})
+    assert 0.12 < (~np.isin(codes, (41, 42, 43))).mean() < 0.2  # some blind draws are right
+
+
+def test_the_tile_set_is_the_same_whatever_the_number_of_workers(tmp_path):
+    for name, workers in (("one", 1), ("two", 2)):
+        make_tile_set(tmp_path / name, tiles=6, tile_px=64, seed=3, workers=workers)
+    files = sorted(path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*") if path.is_file())
+    assert len(files) == 3 * 6 + 3
+    for file in files:
+        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
+
+
+def test_a_tile_set_holds_what_its_manifest_says(tmp_path, capsys):
+    arguments = [str(tmp_path / "set"), "--tiles", "8", "--tile-px", "72", "--scale", "16", "--bands", "4"]
+    assert main([*arguments, "--workers", "1"]) == 0
+    description, rows = read_manifest(tmp_path / "set")
+    assert (description.tile_px, description.scale, description.bands, description.label_gsd) == (72, 16, 4, 16.0)
+    assert len(rows) == 8 and {row["region"] for row in rows} == set(REGIONS)
+    corners = set()
+    for row in rows:
+        image, high, low = (geotiff.read(tmp_path / "set" / row[key])[1] for key in ("image", "high", "low"))
+        assert (image.height, image.bands, high.height, low.height, low.width) == (72, 4, 72, 5, 5)
+        assert image.epsg == low.epsg == 32618 and high.transform == image.transform
+        assert low.transform == (16, 0, image.transform[2], 0, -16, image.transform[5])
+        corners.add(image.transform)
+    assert len(corners) == 8
+    assert main([*arguments, "--workers", "1"]) == 0 and "complete already" in capsys.readouterr().out
+    assert main([*arguments, "--seed", "1"]) == 2 and "other settings" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "options, told",
+    [
+        (["--tile-px", "31"], "--tile-px 31: should be 32 to"),
+        (["--scale", "129"], "--scale 129: should be 1 to 128"),
+        (["--bands", "5"], "--bands 5: should be 3 to 4"),
+        (["--tiles", "0"], "--tiles 0: should be 1 to"),
+        (["--seed", "-1"], "--seed -1: should be 0 or more"),
+        (["--workers", "0"], "--workers 0: should be 1 or more"),
+    ],
+)
+def test_impossible_settings_get_one_line_and_leave_nothing(tmp_path, capsys, options, told):
+    assert main([str(tmp_path / "set"), *options]) == 2
+    line = capsys.readouterr().err
+    assert told in line and line.count("\n") == 1 and not (tmp_path / "set").exists()
+
+
+def test_a_folder_of_other_things_is_left_alone(tmp_path):
+    (tmp_path / "thesis.txt").write_text("chapter one")
+    with pytest.raises(Refused, match="is not empty"):
+        make_tile_set(tmp_path, tiles=1)
+    with pytest.raises(Refused, match="is a file"):
+        make_tile_set(tmp_path / "thesis.txt", tiles=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]

@@ -11,7 +11,7 @@ def test_one_stage_prints_its_rows_and_writes_them_as_json(tmp_path):
     printed = run_script("bench.py", "--stages", "3", "--px", "64", "--repeats", "1", "--out", tmp_path / "bench.json")
     written = json.loads((tmp_path / "bench.json").read_text())
     assert written["device"] == "cpu" and written["px"] == 64 and written["skipped"] == []
-    assert [row["what"] for row in written["rows"]] == ["region sums by pooling", "region sums by index"]
+    assert [row["what"] for row in written["rows"]] == ["region sums by blocks", "region sums by pixels"]
     for row in written["rows"]:
         assert row.keys() == KEYS and row["stage"] == 3 and row["what"] in printed
         assert abs(row["ratio"] - row["ours"] / row["peer"]) < 1e-9 and row["limit"] == row["peer"] > 0

@@ -20,6 +20,7 @@ from metrics import raggedness, ranking
 from models import build_discriminator
 from models.discriminator import Discriminator
 from models.unet import UNet
+from runtime import checkpoint
 from runtime.errors import Refused
 from runtime.settings import load_config
 
@@ -159,13 +160,13 @@ def test_stop_and_resume_is_exact_with_both_players(tile_set, tmp_path, monkeypa
     # eval_every=3 saved at steps 3, 6 and 8: put the state of step 6 back by stopping a third run there.
     stopped = {}
 
-    def save_until_6(path, state, real=train_seg.checkpoint.save):
+    def save_until_6(path, state, real=checkpoint.save):
         if state["step"] > 4:
             raise KeyboardInterrupt
         stopped["step"] = state["step"]
         real(path, state)
 
-    monkeypatch.setattr(train_seg.checkpoint, "save", save_until_6)
+    monkeypatch.setattr(checkpoint, "save", save_until_6)
     with pytest.raises(KeyboardInterrupt):
         trained(tile_set, tmp_path / "again", "train.epochs=2", "train.average=0.9")
     monkeypatch.undo()
@@ -207,7 +208,7 @@ def test_the_report_on_the_game_equals_a_plain_written_out_one(tile_set, monkeyp
     description, discriminator = tiles.description, Discriminator(4)
     samples = ScoringTiles(tiles, "low_regions", 1.0, Exemplars(tile_set, description, 0, 0))
     mean, std = torch.tensor(description.band_mean), torch.tensor(description.band_std)
-    monkeypatch.setattr(train_seg, "WATCHED_TILES", 3)
+    monkeypatch.setattr("game.WATCHED_TILES", 3)
     watched = [i * len(tiles) // 3 for i in range(3)]  # from all over the split
     autocast = torch.autocast("cpu", enabled=False)
     game = train_seg.watch_game(

@@ -17,11 +17,12 @@ import torch
 from tqdm import tqdm
 
 from data.cells import filled, upsampled
+from data.label_masks import open_label
 from data.loading import scoring_batches, to_device
 from data.rasters.alignment import check_high, check_label
 from data.rasters.images import open_image
 from data.samples import ScoringTiles, stack_cells
-from data.taxonomy import IGNORE, load_taxonomy, merge
+from data.taxonomy import IGNORE, load_colors, load_taxonomy, merge
 from data.tiles import TileSet
 from figures import choose_varied, color_image, color_labels, contact_sheet
 from metrics import Tally
@@ -69,27 +70,27 @@ def main(arguments):
 
 def main_scene(predicted, truth, arguments):
     """One label raster against another: class indices of predict.py against codes that the taxonomy merges."""
-    taxonomy = load_taxonomy(arguments.taxonomy)
+    taxonomy, colors = load_taxonomy(arguments.taxonomy), load_colors(arguments.taxonomy)
     classes = [{"name": name} for name in taxonomy.names]
-    tally = scene_tally(predicted, truth, taxonomy, arguments.same_crs)
+    tally = scene_tally(predicted, truth, taxonomy, arguments.same_crs, colors["high" if taxonomy.high else "low"])
     row = {"name": Path(predicted).stem, **report(tally, classes), "predicted": str(predicted)}
     result = {"data": str(truth), "split": None, "rows": [row]}
     publish(result, classes, arguments.out)
     return result
 
 
-def scene_tally(predicted, truth, taxonomy, same_crs=False):
+def scene_tally(predicted, truth, taxonomy, same_crs=False, colors=()):
     """Tally over the pixels with a class in both, some rows at a time.
 
     A taxonomy without high codes merges truth by its low ones. The truth's own nodata is ignored unless it has a class.
+    colors: of the truth, as of data.label_masks.open_label
     raises: Refused
     """
     count = len(taxonomy.names)
     tally = Tally(count)
-    with open_image(predicted) as ours, open_image(truth) as theirs:
+    with open_image(predicted) as ours, open_label(truth, colors) as theirs:
         header = ours.header
-        for each in (ours, theirs):
-            check_label(each.header)
+        check_label(header)
         check_high(header, theirs.header, same_crs)
         merges = taxonomy.high or taxonomy.low
         if theirs.header.nodata is not None:

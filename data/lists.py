@@ -1,4 +1,4 @@
-"""CSV lists, and paths in them that stay in their folder."""
+"""CSV and plain lists, and paths in them that stay in their folder."""
 
 import csv
 import os
@@ -28,6 +28,13 @@ def read_csv(path, required, optional=()):
                 raise Refused(f"{path}, line {reader.line_num}: no value for {short[0]!r}")
             rows.append((reader.line_num, {key: (row.get(key) or "").strip() for key in (*required, *optional)}))
         return rows
+
+
+def read_lines(path):
+    """[(line number, text)] of the lines of a .txt that are not blank."""
+    with naming(f"{path}: cannot be read"):
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    return [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
 
 
 def relative_path(path, where):

@@ -28,7 +28,12 @@ class Exemplars:
 
     def __init__(self, root, description, count, seed, regions=(), exclude_regions=(), shuffle_px=0):
         self.shuffle_px = shuffle_px
-        self.tiles = TileSet(root, "heldout", regions, exclude_regions, needs=("high",))
+        try:
+            self.tiles = TileSet(root, "heldout", regions, exclude_regions, needs=("high",))
+        except Refused as error:
+            raise Refused(
+                f"{error}; exemplars are its label maps, or those of the tile set that adversarial.exemplar_root names"
+            ) from None
         theirs, names, size = self.tiles.description, description.taxonomy.names, description.tile_px
         if theirs.taxonomy.names != names:
             raise Refused(

@@ -1,9 +1,11 @@
 """Source codes to merged classes (Sec. 3.1, "Merged Label Taxonomy").
 
 A taxonomy names the merged classes, in the order that is part of the model (Eq. 3), and says for each code of the two
-label sources which class it becomes. Tile sets keep native codes: `merge` is applied when loading.
+label sources which class it becomes. Tile sets keep native codes: `merge` is applied when loading. Masks of colours get
+codes where a tile set is built (data/label_masks.py); the codes are those of `load_colors`.
 """
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,12 +27,53 @@ class Taxonomy:
 
 def load_taxonomy(path):
     """Taxonomy of configs/taxonomies/*.yaml."""
+    return _read(path)[0]
+
+
+def load_colors(path):
+    """{"high": {(r, g, b): code}, "low": ...} of a taxonomy file; {} for a source whose masks hold codes.
+
+    `colors` maps "#RRGGBB" to class names and stands for `high` and `low`, whichever is not given: a colour's code is 0
+    where it is ignored; the others are 1, 2, ... as they are listed.
+    """
+    return _read(path)[1]
+
+
+def _read(path):
     description = read_yaml(path)
-    unknown = [key for key in description if key not in ("classes", "high", "low")]
+    keys = "classes", "colors", "high", "low"
+    unknown = [key for key in description if key not in keys]
     if unknown:
-        meant = nearest(unknown[0], ("classes", "high", "low"))
-        raise Refused(f"{path}: unknown key {unknown[0]!r}; did you mean {meant!r}?")
-    return taxonomy_from_dict(description, path)
+        raise Refused(f"{path}: unknown key {unknown[0]!r}; did you mean {nearest(unknown[0], keys)!r}?")
+    colors = {"high": {}, "low": {}}
+    if "colors" in description:
+        names = taxonomy_from_dict({**description, "high": {}, "low": {}}, path).names
+        codes, table = _codes_of_colors(description["colors"], names, path)
+        in_colors = [source for source in colors if source not in description]
+        if not in_colors:
+            raise Refused(f"{path}: colors stand for high or low; leave out the one whose masks hold colours")
+        for source in in_colors:
+            colors[source], description[source] = codes, table
+    return taxonomy_from_dict(description, path), colors
+
+
+def _codes_of_colors(colors, names, where):
+    """{"#RRGGBB": class name} -> ({(r, g, b): code}, {code: class name})."""
+    if not isinstance(colors, dict) or not 0 < len(colors) < IGNORE:
+        raise Refused(f'{where}: colors should map up to {IGNORE - 1} of "#RRGGBB", in quotes, to class names')
+    codes, table = {}, {0: "ignore"}
+    for color, name in colors.items():
+        if not isinstance(color, str) or not re.fullmatch("#[0-9A-Fa-f]{6}", color):
+            raise Refused(f'{where}: colors has {color!r:.80}; a colour is "#RRGGBB", in quotes')
+        rgb = tuple(bytes.fromhex(color[1:]))
+        if rgb in codes:
+            raise Refused(f"{where}: colors has {color} twice")
+        if name not in (*names, "ignore"):
+            meant = nearest(name, (*names, "ignore"))
+            raise Refused(f"{where}: colors[{color}] is {name!r:.80}; did you mean {meant!r}?")
+        codes[rgb] = 0 if name == "ignore" else len(table)
+        table.setdefault(codes[rgb], name)
+    return codes, table
 
 
 def taxonomy_from_dict(description, where):
@@ -53,7 +96,9 @@ def taxonomy_from_dict(description, where):
     for source in ("high", "low"):
         table = description.get(source)
         if not isinstance(table, dict):
-            raise Refused(f"{where}: {source} should map codes to class names, is {table!r:.80}")
+            raise Refused(
+                f"{where}: {source} should map codes to class names, is {table!r:.80}; {{}} if there are no such labels"
+            )
         tables[source] = {}
         for code, name in table.items():
             if type(code) is not int or abs(code) >= 2**63:

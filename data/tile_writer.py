@@ -21,6 +21,11 @@ from runtime.errors import Refused
 from runtime.files import write_text
 
 SPLIT_PERCENT = dict(zip(SPLITS, (75, 10, 10, 5), strict=True))  # [paper, Sec. 3.1]
+NEEDED_FOR = {
+    "validation": "on which training finds its best step",
+    "heldout": "from which an adversary learns; another set can give them: adversarial.exemplar_root=TILES",
+    "test": "which evaluate.py scores, but for --split",
+}
 PIXEL_GRID = (1.0, 0.0, 0.0, 0.0, -1.0, 0.0)  # stands for the georeference where an image has none: one unit a pixel
 
 
@@ -119,17 +124,18 @@ def draw_splits(tiles, region, seed):
     return dict(zip(tiles, drawn, strict=True))
 
 
-def write_tile_set(root, *, name, taxonomy, records, image_gsd, scale, tile_px, seed, dropped=None):
+def write_tile_set(root, *, name, taxonomy, records, image_gsd, scale, tile_px, seed, dropped=None, why_none=""):
     """Turn tiles that are written into a tile set: draw splits, count statistics, write tiles.csv, then dataset.yaml.
 
     records: what write_tile returned, in any order
     dropped: {rule: tiles} for the summary
+    why_none: what the error says more, where there are no records
     returns: {"tiles": {split: n}, "dropped", "shares": {split: {"high": shares or None, "low": ...}}}, also printed
     """
     root, records = Path(root), sorted(records, key=lambda record: record["tile"])
     if not records:
         reasons = ", ".join(f"{rule} {count}" for rule, count in (dropped or {}).items())
-        raise Refused(f"{root}: no tile was kept (dropped: {reasons or 'none'})")
+        raise Refused(f"{root}: no tile was kept (dropped: {reasons or 'none'}){why_none}")
     for before, record in zip(records, records[1:], strict=False):
         if record["tile"] == before["tile"]:
             raise Refused(f"{root}: two tiles are named {record['tile']}")
@@ -202,3 +208,7 @@ def _print_summary(root, summary, taxonomy):
                 print(f"{split:<12}{count:>7}  {kind:<6}" + "".join(f"{100 * share:>10.2f} %" for share in shares))
         if count and not any(summary["shares"][split].values()):
             print(f"{split:<12}{count:>7}  no label")
+    for split, meaning in NEEDED_FOR.items():
+        missing = "tiles" if not summary["tiles"][split] else "fine labels" if split == "heldout" else ""
+        if missing == "tiles" or (missing and not summary["shares"][split]["high"]):
+            print(f"note: {root} has no {missing} of the split {split}, {meaning}")

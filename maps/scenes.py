@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from data.lists import read_csv, relative_path
+from data.lists import read_csv, read_lines, relative_path
 from data.rasters.geotiff_header import gsd
 from data.rasters.images import PICTURES, TIFFS, takes_alpha, window_with_void
-from runtime.errors import Refused, naming
+from runtime.errors import Refused
 
 ROWS = 256  # read at a time: strips and tiles of this height are decoded once, taller ones are still in the cache
 BAND_BYTES = 4 * 2**30  # of scene that is held at a time; a sparse file may claim any width
@@ -144,9 +144,7 @@ def _listed(path):
     if path.suffix.lower() == ".csv":
         rows = [(line, row["image"]) for line, row in read_csv(path, ("image",))]
     else:
-        with naming(f"{path}: cannot be read"):
-            lines = path.read_text(encoding="utf-8-sig").splitlines()
-        rows = [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
+        rows = read_lines(path)
     if not rows:
         raise Refused(f"{path}: lists no scene")
     found = []

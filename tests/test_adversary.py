@@ -382,4 +382,5 @@ def test_bad_pools_are_one_line_each(tile_set, other_set, tmp_path):
     (other_set / "dataset.yaml").write_text(text)
     tiles = (other_set / "tiles.csv").read_text()
     (other_set / "tiles.csv").write_text(tiles.replace(",heldout,", ",train,"))
-    assert "heldout" in error_of("train_seg.py", *settings(other_set, tmp_path / "run", *GAME))
+    error = error_of("train_seg.py", *settings(other_set, tmp_path / "run", *GAME))
+    assert "has no tiles of the split heldout" in error and "adversarial.exemplar_root names" in error

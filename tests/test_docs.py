@@ -5,10 +5,14 @@ import re
 import shlex
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
+from random_checkpoint import save_random_checkpoint
 
 from config import PretrainConfig, SegmenterConfig
+from data.taxonomy import load_colors, load_taxonomy
 from runtime.settings import load_config
 
 ROOT = Path(__file__).parent.parent
@@ -64,7 +68,7 @@ def test_every_file_named_is_there(page):
 
 @page
 def test_every_link_and_picture_leads_somewhere(page):
-    for link in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+    for link in re.findall(r"\]\((?!https://)([^)#]+)\)", page.read_text()):
         assert (page.parent / link).exists(), f"{page.name}: {link}"
 
 
@@ -87,6 +91,27 @@ def test_every_command_names_files_options_and_settings_that_are_there(page):
         for word in words:
             if word.startswith("configs/") and "ROW" not in word:
                 assert (ROOT / word).exists(), f"{page.name}: {word}"
+
+
+def test_the_readmes_lines_of_python_run(tmp_path, monkeypatch, capsys):
+    (code,) = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
+    checkpoint, photograph = re.findall(r'"([^"]+\.(?:pt|jpg))"', code)
+    for path in (tmp_path / checkpoint, tmp_path / photograph):
+        path.parent.mkdir(parents=True)
+    save_random_checkpoint(tmp_path / checkpoint)
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (70, 90, 3), np.uint8)).save(tmp_path / photograph)
+    monkeypatch.chdir(tmp_path)
+    values = {}
+    exec(code, values)
+    said = capsys.readouterr().out
+    assert values["probs"].shape == (4, 70, 90) and values["probs"].sum(dim=0).allclose(torch.ones(70, 90))
+    assert "water" in said and "tensor" in said
+
+
+def test_the_readmes_taxonomy_is_read(tmp_path):
+    (text,) = re.findall(r"^```yaml\n(.*?)^```", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
+    (tmp_path / "taxonomy.yaml").write_text(text)
+    assert load_colors(tmp_path / "taxonomy.yaml")["high"] and len(load_taxonomy(tmp_path / "taxonomy.yaml").names) == 4
 
 
 def test_the_readme_is_read_in_one_sitting_and_pictures_are_small():

@@ -16,9 +16,9 @@ from pathlib import Path
 
 from data.build.cutting import Options
 from data.build.sources import NAIP215_ROTATIONS, chesapeake, dubai, naip215, scene_list, tile_list
-from data.build.tile_set import DEFAULT_TAXONOMY, TAXONOMIES, build
+from data.build.tile_set import DEFAULT_TAXONOMY, MIN_TILE_PX, TAXONOMIES, build
 from data.rasters.alignment import DEFAULT_SCALE
-from data.taxonomy import load_taxonomy
+from data.taxonomy import load_colors, load_taxonomy
 from runtime import command
 from runtime.errors import Refused
 from runtime.workers import default_workers
@@ -27,7 +27,6 @@ SOURCES = {"scenes": scene_list, "tiled": tile_list, "chesapeake": chesapeake, "
 DEFAULT_TILE_PX = 512  # [paper, Sec. 3.1]
 NAIP215_TILE_PX = 256  # as it is distributed
 NAIP215_SCALE = {"majority": 32, "nlcd": 50}  # 19 m; 30 m, the paper's cell, on pixels of 0.6 m
-MIN_TILE_PX = 32  # the segmenter's smallest image
 
 
 def main(arguments=None):
@@ -45,7 +44,8 @@ def main(arguments=None):
     source.add_argument(
         "--tiled",
         metavar="CSV",
-        help="take tiles as they are: the same columns, and perhaps `tile`; nothing is copied, and nothing is filtered",
+        help="take tiles as they are: the same columns, and perhaps `tile`; nothing is filtered, and GeoTIFFs are not "
+        "copied; pictures and masks of colours become GeoTIFFs",
     )
     source.add_argument("--chesapeake", metavar="DIR", help="the raw Chesapeake set as it is distributed")
     source.add_argument("--dubai", metavar="DIR", help="the Dubai set as it is distributed")
@@ -67,7 +67,7 @@ def main(arguments=None):
         "--taxonomy",
         type=Path,
         metavar="YAML",
-        help="classes, and the codes of both label sources; needed with --scenes and --tiled",
+        help="classes, and the codes or colours of both label sources; needed with --scenes and --tiled",
     )
     parser.add_argument(
         "--tile-px",
@@ -137,7 +137,10 @@ def _build_as_asked(given):
         given.compression,
         bands=given.bands,
         same_crs=given.same_crs,
+        colors=load_colors(taxonomy),
     )
+    if kind == "dubai" and not options.colors["high"]:
+        raise Refused(f"{taxonomy}: --dubai has masks of colours; it needs `colors`, as {DEFAULT_TAXONOMY['dubai']}")
     listed, more = Path(getattr(given, kind)), ()
     if kind == "naip215":
         more = (given.rotation or 0,)

@@ -1,20 +1,16 @@
-"""One scene to tiles (Sec. 3.1): cut, merge, drop by the paper's two rules, write. And tiles that are cut already."""
+"""One scene to tiles (Sec. 3.1): cut, merge, drop by the paper's two rules, write."""
 
 import itertools
 import math
-import os
 from collections import Counter
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from data.band_statistics import sum_bands
-from data.build.sources import codes_from_colors
 from data.cells import compose, invert
-from data.rasters import geotiff
-from data.rasters.alignment import DEFAULT_SCALE, check_high, check_label, lies_by_pixels, low_grid
+from data.label_masks import open_label
+from data.rasters.alignment import DEFAULT_SCALE, check_high, lies_by_pixels, low_grid
 from data.rasters.georeference import system_alone
 from data.rasters.geotiff_header import gsd
 from data.rasters.images import open_image, takes_alpha, window_with_void
@@ -45,6 +41,7 @@ class Options:
     coarse: str | None = None  # nlcd: made from the fine label in NLCD's manner; None: as the source has it
     bands: int | None = None  # of the images; None: as they have, none of which may be tagged as alpha
     same_crs: bool = False  # take a scene's rasters for one coordinate system, whatever they say
+    colors: dict = field(default_factory=dict)  # {"high": {(r, g, b): code}, "low": ...} of masks of colours
 
 
 def cut_scene(root, scene, options):
@@ -53,20 +50,20 @@ def cut_scene(root, scene, options):
     Rasters are read by window: memory does not grow with the scene (PNG and JPEG are read whole).
     returns: {"records": what write_tile returned, "dropped": {rule: tiles}, "tile_px", "image_gsd", "scale": n or None
              where the rasters do not say, "nodata": label codes to ignore by source, "by_pixels": labels without a
-             georeference on an image with one}
+             georeference on an image with one, "size": the scene's (height, width)}
     """
     px, records, dropped = options.tile_px, [], dict.fromkeys(RULES, 0)
     with ExitStack() as stack:
         image = stack.enter_context(open_image(scene.image))
-        high = stack.enter_context(_open_label(scene.high, scene.colors)) if scene.high else None
-        low = stack.enter_context(_open_label(scene.low)) if scene.low else None
+        high, low = (
+            stack.enter_context(open_label(path, options.colors.get(kind))) if path else None
+            for kind, path in (("high", scene.high), ("low", scene.low))
+        )
         header = image.header
-        bands = _input_bands(header, options.bands or scene.bands)
-        grid, facts = _lay(header, high and high.header, low and low.header, options)
+        bands = input_bands(header, options.bands or scene.bands)
+        grid, facts = lay(header, high and high.header, low and low.header, options)
         taxonomy = ignoring(options.taxonomy, facts["nodata"])
-        # An EPSG code and metres are written as such; whatever else the image says of its system goes with its tiles.
-        said_by_code = header.epsg and header.unit_m in (1.0, None)
-        crs = () if said_by_code else system_alone(image.georeference())
+        crs = system_tags(image)
         base = header.transform or (PIXEL_GRID if grid or options.coarse else None)
         for row, col in itertools.product(range(header.height // px), range(header.width // px)):
             window = (row * px, col * px, px, px)
@@ -114,45 +111,13 @@ def cut_scene(root, scene, options):
                     counts=counts,
                 )
             )
-    return {"records": records, "dropped": dropped, "tile_px": px, **facts}
-
-
-def take_tile(root, scene, options):
-    """Take a tile that is cut already as it is: check it and count; nothing is copied.
-
-    Files below root are referred to in place; elsewhere, relative links below root/images, high and low lead to them.
-    returns: as cut_scene
-    """
-    with geotiff.open_raster(scene.image) as image:
-        pixels, header, void = image.read(), image.header, image.void()
-    if _input_bands(header, options.bands or scene.bands) != header.bands:
-        raise Refused(f"{scene.image}: has an alpha band beside the {options.bands}; --scenes cuts without it")
-    labels, headers = {"high": None, "low": None}, {"high": None, "low": None}
-    for kind in labels:
-        if getattr(scene, kind):
-            codes, headers[kind] = geotiff.read(getattr(scene, kind))
-            check_label(headers[kind])
-            labels[kind] = codes[..., 0]
-    if header.height != header.width:
-        raise Refused(f"{scene.image}: is {header.height} x {header.width} px; tiles are square; --scenes cuts")
-    grid, facts = _lay(header, headers["high"], headers["low"], options)
-    taxonomy = ignoring(options.taxonomy, facts["nodata"])
-    where = " or ".join(str(path) for path in (scene.high, scene.low) if path)
-    counts = count_labels(labels["high"], labels["low"], taxonomy, pixels.shape[:2], header.transform, grid, where)
-    paths = {
-        kind: _refer(root, folder, scene.name, getattr(scene, kind))
-        for kind, folder in (("image", "images"), ("high", "high"), ("low", "low"))
+    return {
+        "records": records,
+        "dropped": dropped,
+        "tile_px": px,
+        "size": (header.height, header.width),
+        **facts,
     }
-    record = {
-        "tile": scene.name,
-        "region": scene.region,
-        "split": scene.split,
-        **paths,
-        "dtype": str(pixels.dtype),
-        **sum_bands(pixels if void is None else pixels[~void][None], header.nodata),
-        **counts,
-    }
-    return {"records": [record], "dropped": {}, "tile_px": header.height, **facts}
 
 
 def ignoring(taxonomy, nodata):
@@ -161,33 +126,7 @@ def ignoring(taxonomy, nodata):
     return replace(taxonomy, **tables)
 
 
-class _Codes:
-    """A mask of colours as a raster of codes. Pictures are read whole anyway; so an error counts the whole mask."""
-
-    def __init__(self, mask, colors):
-        self.header = replace(mask.header, bands=1, dtype=np.dtype(np.uint8), nodata=None)
-        self._codes = codes_from_colors(mask.read(), colors, mask.header.path)[..., None]
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        pass
-
-    def window(self, row, col, height, width):
-        return self._codes[row : row + height, col : col + width]
-
-
-def _open_label(path, colors=()):
-    raster = open_image(path)
-    if colors:
-        with raster:
-            return _Codes(raster, colors)
-    check_label(raster.header)
-    return raster
-
-
-def _lay(image, high, low, options):
+def lay(image, high, low, options):
     """Check the rasters of one scene against each other, by their headers.
 
     returns: the low label's own grid or None (rasters/alignment.py), {"image_gsd", "scale", "nodata", "by_pixels": the
@@ -209,7 +148,13 @@ def _lay(image, high, low, options):
     return grid, {"image_gsd": size, "scale": n, "nodata": nodata, "by_pixels": by_pixels}
 
 
-def _input_bands(header, bands):
+def system_tags(raster):
+    """The tags of a raster's coordinate system that its tiles need: none where an EPSG code and metres say it all."""
+    said_by_code = raster.header.epsg and raster.header.unit_m in (1.0, None)
+    return () if said_by_code else system_alone(raster.georeference())
+
+
+def input_bands(header, bands):
     """How many bands of an image the tiles have: all, or `bands`; Refused where an alpha band leaves it open."""
     path = header.path
     if bands is None and header.alpha is not None:
@@ -278,23 +223,3 @@ def _all_unknown_codes(label, table):
         values, counts = np.unique(codes, return_counts=True)
         found.update({v: n for v, n in zip(values.tolist(), counts.tolist(), strict=True) if v not in table})
     return unknown_codes(found, table, label.header.path) if found else None
-
-
-def _refer(root, folder, name, path):
-    """The manifest's path of a file: itself where it lies below root, else a relative link to it, made anew."""
-    if not path:
-        return ""
-    root, path = Path(os.path.abspath(root)), Path(os.path.abspath(path))
-    if path.is_relative_to(root):
-        return path.relative_to(root).as_posix()
-    link = root / folder / f"{name}.tif"
-    link.parent.mkdir(parents=True, exist_ok=True)
-    target = os.path.relpath(os.path.realpath(path), os.path.realpath(link.parent))
-    if link.is_symlink() and os.readlink(link) == target:
-        return f"{folder}/{name}.tif"
-    if link.exists() and not link.is_symlink():
-        raise Refused(f"{link}: is there already; give another folder than {root}")
-    temporary = link.with_name(f".{link.name}.{os.getpid()}.tmp")
-    os.symlink(target, temporary)
-    os.replace(temporary, link)
-    return f"{folder}/{name}.tif"

@@ -9,23 +9,11 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from data.lists import read_csv, relative_path
+from data.lists import read_csv, read_lines, relative_path
 from data.manifest import SPLITS
 from data.synthetic.town import BARREN, BUILT, GRASS, ROAD, TREE, WATER
 from runtime.errors import Refused, nearest
 
-# Mask colours of the Dubai set, as they are in its masks (its own classes.json is wrong), and the codes we give them.
-DUBAI_CODES = {
-    (0xE2, 0xA9, 0x29): 1,  # water
-    (0xFE, 0xDD, 0x3A): 2,  # vegetation
-    (0x84, 0x29, 0xF6): 3,  # unpaved land
-    (0x3C, 0x10, 0x98): 4,  # building
-    (0x6E, 0xC1, 0xE4): 5,  # road
-    (0x9B, 0x9B, 0x9B): 0,  # unlabelled
-    (0x00, 0x00, 0x00): 0,
-}
 DUBAI_SPLITS = {7: "heldout", 8: "validation", 9: "test"}  # parts of each tile; the others train
 # Mask codes of naip215, and the land cover that they are: coarse codes in NLCD's manner are made from it.
 NAIP215_MATERIALS = {0: GRASS, 1: BUILT, 2: ROAD, 3: BARREN, 4: TREE, 5: WATER}
@@ -52,19 +40,24 @@ class Scene:
     high: Path | None = None
     low: Path | None = None
     split: str = ""  # fixed, or "" to have one drawn for each tile
-    colors: tuple = ()  # ((r, g, b), code) where `high` holds colours instead of codes
     bands: int | None = None  # of its image; None where the source does not know
     materials: tuple = ()  # (code of `high`, Chesapeake code) where coarse codes can be made from it
 
 
 def scene_list(path, name_column="scene"):
-    """Scenes of a CSV: scene,region,split,image,high,low; scene, split, high and low may be missing or empty.
+    """Scenes of a CSV: scene,region,split,image,high,low; scene, split, high and low may be missing or empty. Or of a
+    .txt, without a header: image or image,high or image,high,low a line; their region is the list's name.
 
-    Paths are relative to the CSV's folder and stay inside it. A scene without a name takes its image's.
+    Paths are relative to the list's folder and stay inside it. A scene without a name takes its image's.
     """
     path = Path(path)
+    more = list(dict.fromkeys((name_column, "scene", "split", "high", "low")))
+    if path.suffix.lower() == ".txt":
+        rows = [(line, _plain(text, path, line, more)) for line, text in read_lines(path)]
+    else:
+        rows = read_csv(path, ("region", "image"), more)
     scenes = []
-    for line, row in read_csv(path, ("region", "image"), dict.fromkeys((name_column, "scene", "split", "high", "low"))):
+    for line, row in rows:
         where = f"{path}, line {line}"
         for column in ("region", "image"):
             if not row[column]:
@@ -77,6 +70,15 @@ def scene_list(path, name_column="scene"):
         name = row[name_column] or row["scene"] or files["image"].stem
         scenes.append(Scene(name, row["region"], split=row["split"], **files))
     return _checked(scenes, path)
+
+
+def _plain(text, path, line, columns):
+    """A line of a .txt as a row of a CSV."""
+    files = [part.strip() for part in text.split(",")]
+    if len(files) > 3:
+        raise Refused(f"{path}, line {line}: {text!r:.80}; a line is image or image,high or image,high,low")
+    named = dict(zip(("image", "high", "low"), files, strict=False))
+    return {**dict.fromkeys(columns, ""), "region": path.stem, **named}
 
 
 def tile_list(path):
@@ -120,9 +122,7 @@ def dubai(folder):
         if not mask.is_file():
             raise Refused(f"{image}: its mask {mask} is not there")
         region, split = f"tile{tile[1]}", DUBAI_SPLITS.get(int(part[1]), "train")
-        scenes.append(
-            Scene(f"{region}_part{int(part[1])}", region, image, mask, split=split, colors=tuple(DUBAI_CODES.items()))
-        )
+        scenes.append(Scene(f"{region}_part{int(part[1])}", region, image, mask, split=split))
     if not scenes:
         raise Refused(f"{folder}: no 'Tile N/images/image_part_00P.jpg' in it or below")
     return _checked(scenes, folder)
@@ -165,18 +165,6 @@ def naip215(folder, rotation):
         facts = {"split": split, "bands": NAIP_BANDS, "materials": tuple(NAIP215_MATERIALS.items())}
         scenes.append(Scene(f"naip_{tile}", f"group{group}", image, mask, **facts))
     return _checked(scenes, folder)
-
-
-def codes_from_colors(rgb, colors, where):
-    """(H, W, 3) colours -> (H, W) uint8 codes; Refused listing colours without a code, and their counts."""
-    packed = (rgb[..., :3].astype(np.uint32) << np.array([16, 8, 0], np.uint32)).sum(axis=-1, dtype=np.uint32)
-    codes = {(r << 16) | (g << 8) | b: code for (r, g, b), code in colors}
-    values, inverse, counts = np.unique(packed, return_inverse=True, return_counts=True)
-    unknown = [f"#{value:06X} ({n} px)" for value, n in zip(values.tolist(), counts, strict=True) if value not in codes]
-    if unknown:
-        more = ", ..." if len(unknown) > 20 else ""
-        raise Refused(f"{where}: colours without a class: {', '.join(unknown[:20])}{more}")
-    return np.array([codes[value] for value in values.tolist()], np.uint8)[inverse].reshape(packed.shape)
 
 
 def _files(folder, suffix):

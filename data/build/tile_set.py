@@ -4,12 +4,14 @@ a record below ROOT/.build, and dataset.yaml comes last."""
 import hashlib
 import itertools
 import json
+import math
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
-from data.build.cutting import cut_scene, ignoring, take_tile
+from data.build.cutting import cut_scene, ignoring
+from data.build.taking import take_tile
 from data.rasters.alignment import DEFAULT_SCALE, same_scale
 from data.taxonomy import taxonomy_to_dict
 from data.tile_writer import write_tile_set
@@ -24,9 +26,11 @@ DEFAULT_TAXONOMY = {
     "naip215": TAXONOMIES / "naip215.yaml",
 }
 TILES_PER_JOB = 256  # of --tiled
+MIN_TILE_PX = 32  # the segmenter's smallest image
 OPTION_NAMES = {
     "source": "source",
     "taxonomy": "--taxonomy",
+    "colors": "--taxonomy",
     "tile_px": "--tile-px",
     "scale": "--scale",
     "seed": "--seed",
@@ -65,6 +69,10 @@ def build(root, scenes, options, workers=1):
     by_pixels = sum(result.get("by_pixels", 0) for result in results)
     if by_pixels:
         print(f"note: {by_pixels} labels have no georeference; they lie by pixels on their images, which have")
+    dropped = {rule: sum(result["dropped"][rule] for result in results) for rule in results[0]["dropped"]}
+    small = sum(min(result.get("size", (math.inf,))) < result["tile_px"] for result in results)
+    if 0 < small < len(scenes):
+        print(f"note: {small} of {len(scenes)} scenes are smaller than a tile of {options.tile_px} px and give none")
     tile_px = _agreed("tile_px", scenes, results)
     if options.tile_px not in (None, tile_px):
         raise Refused(f"--tile-px {options.tile_px}: the tiles have {tile_px} px")
@@ -78,8 +86,27 @@ def build(root, scenes, options, workers=1):
         scale=_agreed("scale", scenes, results) or options.scale or DEFAULT_SCALE,
         tile_px=tile_px,
         seed=options.seed,
-        dropped={rule: sum(result["dropped"][rule] for result in results) for rule in results[0]["dropped"]},
+        dropped=dropped,
+        why_none=_why_none(scenes, results, dropped),
     )
+
+
+def _why_none(scenes, results, dropped):
+    """What drops every tile where none is kept, and what would keep some."""
+    px = results[0]["tile_px"]
+    sizes = [result.get("size", (math.inf,) * 2) for result in results]
+    side, i = max((min(size), -i) for i, size in enumerate(sizes))
+    if side < px:
+        height, width = sizes[-i]
+        fits = 2 ** int(math.log2(side))
+        mend = f"--tile-px {fits} fits into it" if fits >= MIN_TILE_PX else f"a tile has {MIN_TILE_PX} px or more"
+        return (
+            f"; scenes are smaller than a tile of {px} x {px} px: the largest, {scenes[-i].image}, has "
+            f"{height} x {width} px; {mend}"
+        )
+    if dropped.get("classes") or dropped.get("dominant"):
+        return "; --no-filter keeps tiles of few classes, or under one class, which the paper drops"
+    return "; over none of them each label source has a label and the image data"
 
 
 def _input(scene):
@@ -97,8 +124,9 @@ def _bind(root, options, inputs):
     """Bind root to the options: refuse other ones than those it was begun with. True where it is complete."""
     path, complete = root / ".build" / "options.json", (root / "dataset.yaml").is_file()
     asked = {
-        **asdict(options),
+        **asdict(replace(options, colors={})),
         "taxonomy": taxonomy_to_dict(options.taxonomy),
+        "colors": {source: list(codes.items()) for source, codes in options.colors.items() if codes},
         "scenes": hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest(),
     }
     asked = json.loads(json.dumps(asked))
@@ -113,7 +141,7 @@ def _bind(root, options, inputs):
                 then, now = begun.get(key), asked[key]
                 if key in ("filter", "same_crs"):
                     then, now = ("given" if bool(v) == (key == "same_crs") else "not given" for v in (then, now))
-                values = "" if key in ("taxonomy", "scenes") else f": {then} then, {now} now"
+                values = "" if key in ("taxonomy", "colors", "scenes") else f": {then} then, {now} now"
                 raise Refused(
                     f"{root}: was begun with another {OPTION_NAMES[key]}{values}; use the same or give another folder"
                 )

@@ -15,7 +15,8 @@ SCALE_TOLERANCE = 0.01  # up to here two scales are one: a tilted NLCD cell meas
 def check_label(header):
     """Refused unless a raster can be a label."""
     if header.bands != 1 or header.dtype.kind not in "iu":
-        raise Refused(f"{header.path}: has {header.bands} bands of {header.dtype}; a label has one, of integers")
+        mend = "; of a mask of colours the taxonomy says so: `colors`" if header.bands in (3, 4) else ""
+        raise Refused(f"{header.path}: has {header.bands} bands of {header.dtype}; a label has one, of integers{mend}")
     if header.masked:
         burnt = shlex.join([str(header.path), str(header.path.with_name(f"{header.path.stem}_burnt.tif"))])
         raise Refused(f"{header.path}: has a mask; write it into the codes: gdalwarp -dstnodata 255 {burnt}")

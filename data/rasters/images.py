@@ -14,16 +14,19 @@ from runtime.errors import Refused, naming
 TIFFS = (".tif", ".tiff")
 PICTURES = (".png", ".jpg", ".jpeg")
 GREY = {"1": "L", "L": "L", "LA": "L", "I;16": "I;16", "I;16B": "I;16", "I": "I"}  # pillow's modes that stay one band
-PIXEL_BYTES = {"L": 1, "I;16": 2, "I": 4, "RGB": 3}
+PIXEL_BYTES = {"L": 1, "P": 1, "I;16": 2, "I": 4, "RGB": 3}
 
 
-def open_image(path):
-    """Open an image to read it whole or by window: `header`, `read()`, `window(...)`, `close()`, as of a Raster."""
+def open_image(path, indices=False):
+    """Open an image to read it whole or by window: `header`, `read()`, `window(...)`, `close()`, as of a Raster.
+
+    indices: read a picture with a palette as one band of indices, as a GeoTIFF with one is, and not as its colours
+    """
     suffix = Path(path).suffix.lower()
     if suffix in TIFFS:
         return open_raster(path)
     if suffix in PICTURES:
-        return Picture(path)
+        return Picture(path, indices)
     raise Refused(f"{path}: not an image by its name, which would end in one of {', '.join(TIFFS + PICTURES)}")
 
 
@@ -55,17 +58,20 @@ def window_with_void(image, bands, row, col, height, width):
 
 
 class Picture(AbstractContextManager):
-    """A PNG or JPEG, read whole: one band where it is grey, else red, green and blue. It has no georeference."""
+    """A PNG or JPEG, read whole: one band where it is grey, else red, green and blue. It has no georeference.
 
-    def __init__(self, path):
+    indices: as of `open_image`
+    """
+
+    def __init__(self, path, indices=False):
         path = Path(path)
         Image.MAX_IMAGE_PIXELS = None  # `refuse_large` says instead what to do
         with naming(path, "cannot be read as a picture: "):
             with Image.open(path) as picture:
-                kind = GREY.get(picture.mode, "RGB")
+                kind = "P" if indices and picture.mode == "P" else GREY.get(picture.mode, "RGB")
                 refuse_large(path, picture.height, picture.width, PIXEL_BYTES[kind], "a picture")
                 self._void = None
-                if picture.has_transparency_data:
+                if picture.has_transparency_data and kind != "P":  # an index says itself what it means
                     self._void = np.array(picture.convert("RGBA").getchannel("A")) == 0
                 self._pixels = np.array(picture if picture.mode == kind else picture.convert(kind))
         if self._pixels.ndim == 2:
@@ -82,8 +88,9 @@ class Picture(AbstractContextManager):
         """All pixels, (H, W, K)."""
         return self._pixels
 
-    def void(self, row, col, height, width):
+    def void(self, row=0, col=0, height=None, width=None):
         """(height, width), True where the picture is transparent; None where nothing is."""
+        height, width = height or self.header.height, width or self.header.width
         return self._void if self._void is None else self._void[row : row + height, col : col + width].copy()
 
     def georeference(self):

@@ -5,8 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data.build.sources import DUBAI_CODES
-from data.taxonomy import IGNORE, load_taxonomy, merge, taxonomy_from_dict, taxonomy_to_dict
+from data.taxonomy import IGNORE, load_colors, load_taxonomy, merge, taxonomy_from_dict, taxonomy_to_dict
 from runtime.errors import Refused
 
 SHIPPED = sorted((Path(__file__).parents[2] / "configs" / "taxonomies").glob("*.yaml"))
@@ -45,9 +44,49 @@ def test_low2high_follows_the_published_precedents():
         assert {code for code, i in taxonomy.low.items() if i == index} == codes
 
 
-def test_dubai_knows_every_code_that_its_colours_get():
-    taxonomy = load_taxonomy(SHIPPED[0])
-    assert set(taxonomy.high) == set(taxonomy.low) == set(DUBAI_CODES.values())
+def test_dubais_colours_have_the_codes_that_its_tile_sets_hold():
+    taxonomy, colors = load_taxonomy(SHIPPED[0]), load_colors(SHIPPED[0])
+    assert taxonomy.high == taxonomy.low == {0: IGNORE, 1: 0, 2: 1, 3: 2, 4: 3, 5: 3}
+    assert colors["high"] == colors["low"]
+    assert {bytes(color).hex().upper(): code for color, code in colors["high"].items()} == {
+        "9B9B9B": 0, "000000": 0, "E2A929": 1, "FEDD3A": 2, "8429F6": 3, "3C1098": 4, "6EC1E4": 5,
+    }  # fmt: skip
+
+
+COLORED = """
+classes: [{name: water, color: [0, 0, 255]}, {name: land, color: [0, 255, 0]}]
+colors: {"#0000ff": water, "#00FF00": land, "#808080": ignore, "#964B00": land}
+"""
+
+
+def test_colors_stand_for_the_label_sources_that_list_no_codes(tmp_path):
+    codes = {(0, 0, 255): 1, (0, 255, 0): 2, (128, 128, 128): 0, (150, 75, 0): 3}
+    table = {0: IGNORE, 1: 0, 2: 1, 3: 1}
+    for more, colors, low in (("", codes, table), ("low: {11: water}", {}, {11: 0})):
+        path = written(tmp_path, COLORED + more)
+        taxonomy = load_taxonomy(path)
+        assert (taxonomy.high, taxonomy.low, load_colors(path)) == (table, low, {"high": codes, "low": colors})
+    assert load_colors(written(tmp_path, GOOD)) == {"high": {}, "low": {}}
+
+
+@pytest.mark.parametrize(
+    "old, new, said",
+    [
+        ('"#0000ff": water', '"#0000ff": watr', "colors[#0000ff] is 'watr'; did you mean 'water'?"),
+        ('"#0000ff"', '"0000ff"', "colors has '0000ff'; a colour is \"#RRGGBB\", in quotes"),
+        ('"#0000ff"', "255", "colors has 255; a colour is"),
+        ('"#0000ff"', '"#00ff00"', "colors has #00FF00 twice"),
+        ('{"#0000ff": water, "#00FF00": land, "#808080": ignore, "#964B00": land}', "\n  #00FF00: land", "in quotes"),
+        ("colors:", "high: {1: land}\nlow: {11: land}\ncolors:", "colors stand for high or low"),
+        ("colors:", "colours:", "unknown key 'colours'; did you mean 'colors'?"),
+        ("name: land", "name: lnad", "colors[#00FF00] is 'land'; did you mean 'lnad'?"),
+    ],
+)
+def test_bad_colors_are_one_line_that_names_file_and_colour(tmp_path, old, new, said):
+    path = written(tmp_path, COLORED.replace(old, new))
+    with pytest.raises(Refused) as caught:
+        load_taxonomy(path)
+    assert str(caught.value).startswith(f"{path}: ") and said in str(caught.value)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.int16, np.uint16, np.int32])

@@ -3,17 +3,14 @@
 import os
 from collections import Counter
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from data.build.sources import (
-    DUBAI_CODES,
     NAIP215_MATERIALS,
     NAIP215_PLACES,
     chesapeake,
-    codes_from_colors,
     dubai,
     naip215,
     scene_list,
@@ -53,16 +50,6 @@ def test_dubai_has_nine_parts_of_seven_tiles_and_its_own_splits():
     assert [scene.split for scene in scenes if scene.region == "tile3"] == [
         *["train"] * 6, "heldout", "validation", "test",
     ]  # fmt: skip
-
-
-@real
-@pytest.mark.parametrize("mask", ["Tile 1/masks/image_part_001.png", "Tile 2/masks/image_part_003.png"])
-def test_every_colour_of_rgb_and_palette_masks_has_a_code(mask):
-    with open_image(Path(REAL, "dubai", mask)) as raster:
-        rgb = raster.read()
-    codes = codes_from_colors(rgb, DUBAI_CODES.items(), mask)
-    assert codes.shape == rgb.shape[:2] and set(np.unique(codes)) <= set(DUBAI_CODES.values())
-    assert len(np.unique(codes)) >= 3
 
 
 def raw_naip215(root, groups=range(5)):
@@ -133,20 +120,6 @@ def test_the_real_naip215_has_the_tiles_of_four_rotations_and_codes_that_are_kno
         assert (image.header.bands, image.header.height, round(gsd(image.header), 3)) == (4, 256, 0.6)
     with pytest.raises(Refused, match="rotation 4 needs"):
         naip215(f"{REAL}/naip215", 4)
-
-
-def test_codes_from_colors_equals_a_slow_loop():
-    colors = list(DUBAI_CODES)
-    rgb = np.array(colors, np.uint8)[np.random.default_rng(0).integers(len(colors), size=(9, 8))]
-    codes = codes_from_colors(rgb, DUBAI_CODES.items(), "mask")
-    assert all(codes[at] == DUBAI_CODES[tuple(rgb[at].tolist())] for at in np.ndindex(9, 8))
-
-
-def test_a_colour_without_a_class_is_listed_with_its_count():
-    rgb = np.zeros((4, 4, 3), np.uint8)
-    rgb[1, :2] = (1, 2, 0xAB)
-    with pytest.raises(Refused, match=r"^mask\.png: colours without a class: #0102AB \(2 px\)$"):
-        codes_from_colors(rgb, DUBAI_CODES.items(), "mask.png")
 
 
 def test_a_dubai_image_without_mask_is_named(tmp_path):
@@ -221,6 +194,32 @@ def test_a_scene_list_may_leave_out_names_splits_and_labels(tmp_path):
 def test_a_tile_list_may_name_its_tiles(tmp_path):
     path = listed(tmp_path, "tile,scene,region,split,image,high,low\nt1,s,de,train,one.tif,,\n,s2,de,,two.tif,,\n")
     assert [scene.name for scene in tile_list(path)] == ["s2", "t1"]
+
+
+def test_a_plain_list_holds_images_and_their_labels(tmp_path):
+    path = listed(tmp_path, "a/one.jpg\n\n two.jpg, two.png\nthree.jpg,,low.png\n", "photos.txt")
+    assert [(s.name, s.region, s.split, s.high, s.low) for s in scene_list(path)] == [
+        ("one", "photos", "", None, None),
+        ("three", "photos", "", None, tmp_path / "low.png"),
+        ("two", "photos", "", tmp_path / "two.png", None),
+    ]
+    assert [scene.name for scene in tile_list(path)] == ["one", "three", "two"]
+
+
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        ("a.jpg,b.png,c.png,d.png", "line 1: 'a.jpg,b.png,c.png,d.png'; a line is image or image,high or"),
+        ("a.jpg\n../b.jpg", "line 2: '../b.jpg' leaves the folder"),
+        (",b.png", "line 1: image is empty"),
+        ("\n", "lists no scene"),
+    ],
+)
+def test_a_bad_plain_list_is_one_line_that_names_it(tmp_path, text, said):
+    path = listed(tmp_path, text, "photos.txt")
+    with pytest.raises(Refused) as caught:
+        scene_list(path)
+    assert str(caught.value).startswith(str(path)) and said in str(caught.value)
 
 
 @real

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import tifffile
 from geokeys import albers
+from PIL import Image
 
 from data.build import sources
 from data.build import tile_set as build_module
@@ -596,6 +597,169 @@ def test_the_manifest_does_not_overwrite_the_list_it_comes_from(tmp_path, capsys
     tiles = write_list(tmp_path, pre_cut(tmp_path), "tiles.csv")
     assert run(tmp_path, "--tiled", tiles, "--taxonomy", LOW2HIGH, "--scale", 10) == 2
     assert "is where the manifest goes; give the list another name" in capsys.readouterr().err
+
+
+# Pictures and masks of colours -----------------------------------------------------------------------------------
+
+COLORED = """
+classes: [{name: water, color: [0, 0, 255]}, {name: land, color: [0, 255, 0]}, {name: road, color: [9, 9, 9]}]
+colors: {"#E2A929": water, "#8429F6": land, "#6EC1E4": road, "#000000": ignore}
+"""
+MASK_COLORS = np.array([(0, 0, 0), (0xE2, 0xA9, 0x29), (0x84, 0x29, 0xF6), (0x6E, 0xC1, 0xE4)], np.uint8)
+
+
+def photographs(folder, count=4, size=(64, 96), suffix="png"):
+    """Photographs with masks in colours; returns the rows of their list and the codes of each mask."""
+    rows, masks = [], {}
+    for i in range(count):
+        name, codes = f"p{i}", busy(*size, [0, 1, 2, 3], seed=i)
+        for kind, picture in (("images", np.random.default_rng(i).integers(0, 255, (*size, 3), np.uint8)),
+                              ("masks", MASK_COLORS[codes])):  # fmt: skip
+            (folder / kind).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(picture).save(folder / kind / f"{name}.{suffix if kind == 'images' else 'png'}")
+        rows.append({"image": f"images/{name}.{suffix}", "high": f"masks/{name}.png"})
+        masks[name] = codes
+    return rows, masks
+
+
+def colored(folder, text=COLORED):
+    (folder / "taxonomy.yaml").write_text(text)
+    return folder / "taxonomy.yaml"
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+@pytest.mark.parametrize("kind", ["txt", "csv"])
+def test_photographs_with_masks_in_colours_become_tiles_of_codes(tmp_path, kind, suffix):
+    rows, masks = photographs(tmp_path, suffix=suffix)
+    if kind == "csv":
+        listed = write_list(tmp_path, [{**row, "region": "here"} for row in rows])
+    else:
+        listed = tmp_path / "photos.txt"
+        listed.write_text("".join(f"{row['image']}, {row['high']}\n" for row in rows))
+    arguments = ("--scenes", listed, "--taxonomy", colored(tmp_path), "--tile-px", PX, "--scale", 16)
+    assert run(tmp_path / "out", *arguments) == 0
+    description, rows = read_manifest(tmp_path / "out")
+    assert description.taxonomy.high == {0: 255, 1: 0, 2: 1, 3: 2} and len(rows) == 24
+    for row in rows:
+        name, top, left = row["tile"].split("_")
+        corner = np.s_[PX * int(top) : PX * int(top) + PX, PX * int(left) : PX * int(left) + PX]
+        assert np.array_equal(geotiff.read(tmp_path / "out" / row["high"])[0][..., 0], masks[name][corner])
+    assert {row["region"] for row in rows} == {"here" if kind == "csv" else "photos"}
+    assert check(tmp_path / "out", decode=True) == (24, [])
+
+
+def test_pictures_that_are_tiles_already_become_geotiffs_and_geotiffs_stay_as_they_are(tmp_path):
+    raw = tmp_path / "raw"
+    rows, masks = photographs(raw, size=(64, 64))
+    with Image.open(raw / rows[0]["image"]) as picture:
+        pixels = np.array(picture)
+    geotiff.write(raw / "images" / "p1.tif", pixels, transform=UTM, epsg=26917)
+    geotiff.write(raw / "masks" / "p1.tif", MASK_COLORS[masks["p1"]], transform=UTM, epsg=26917)
+    rows[1] = {"image": "images/p1.tif", "high": "masks/p1.tif"}
+    Image.fromarray(np.dstack([pixels, 255 * (masks["p2"] != 3).astype(np.uint8)])).save(raw / "images" / "p2.png")
+    listed = write_list(raw, [{**row, "region": "here", "split": "train"} for row in rows], "list.csv")
+    root = tmp_path / "set"
+    assert run(root, "--tiled", listed, "--taxonomy", colored(raw), "--scale", 16) == 0
+    assert check(root, decode=True) == (4, [])
+    for row in manifest(root):
+        assert np.array_equal(geotiff.read(root / row["high"])[0][..., 0], masks[row["tile"]])
+    assert np.array_equal(geotiff.read(root / "images/p0.tif")[0], pixels)
+    assert (root / "images/p1.tif").is_symlink() and not (root / "high/p1.tif").is_symlink()
+    header = geotiff.read(root / "high/p1.tif")[1]
+    assert (header.transform, header.epsg) == (UTM, 26917)
+    image, header = geotiff.read(root / "images/p2.tif")  # where it was transparent it has no data
+    assert header.nodata == 0 and not image[masks["p2"] == 3].any() and image[masks["p2"] != 3].any()
+
+
+def test_a_picture_never_becomes_a_geotiff_in_its_own_folder(tmp_path, capsys):
+    rows, _ = photographs(tmp_path, size=(64, 64))
+    listed = write_list(tmp_path, [{**row, "region": "here"} for row in rows], "list.csv")
+    assert run(tmp_path, "--tiled", listed, "--taxonomy", colored(tmp_path), "--scale", 16) == 2
+    assert f"give another folder than {tmp_path}" in capsys.readouterr().err
+    assert not list((tmp_path / "images").glob("*.tif"))
+
+
+@pytest.mark.parametrize("source", ["--scenes", "--tiled"])
+def test_a_colour_that_the_taxonomy_lacks_is_named_with_its_count(tmp_path, capsys, source):
+    rows, masks = photographs(tmp_path, 1, size=(64, 64))
+    listed = write_list(tmp_path, [{**row, "region": "here"} for row in rows], "list.csv")
+    taxonomy = colored(tmp_path, COLORED.replace('"#6EC1E4": road, ', ""))
+    assert run(tmp_path / "out", source, listed, "--taxonomy", taxonomy, "--tile-px", 64) == 2
+    lacking = f"p0.png: colours without a class: #6EC1E4 ({(masks['p0'] == 3).sum()} px); the taxonomy knows #000000, "
+    error = capsys.readouterr().err
+    assert lacking in error and error.count("\n") == 1
+
+
+def test_a_folder_begun_with_other_colours_is_refused(tmp_path, capsys):
+    rows, _ = photographs(tmp_path)
+    listed = write_list(tmp_path, [{**row, "region": "here"} for row in rows])
+    arguments = (tmp_path / "out", "--scenes", listed, "--tile-px", PX, "--scale", 16, "--taxonomy")
+    assert run(*arguments, colored(tmp_path)) == 0 and run(*arguments, colored(tmp_path)) == 0
+    swapped = COLORED.replace("#E2A929", "?").replace("#8429F6", "#E2A929").replace("?", "#8429F6")
+    assert run(*arguments, colored(tmp_path, swapped)) == 2  # the codes have the same classes
+    assert "was begun with another --taxonomy; use the same or" in capsys.readouterr().err
+
+
+def test_dubai_needs_a_taxonomy_of_colours(tmp_path, capsys):
+    assert run(tmp_path / "out", "--dubai", tmp_path, "--taxonomy", LOW2HIGH) == 2
+    assert "low2high.yaml: --dubai has masks of colours; it needs `colors`, as " in capsys.readouterr().err
+
+
+# What is not there -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "size, options, said",
+    [
+        ((64, 96), (), "512 x 512 px: the largest, RAW/images/p0.png, has 64 x 96 px; --tile-px 64 fits into it"),
+        ((90, 70), ("--tile-px", 96), "RAW/images/p0.png, has 90 x 70 px; --tile-px 64 fits into it"),
+        ((24, 96), ("--tile-px", 32), "RAW/images/p0.png, has 24 x 96 px; a tile has 32 px or more"),
+    ],
+)
+def test_where_scenes_are_smaller_than_a_tile_one_that_fits_is_named(tmp_path, capsys, size, options, said):
+    rows, _ = photographs(tmp_path, 2, size=size)
+    listed = write_list(tmp_path, [{**row, "region": "here"} for row in rows])
+    arguments = (tmp_path / "out", "--scenes", listed, "--taxonomy", colored(tmp_path), "--scale", 16)
+    assert run(*arguments, *options) == 2
+    error = capsys.readouterr().err
+    assert said.replace("RAW", str(tmp_path)) in error and error.count("\n") == 1
+
+
+def test_some_scenes_smaller_than_a_tile_are_counted(tmp_path, capsys):
+    rows, _ = photographs(tmp_path, 3, size=(64, 64))
+    small, _ = photographs(tmp_path / "small", 1, size=(64, 40))
+    small = [{key: f"small/{path}" for key, path in row.items()} | {"scene": "small"} for row in small]
+    listed = write_list(tmp_path, [{"scene": "", "region": "here", **row} for row in rows + small])
+    arguments = (tmp_path / "out", "--scenes", listed, "--taxonomy", colored(tmp_path), "--scale", 16)
+    assert run(*arguments, "--tile-px", 64) == 0
+    assert "note: 1 of 4 scenes are smaller than a tile of 64 px and give none" in capsys.readouterr().out
+
+
+def test_where_the_filter_leaves_no_tile_no_filter_is_named(tmp_path, capsys):
+    status, _ = build_scene(tmp_path, high=np.full((64, 96), 2, np.uint8))
+    assert status == 2 and "(dropped: empty 0, classes 6, dominant 0); --no-filter keeps " in capsys.readouterr().err
+    status, _ = build_scene(tmp_path / "empty", high=np.zeros((64, 96), np.uint8))
+    assert status == 2 and "empty 6, classes 0, dominant 0); over none of them each " in capsys.readouterr().err
+
+
+def test_splits_without_tiles_are_said(tmp_path, capsys):
+    status, root = build_scene(tmp_path, split="train")
+    notes = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note: ")]
+    assert status == 0 and [note.split(",")[0] for note in notes] == [
+        f"note: {root} has no tiles of the split {split}" for split in ("validation", "heldout", "test")
+    ]
+    assert "adversarial.exemplar_root" in notes[1]
+
+
+def test_heldout_tiles_without_fine_labels_are_no_exemplars(tmp_path, capsys):
+    raw = tmp_path / "raw"
+    rows = [write_scene(raw, split, split=split) for split in ("train", "validation", "heldout", "test")]
+    rows[2]["high"] = ""
+    arguments = ("--scenes", write_list(raw, rows), "--taxonomy", LOW2HIGH, "--tile-px", PX)
+    assert run(tmp_path / "out", *arguments) == 0
+    said = capsys.readouterr().out
+    assert said.count("note: ") == 1
+    assert "has no fine labels of the split heldout, from which an adversary learns" in said
 
 
 # What a user can get wrong ---------------------------------------------------------------------------------------

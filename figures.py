@@ -3,8 +3,6 @@
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from runtime.errors import Refused
-
 IGNORED_COLOR = (255, 255, 255)
 MARGIN_PX, TITLE_PX = 6, 22
 
@@ -68,32 +66,3 @@ def contact_sheet(path, titles, rows, classes=(), zoom=1):
         x += 40 + int(draw.textlength(entry["name"], font))
     path.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(path)
-
-
-def save_curve(path, x, values, line, labels):
-    """Write a PNG of a curve like Fig. 5: mean over seeds, each seed as a dot, and a level to compare with.
-
-    x: numbers; values: for each a list, one a seed; line: (name, level); labels: of the two axes
-    raises: Refused where matplotlib is not installed
-    """
-    try:
-        import matplotlib
-    except ImportError:
-        raise Refused(f"{path}: curves need matplotlib (pip install matplotlib); the numbers are written") from None
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(5, 3.5), layout="constrained")
-    axes.plot(x, [np.mean(v) for v in values], "o-")
-    for at, of_seeds in zip(x, values, strict=True):
-        axes.plot([at] * len(of_seeds), of_seeds, ".", color="grey", markersize=4)
-    axes.axhline(line[1], linestyle="--", color="black")
-    axes.annotate(line[0], (x[-1], line[1]), textcoords="offset points", xytext=(0, 4), ha="right")
-    axes.set_xscale("log")
-    axes.set_xticks(x, [str(at) for at in x])
-    axes.minorticks_off()
-    axes.set_xlabel(labels[0])
-    axes.set_ylabel(labels[1])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
-    pyplot.close(figure)

@@ -1,9 +1,12 @@
 """Contact sheets like Fig. 6: one row a tile, one column a map, with names and a legend of classes."""
 
+import math
+
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
 
-from runtime.errors import Refused
+from runtime.files import open_whole
 
 IGNORED_COLOR = (255, 255, 255)
 MARGIN_PX, TITLE_PX = 6, 22
@@ -44,56 +47,40 @@ def choose_varied(label_maps, count):
     return [int(stretch[np.argmax(np.take(entropies, stretch))]) for stretch in stretches]
 
 
-def contact_sheet(path, titles, rows, classes=(), zoom=1):
+def contact_sheet(path, titles, rows, classes=(), zoom=1, text_px=14, description=""):
     """Write a PNG: a row of pictures for each tile under the columns' titles, then the legend where there are classes.
 
-    rows: [[(H, W, 3) uint8, ...], ...], all of one size
+    rows:        [[(H, W, 3) uint8, ...], ...], all of one size
+    description: any text, which the file keeps under this name
     """
     height, width = (side * zoom for side in rows[0][0].shape[:2])
-    font = ImageFont.load_default(size=14)
-    sheet_width = MARGIN_PX + len(titles) * (width + MARGIN_PX)
-    sheet_height = TITLE_PX + len(rows) * (height + MARGIN_PX) + (TITLE_PX + MARGIN_PX if classes else 0)
+    font, line_px, box_px = ImageFont.load_default(size=text_px), TITLE_PX * text_px // 14, text_px
+    column_px = max(width, *(math.ceil(font.getlength(title)) for title in titles)) + MARGIN_PX
+    entry_px = [3 * box_px + math.ceil(font.getlength(entry["name"])) for entry in classes]
+    sheet_width = MARGIN_PX + max(len(titles) * column_px, *entry_px, 0)
+    places, x, line = [], MARGIN_PX, 0
+    for entry in entry_px:
+        if x > MARGIN_PX and x + entry > sheet_width:
+            x, line = MARGIN_PX, line + 1
+        places.append((x, line))
+        x += entry
+    legend_top = line_px + len(rows) * (height + MARGIN_PX) + MARGIN_PX
+    sheet_height = legend_top + ((line + 1) * line_px if classes else -MARGIN_PX)
     sheet = Image.new("RGB", (sheet_width, sheet_height), "white")
     draw = ImageDraw.Draw(sheet)
     for column, title in enumerate(titles):
-        x = MARGIN_PX + column * (width + MARGIN_PX)
-        draw.text((x + width / 2, TITLE_PX / 2), title, "black", font, anchor="mm")
+        middle = MARGIN_PX + column * column_px + (column_px - MARGIN_PX) / 2
+        draw.text((middle, line_px / 2), title, "black", font, anchor="mm")
         for i, row in enumerate(rows):
             picture = Image.fromarray(row[column]).resize((width, height), Image.Resampling.NEAREST)
-            sheet.paste(picture, (x, TITLE_PX + i * (height + MARGIN_PX)))
-    x, y = MARGIN_PX, sheet_height - TITLE_PX
-    for entry in classes:
-        draw.rectangle((x, y + 2, x + 14, y + 16), fill=tuple(entry["color"]), outline="black")
-        draw.text((x + 20, y + 9), entry["name"], "black", font, anchor="lm")
-        x += 40 + int(draw.textlength(entry["name"], font))
+            sheet.paste(picture, (math.floor(middle - width / 2), line_px + i * (height + MARGIN_PX)))
+    for entry, (x, line) in zip(classes, places, strict=True):
+        y = legend_top + line * line_px + (line_px - box_px) // 2
+        draw.rectangle((x, y, x + box_px, y + box_px), fill=tuple(entry["color"]), outline="black")
+        draw.text((x + box_px * 1.4, y + box_px / 2), entry["name"], "black", font, anchor="lm")
     path.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(path)
-
-
-def save_curve(path, x, values, line, labels):
-    """Write a PNG of a curve like Fig. 5: mean over seeds, each seed as a dot, and a level to compare with.
-
-    x: numbers; values: for each a list, one a seed; line: (name, level); labels: of the two axes
-    raises: Refused where matplotlib is not installed
-    """
-    try:
-        import matplotlib
-    except ImportError:
-        raise Refused(f"{path}: curves need matplotlib (pip install matplotlib); the numbers are written") from None
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(5, 3.5), layout="constrained")
-    axes.plot(x, [np.mean(v) for v in values], "o-")
-    for at, of_seeds in zip(x, values, strict=True):
-        axes.plot([at] * len(of_seeds), of_seeds, ".", color="grey", markersize=4)
-    axes.axhline(line[1], linestyle="--", color="black")
-    axes.annotate(line[0], (x[-1], line[1]), textcoords="offset points", xytext=(0, 4), ha="right")
-    axes.set_xscale("log")
-    axes.set_xticks(x, [str(at) for at in x])
-    axes.minorticks_off()
-    axes.set_xlabel(labels[0])
-    axes.set_ylabel(labels[1])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
-    pyplot.close(figure)
+    text = PngInfo()
+    if description:
+        text.add_text("Description", description)
+    with open_whole(path, flush=False) as file:
+        sheet.save(file, "PNG", pnginfo=text)

@@ -7,7 +7,8 @@ A SCENE is a GeoTIFF, a PNG or JPEG, a pattern, or a list: a .txt with one path 
 paths below its folder. A map holds class indices, 255 where the scene has no data, with the scene's georeference, the
 classes' colours and overviews. --probs writes MAP_probs.tif beside it: a band a class, 0 to 254 for probability 0 to 1,
 255 where the scene has no data. --coarse NLCD.tif lets a network that was trained by an observation model use the
-coarse label of the place, on whatever grid it lies. The same command goes on: what is complete is not done again.
+coarse label of the place, on whatever grid it lies. MAP_preview.png shows scene, map and legend, 2,048 px at most each.
+The same command goes on: what is complete is not done again.
 """
 
 import argparse
@@ -33,6 +34,7 @@ from data.taxonomy import IGNORE, taxonomy_from_dict
 from data.transforms import normalize
 from maps.map_writer import MapWriter, read_description
 from maps.overlay import Overlay
+from maps.preview import MARK, Preview, is_preview
 from maps.scenes import lost_georeference, read_windows, require_fitting, scale_warning, scene_paths
 from maps.windows import ALIGN, Blend, mean_over_views, most_probable, probabilities, window_starts
 from runtime import command, distributed
@@ -52,14 +54,16 @@ def main(arguments):
     trained = load_trained(path, ranks.device)
     trained.segmenter.to(memory_format=torch.channels_last)
     _, autocast, _ = distributed.mixed_precision(arguments.precision, ranks.device)
-    scenes = scene_paths(arguments.scenes)
+    scenes = [scene for scene in scene_paths(arguments.scenes) if not is_preview(scene)]
+    if not scenes:
+        raise Refused(f"{' '.join(arguments.scenes)}: a preview of a map, and no scene")
     outputs = output_paths(scenes, arguments.out, arguments.probs)
     weights = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
     how = f"weights {weights}, window {arguments.window}, overlap {arguments.overlap}, tta {arguments.tta}"
     if arguments.coarse:
         trained.require_observation(path)
         how += f", coarse {arguments.coarse.name} of {arguments.coarse.stat().st_size} bytes"
-    recipes = [f"Low2High: {how}, scene of {scene.stat().st_size} bytes" for scene in scenes]
+    recipes = [f"{MARK}{how}, scene of {scene.stat().st_size} bytes" for scene in scenes]
     share = list(zip(scenes, outputs, recipes, strict=True))[ranks.rank :: ranks.world]
     jobs = [job for job in share if not is_complete(*job[1:])]
     if len(jobs) < len(share):
@@ -75,6 +79,10 @@ def main(arguments):
                 raise
             tqdm.write(f"not mapped: {error}", file=sys.stderr)
             failed += 1
+    if not arguments.no_preview:
+        for scene, outputs, recipe in share:
+            if (scene, outputs, recipe) not in jobs:
+                Preview(outputs[0], recipe).remake(scene, trained.facts["bands"], trained.facts["classes"])
     if group:
         counts = torch.tensor(failed)
         dist.all_reduce(counts, group=group)
@@ -111,6 +119,9 @@ def map_scene(trained, scene, outputs, recipe, arguments, device, autocast):
 
         # Read ahead, through the network, blend, write behind. The writer's thread takes the blocks off the device.
         windows, overlay = read_windows(raster, rows, cols, height, width, trained.facts["bands"]), None
+        preview = Preview(outputs[0], recipe)
+        if not arguments.no_preview:
+            windows = preview.watch(header, windows, rows, cols)
         if arguments.coarse:
             overlay = stack.enter_context(open_overlay(arguments.coarse, header, trained, arguments.same_crs))
             windows = ((*w, overlay.window(rows[w[0]], cols[w[1]], height, width)) for w in windows)
@@ -138,6 +149,8 @@ def map_scene(trained, scene, outputs, recipe, arguments, device, autocast):
     seconds = time.perf_counter() - started
     rate = math.prod(size) / 1e6 / seconds
     tqdm.write(f"{outputs[0]}: {size[0]} x {size[1]} px in {seconds:.1f} s, {rate:.2f} megapixels/s")
+    if not arguments.no_preview:
+        preview.save(classes)
 
 
 def open_overlay(path, header, trained, same_crs):
@@ -247,6 +260,7 @@ def parse(argv=None):
         "--same-crs", action="store_true", help="take scene and --coarse for one coordinate system, though they differ"
     )
     parser.add_argument("--tta", action="store_true", help="average the eight dihedral views: eight times the work")
+    parser.add_argument("--no-preview", action="store_true", help="write no MAP_preview.png")
     parser.add_argument("--window", type=int, default=1024, metavar="PX", help="(default: 1024)")
     parser.add_argument("--overlap", type=int, default=128, metavar="PX", help="of neighbouring windows (default: 128)")
     parser.add_argument("--batch", type=int, default=1, metavar="N", help="windows at a time (default: 1)")

@@ -21,8 +21,8 @@ from pathlib import Path
 import torch
 
 from config import PretrainConfig, SegmenterConfig
+from curves import save_curve
 from data.manifest import SPLITS, read_description, read_manifest
-from figures import save_curve
 from runtime.children import command, side_by_side
 from runtime.command import status
 from runtime.errors import Refused

@@ -12,6 +12,7 @@ import math
 import torch
 
 from config import PretrainConfig
+from curves import save_run_curves
 from data.loading import scoring_batches, to_device, training_batches
 from data.transforms import normalize
 from data.unlabelled import PretrainingCrops, ValidationCrops, read_unlabelled
@@ -112,6 +113,7 @@ def main(config):
             if improved:
                 run.best = {"step": run.done, "loss": loss}
             run.validated({"loss": loss}, f"validation loss {loss:.4f}", "images")
+            run.draw(save_run_curves)
             if improved:
                 run.save("best.pt", {"mae": mae})
             if ranks.first:

@@ -12,6 +12,7 @@ import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from config import SegmenterConfig
+from curves import save_run_curves
 from data.loading import scoring_batches, to_device, training_batches
 from data.transforms import normalize
 from game import probe_game, watch_game
@@ -117,6 +118,7 @@ def main(config):
             if improved:
                 run.best = {"step": run.done, "score": score}
             run.validated(result, f"{selected_on} {100 * score:.2f}")
+            run.draw(save_run_curves)
             if improved:
                 run.save("best.pt", {"segmenter": scored})
 

@@ -149,6 +149,14 @@ def read_description(path):
         return ""
 
 
+def read_overview(path, level):
+    """(H, W) of a one-band map: at 0 as it is, and each further level halves both sides."""
+    with tifffile.TiffFile(path) as tiff:
+        held = min(level, len(tiff.pages) - 1)  # a map of a single column has no more
+        step = 2 ** (level - held)
+        return tiff.pages[held].asarray(maxworkers=1)[::step, ::step]
+
+
 class _Level:
     """One resolution: the row of tiles that is being filled, and where those that are done wait."""
 

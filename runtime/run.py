@@ -9,6 +9,7 @@ import torch
 from tqdm import tqdm
 
 from runtime import checkpoint
+from runtime.errors import reason
 from runtime.files import remove_leftovers, write_text
 from runtime.settings import check_resumable, check_same_data, flatten, to_yaml
 from runtime.signals import Stopped, StopRequest
@@ -155,6 +156,15 @@ class Run:
         """Another file of the folder."""
         if self.ranks.first:
             write_text(self.dir / name, text)
+
+    def draw(self, drawing):
+        """figures/curves.png by `drawing(log, path)`. A run does not stop for a picture that cannot be made."""
+        if self.ranks.first:
+            path = self.dir / "figures" / "curves.png"
+            try:
+                drawing(self.path, path)
+            except Exception as error:
+                self.say(f"note: {path}: not drawn: {reason(error)}")
 
     def log(self, record):
         """record: {"step": int, "kind": str, name: value, ...} -> one line of log.jsonl."""

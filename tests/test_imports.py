@@ -48,5 +48,5 @@ def test_only_the_run_time_packages_are_imported():
     for path in FILES:
         for name in imported(path):
             top = name.split(".")[0]
-            optional = {"figures": {"matplotlib"}, "export": {"onnx", "onnxruntime"}}.get(path.stem, set())
+            optional = {"curves": {"matplotlib"}, "export": {"onnx", "onnxruntime"}}.get(path.stem, set())
             assert top in LIBRARIES | own | optional | set(sys.stdlib_module_names), f"{path.name} imports {name}"

@@ -265,7 +265,7 @@ def test_a_scene_that_breaks_leaves_nothing_and_the_others_are_mapped(trained, t
     with pytest.raises(Refused, match="1 of 3 scenes could not be mapped"):
         run(trained, tmp_path / "*.tif", "--out", maps, "--probs", *large)
     assert "not mapped:" in (said := capsys.readouterr().err) and "b.tif" in said
-    expected = ["a.tif", "a_probs.tif", "c.tif", "c_probs.tif"]
+    expected = ["a.tif", "a_preview.png", "a_probs.tif", "c.tif", "c_preview.png", "c_probs.tif"]
     assert sorted(path.name for path in maps.iterdir()) == expected
     with pytest.raises(Refused, match="b.tif"):
         run(trained, tmp_path / "b.tif", "--out", maps, *large)
@@ -285,7 +285,7 @@ def test_a_disk_that_fills_ends_it_and_keeps_what_is_complete(trained, tmp_path,
     monkeypatch.setattr(predict.MapWriter, "put", full)
     with pytest.raises(DiskFull, match="b.tif: cannot be written: No space left"):
         run(trained, tmp_path / "*.tif", "--out", tmp_path / "maps", *SMALL)
-    assert [path.name for path in (tmp_path / "maps").iterdir()] == ["a.tif"]
+    assert sorted(path.name for path in (tmp_path / "maps").iterdir()) == ["a.tif", "a_preview.png"]
 
 
 def test_two_processes_share_the_scenes(trained, tmp_path):
@@ -297,7 +297,8 @@ def test_two_processes_share_the_scenes(trained, tmp_path):
     assert done.returncode == 0, done.stderr
     made = [line.split(":")[0][-5:] for line in done.stdout.splitlines() if "megapixels/s" in line]
     assert sorted(made) == ["0.tif", "1.tif", "2.tif"]
-    assert sorted(path.name for path in (tmp_path / "maps").iterdir()) == ["0.tif", "1.tif", "2.tif"]
+    assert sorted(path.name for path in (tmp_path / "maps").glob("*.tif")) == ["0.tif", "1.tif", "2.tif"]
+    assert len(list((tmp_path / "maps").glob("*_preview.png"))) == 3
 
 
 def test_other_bands_are_refused_and_other_pixel_sizes_warned_of(trained, tmp_path, capsys):

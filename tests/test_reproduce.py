@@ -10,8 +10,8 @@ from commands import ROOT, run_script
 from PIL import Image
 from test_train_seg import assert_same
 
+import curves
 import evaluate
-import figures
 import reproduce
 import train_seg
 from config import SegmenterConfig
@@ -142,7 +142,7 @@ def test_a_curve_without_matplotlib_is_one_clear_line(tmp_path, monkeypatch):
 
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(Refused, match="pip install matplotlib"):
-        figures.save_curve(tmp_path / "x.png", [1], [[1.0]], ("Low", 1.0), ("K", "F1"))
+        curves.save_curve(tmp_path / "x.png", [1], [[1.0]], ("Low", 1.0), ("K", "F1"))
 
 
 def test_an_experiment_that_fails_stops_with_status_2(tile_set, tmp_path):

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -65,6 +66,7 @@ def agg_run(tile_set, tmp_path_factory):
 def test_a_run_leaves_what_design_says(agg_run):
     names = {path.name for path in agg_run.iterdir()}
     assert {"config.yaml", "log.jsonl", "last.pt", "best.pt", "metrics.json"} <= names
+    assert (agg_run / "figures" / "curves.png").exists() or not find_spec("matplotlib")
     records = [json.loads(line) for line in (agg_run / "log.jsonl").read_text().splitlines()]
     steps = [r["step"] for r in records]
     assert steps == sorted(steps) and {r["kind"] for r in records} == {"train", "validation"}

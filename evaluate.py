@@ -10,6 +10,7 @@ A run's folder stands for its best.pt. The last.pt beside it is scored too and g
 import argparse
 import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,12 +25,11 @@ from data.samples import ScoringTiles, stack_cells
 from data.taxonomy import IGNORE, load_taxonomy, merge
 from data.tiles import TileSet
 from figures import choose_varied, color_image, color_labels, contact_sheet
-from metrics import Tally
+from metrics import SCORES, Tally
 from models.epitomes import add_counts, load_table, super_resolve, table_from_counts
 from runtime import checkpoint, command, distributed
 from runtime.errors import Refused, nearest
 from runtime.files import write_text
-from tables import SCORES
 from trained import checkpoint_path, load_trained
 
 MARGIN_PX = 3  # rows beside those counted, which their borders may be near to
@@ -45,10 +45,9 @@ def main(arguments):
     rows = [oracle_row(tiles, classes)] if arguments.oracle else []
     if arguments.lsr:
         rows.append(lsr_row(tiles, classes, arguments, ranks.device))
-    methods = []
-    for path in arguments.checkpoints:
-        best = checkpoint_path(path)
-        segmenter = load_for(tiles, best, ranks.device, arguments.coarse)
+    files = [checkpoint_path(path) for path in arguments.checkpoints]
+    methods = told_apart([load_for(tiles, best, ranks.device, arguments.coarse) for best in files], files)
+    for best, segmenter in zip(files, methods, strict=True):
         name = segmenter.name + (", coarse label at test" if arguments.coarse else "")
         row = {"name": name, **score(segmenter, tiles, classes, ranks, arguments.coarse), "checkpoint": str(best)}
         last = best.with_name("last.pt")
@@ -56,7 +55,6 @@ def main(arguments):
             last = load_for(tiles, last, ranks.device, arguments.coarse)
             row["last"] = score(last, tiles, classes, ranks, arguments.coarse)
         rows.append(row)
-        methods.append(segmenter)
     result = {"data": str(arguments.data), "split": arguments.split, "rows": rows}
     if not ranks.first:
         return result
@@ -78,10 +76,29 @@ def main_scene(predicted, truth, arguments):
     return result
 
 
+def told_apart(methods, files):
+    """The same Trained; of those of one name each with as much of its folder's path, or its file's, as tells it from
+    the others."""
+    named = list(methods)
+    for name in {method.name for method in methods}:
+        same = [i for i, method in enumerate(methods) if method.name == name]
+        paths = [files[i].resolve() for i in same]
+        folders = [path.parent for path in paths]
+        paths = folders if len(set(folders)) == len(same) else paths
+        for depth in range(1, max(len(path.parts) for path in paths)):
+            tails = ["/".join(path.parts[-depth:]) for path in paths]
+            if len(set(tails)) == len(set(paths)):
+                break
+        if len(same) > 1:
+            for i, tail in zip(same, tails, strict=True):
+                named[i] = replace(methods[i], name=f"{name} ({tail})")
+    return named
+
+
 def scene_tally(predicted, truth, taxonomy, same_crs=False):
     """Tally over the pixels with a class in both, some rows at a time.
 
-    A taxonomy without high codes merges truth by its low ones. The truth's own nodata is ignored unless it has a class.
+    The truth's own nodata is ignored unless it has a class.
     raises: Refused
     """
     count = len(taxonomy.names)
@@ -91,7 +108,7 @@ def scene_tally(predicted, truth, taxonomy, same_crs=False):
         for each in (ours, theirs):
             check_label(each.header)
         check_high(header, theirs.header, same_crs)
-        merges = taxonomy.high or taxonomy.low
+        merges = merges_of(theirs, taxonomy)
         if theirs.header.nodata is not None:
             merges = {theirs.header.nodata: IGNORE, **merges}
         for top in tqdm(range(0, header.height, 256), desc=Path(predicted).name, disable=None, leave=False):
@@ -108,6 +125,24 @@ def scene_tally(predicted, truth, taxonomy, same_crs=False):
     if not tally.confusion.any():
         raise Refused(f"{predicted}: no pixel has a class both there and in {truth}")
     return tally
+
+
+def merges_of(truth, taxonomy):
+    """The taxonomy's high table; its low one, which is worth a line, where that alone knows all codes of the truth, as
+    of NLCD that was warped to the map's pixels."""
+    high, low = taxonomy.high, taxonomy.low
+    if not high or not low:
+        return high or low
+    header, codes = truth.header, set()
+    for top in range(0, header.height, 256):
+        codes |= set(np.unique(truth.window(top, 0, min(256, header.height - top), header.width)).tolist())
+        codes.discard(header.nodata)
+        if not codes <= low.keys():
+            return high
+    if codes <= high.keys():
+        return high
+    print(f"note: {header.path}: its codes are low ones of the taxonomy, not high ones; scored against coarse labels")
+    return low
 
 
 def load_for(tiles, path, device, coarse=False):
@@ -209,7 +244,7 @@ def report(tally, classes):
     """What the JSON says of a row: its scores, and the counts that they came from."""
     result = tally.scores()
     named = {c["name"]: s for c, s in zip(classes, result["per_class"], strict=True)}
-    return {**result, "per_class": named, "confusion": tally.confusion.tolist(), "border": tally.border.tolist()}
+    return {**result, "per_class": named, **{name: counts.tolist() for name, counts in tally.counts().items()}}
 
 
 def publish(result, classes, out):
@@ -221,12 +256,13 @@ def publish(result, classes, out):
 
 
 def table(rows, classes):
-    """Scores in percent: accuracy, macro F1, mIoU, border F1, then F1 and IoU of each class."""
+    """Scores in percent: those of metrics.SCORES, then F1 and IoU of each class."""
     width = max([6, *(len(row["name"]) for row in rows)])
     names = "".join(f"{c['name'][:11] + ' F1/IoU':>20}" for c in classes)
-    lines = [f"{'':<{width}}" + "".join(f"{title:>8}" for title in SCORES.values()) + names]
+    wide = {key: max(8, len(title) + 2) for key, (title, *_) in SCORES.items()}
+    lines = [f"{'':<{width}}" + "".join(f"{SCORES[key][0]:>{wide[key]}}" for key in SCORES) + names]
     for row in rows:
-        line = f"{row['name']:<{width}}" + "".join(f"{100 * row[k]:8.2f}" for k in SCORES)
+        line = f"{row['name']:<{width}}" + "".join(f"{100 * row[k]:{wide[k]}.2f}" for k in SCORES)
         for entry in row["per_class"].values():
             both = "absent" if entry["f1"] is None else f"{100 * entry['f1']:.2f} /{100 * entry['iou']:6.2f}"
             line += f"{both:>20}"

@@ -53,13 +53,11 @@ def scores(confusion):
     Macro means are over the classes present in truth or prediction; a class absent from both scores None.
     """
     overall = {key: score(confusion) for key, (_, of, score) in SCORES.items() if of == "confusion"}
-    classes = zip(*_per_class(confusion), strict=True)
-    return {
-        **overall,
-        "per_class": [
-            {"f1": f.item(), "iou": i.item()} if p else {"f1": None, "iou": None} for f, i, p in classes
-        ],
-    }
+    per_class = [
+        {"f1": f.item(), "iou": i.item()} if p else {"f1": None, "iou": None}
+        for f, i, p in zip(*of_classes(confusion), strict=True)
+    ]
+    return {**overall, "per_class": per_class}
 
 
 def accuracy(confusion):
@@ -68,16 +66,16 @@ def accuracy(confusion):
 
 
 def macro_f1(confusion):
-    f1, _, present = _per_class(confusion)
+    f1, _, present = of_classes(confusion)
     return f1[present].mean().item() if present.any() else 0.0
 
 
 def miou(confusion):
-    _, iou, present = _per_class(confusion)
+    _, iou, present = of_classes(confusion)
     return iou[present].mean().item() if present.any() else 0.0
 
 
-def _per_class(confusion):
+def of_classes(confusion):
     """F1, IoU and whether it is there at all, each (C,)."""
     counts = confusion.cpu().double()
     hit, truth, predicted = counts.diagonal(), counts.sum(dim=1), counts.sum(dim=0)

@@ -81,8 +81,8 @@ def scale_warning(header, image_gsd):
         return None
     if size > WIDEST * image_gsd * (1 + GSD_TOLERANCE):
         return (
-            f"{header.path}: its pixels are {size:.3g} m, the network learned from {image_gsd:.3g} m: too coarse for it, "
-            f"and with {(size / image_gsd) ** 2:,.0f} times the pixels it would show no more"
+            f"{header.path}: its pixels are {size:.3g} m, the network learned from {image_gsd:.3g} m: too coarse, and "
+            f"with {(size / image_gsd) ** 2:,.0f} times the pixels it would show no more"
         )
     how = "average" if size < image_gsd else "bilinear"
     return (

@@ -34,7 +34,7 @@ def check_high(image, high, same_crs=False):
 
 
 def low_grid(image, low, scale, same_crs=False):
-    """Where the low label's cells lie: on a coarser grid of its own, or in blocks of the image's pixels, if it has those.
+    """Where the low label's cells lie: on a coarser grid of its own, or in blocks of pixels, where it has the image's.
 
     image, low: Headers
     scale:      the n that was asked for, or None

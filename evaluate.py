@@ -10,6 +10,7 @@ A run's folder stands for its best.pt. The last.pt beside it is scored too and g
 import argparse
 import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,23 +18,18 @@ import torch
 from tqdm import tqdm
 
 from data.cells import filled, upsampled
-from data.label_masks import open_label
 from data.loading import scoring_batches, to_device
-from data.rasters.alignment import check_high, check_label
-from data.rasters.images import open_image
 from data.samples import ScoringTiles, stack_cells
-from data.taxonomy import IGNORE, load_colors, load_taxonomy, merge
+from data.taxonomy import load_colors, load_taxonomy
 from data.tiles import TileSet
 from figures import choose_varied, color_image, color_labels, contact_sheet
-from metrics import Tally
+from maps.agreement import scene_tally
+from metrics import SCORES, Tally
 from models.epitomes import add_counts, load_table, super_resolve, table_from_counts
 from runtime import checkpoint, command, distributed
 from runtime.errors import Refused, nearest
 from runtime.files import write_text
-from tables import SCORES
 from trained import checkpoint_path, load_trained
-
-MARGIN_PX = 3  # rows beside those counted, which their borders may be near to
 
 
 def main(arguments):
@@ -46,10 +42,9 @@ def main(arguments):
     rows = [oracle_row(tiles, classes)] if arguments.oracle else []
     if arguments.lsr:
         rows.append(lsr_row(tiles, classes, arguments, ranks.device))
-    methods = []
-    for path in arguments.checkpoints:
-        best = checkpoint_path(path)
-        segmenter = load_for(tiles, best, ranks.device, arguments.coarse)
+    files = [checkpoint_path(path) for path in arguments.checkpoints]
+    methods = told_apart([load_for(tiles, best, ranks.device, arguments.coarse) for best in files], files)
+    for best, segmenter in zip(files, methods, strict=True):
         name = segmenter.name + (", coarse label at test" if arguments.coarse else "")
         row = {"name": name, **score(segmenter, tiles, classes, ranks, arguments.coarse), "checkpoint": str(best)}
         last = best.with_name("last.pt")
@@ -57,7 +52,6 @@ def main(arguments):
             last = load_for(tiles, last, ranks.device, arguments.coarse)
             row["last"] = score(last, tiles, classes, ranks, arguments.coarse)
         rows.append(row)
-        methods.append(segmenter)
     result = {"data": str(arguments.data), "split": arguments.split, "rows": rows}
     if not ranks.first:
         return result
@@ -79,36 +73,23 @@ def main_scene(predicted, truth, arguments):
     return result
 
 
-def scene_tally(predicted, truth, taxonomy, same_crs=False, colors=()):
-    """Tally over the pixels with a class in both, some rows at a time.
-
-    A taxonomy without high codes merges truth by its low ones. The truth's own nodata is ignored unless it has a class.
-    colors: of the truth, as of data.label_masks.open_label
-    raises: Refused
-    """
-    count = len(taxonomy.names)
-    tally = Tally(count)
-    with open_image(predicted) as ours, open_label(truth, colors) as theirs:
-        header = ours.header
-        check_label(header)
-        check_high(header, theirs.header, same_crs)
-        merges = taxonomy.high or taxonomy.low
-        if theirs.header.nodata is not None:
-            merges = {theirs.header.nodata: IGNORE, **merges}
-        for top in tqdm(range(0, header.height, 256), desc=Path(predicted).name, disable=None, leave=False):
-            rows = min(256, header.height - top)
-            above, below = min(top, MARGIN_PX), min(header.height - top - rows, MARGIN_PX)
-            window = (top - above, 0, above + rows + below, header.width)
-            classes, labels = ours.window(*window)[..., 0], merge(theirs.window(*window)[..., 0], merges, truth)
-            void = classes == (IGNORE if header.nodata is None else header.nodata)
-            if (strange := np.unique(classes[~void & ((classes < 0) | (classes >= count))])).size:
-                raise Refused(f"{predicted}: holds {strange[0]}, which is none of the {count} classes")
-            labels[void] = IGNORE
-            maps = torch.from_numpy(classes.astype(np.int64))[None], torch.from_numpy(labels)[None]
-            tally.add(*maps, rows=slice(above, above + rows))
-    if not tally.confusion.any():
-        raise Refused(f"{predicted}: no pixel has a class both there and in {truth}")
-    return tally
+def told_apart(methods, files):
+    """The same Trained; of those of one name each with as much of its folder's path, or its file's, as tells it from
+    the others."""
+    named = list(methods)
+    for name in {method.name for method in methods}:
+        same = [i for i, method in enumerate(methods) if method.name == name]
+        paths = [files[i].resolve() for i in same]
+        folders = [path.parent for path in paths]
+        paths = folders if len(set(folders)) == len(same) else paths
+        for depth in range(1, max(len(path.parts) for path in paths)):
+            tails = ["/".join(path.parts[-depth:]) for path in paths]
+            if len(set(tails)) == len(set(paths)):
+                break
+        if len(same) > 1:
+            for i, tail in zip(same, tails, strict=True):
+                named[i] = replace(methods[i], name=f"{name} ({tail})")
+    return named
 
 
 def load_for(tiles, path, device, coarse=False):
@@ -210,7 +191,7 @@ def report(tally, classes):
     """What the JSON says of a row: its scores, and the counts that they came from."""
     result = tally.scores()
     named = {c["name"]: s for c, s in zip(classes, result["per_class"], strict=True)}
-    return {**result, "per_class": named, "confusion": tally.confusion.tolist(), "border": tally.border.tolist()}
+    return {**result, "per_class": named, **{name: counts.tolist() for name, counts in tally.counts().items()}}
 
 
 def publish(result, classes, out):
@@ -222,12 +203,13 @@ def publish(result, classes, out):
 
 
 def table(rows, classes):
-    """Scores in percent: accuracy, macro F1, mIoU, border F1, then F1 and IoU of each class."""
+    """Scores in percent: those of metrics.SCORES, then F1 and IoU of each class."""
     width = max([6, *(len(row["name"]) for row in rows)])
     names = "".join(f"{c['name'][:11] + ' F1/IoU':>20}" for c in classes)
-    lines = [f"{'':<{width}}" + "".join(f"{title:>8}" for title in SCORES.values()) + names]
+    wide = {key: max(8, len(title) + 2) for key, (title, *_) in SCORES.items()}
+    lines = [f"{'':<{width}}" + "".join(f"{SCORES[key][0]:>{wide[key]}}" for key in SCORES) + names]
     for row in rows:
-        line = f"{row['name']:<{width}}" + "".join(f"{100 * row[k]:8.2f}" for k in SCORES)
+        line = f"{row['name']:<{width}}" + "".join(f"{100 * row[k]:{wide[k]}.2f}" for k in SCORES)
         for entry in row["per_class"].values():
             both = "absent" if entry["f1"] is None else f"{100 * entry['f1']:.2f} /{100 * entry['iou']:6.2f}"
             line += f"{both:>20}"

@@ -1,5 +1,6 @@
 """Scores (Sec. 5): accuracy, macro F1 and mean intersection over union from one confusion matrix; the F1 of class
-borders; and what describes label maps and a discriminator's scores of them."""
+borders; and what describes label maps and a discriminator's scores of them. A new score is a function and a line of
+SCORES."""
 
 import torch
 import torch.nn.functional as F
@@ -23,11 +24,17 @@ class Tally:
         self.border += border_counts(predicted, truth, rows)
 
     def sum_over(self, ranks):
-        self.confusion, self.border = ranks.sum(self.confusion), ranks.sum(self.border)
+        for name, counts in self.counts().items():
+            setattr(self, name, ranks.sum(counts))
+
+    def counts(self):
+        """{name: tensor}, as a row of evaluate.py has them too."""
+        return vars(self)
 
     def scores(self):
-        """-> {"accuracy", "macro_f1", "miou", "per_class", "border_f1"}, each in [0, 1]."""
-        return {**scores(self.confusion), "border_f1": border_f1(self.border)}
+        """-> {each of SCORES, "per_class"}, each in [0, 1]."""
+        counts = self.counts()
+        return {**scores(self.confusion), **{key: score(counts[of]) for key, (_, of, score) in SCORES.items()}}
 
 
 def confusion_matrix(predicted, truth, num_classes):
@@ -41,25 +48,40 @@ def confusion_matrix(predicted, truth, num_classes):
 
 
 def scores(confusion):
-    """(C, C) confusion matrix -> {"accuracy", "macro_f1", "miou", "per_class": [{"f1", "iou"}]}, each in [0, 1].
+    """(C, C) confusion matrix -> {each of SCORES that it gives, "per_class": [{"f1", "iou"}]}, each in [0, 1].
 
     Macro means are over the classes present in truth or prediction; a class absent from both scores None.
     """
+    overall = {key: score(confusion) for key, (_, of, score) in SCORES.items() if of == "confusion"}
+    per_class = [
+        {"f1": f.item(), "iou": i.item()} if p else {"f1": None, "iou": None}
+        for f, i, p in zip(*of_classes(confusion), strict=True)
+    ]
+    return {**overall, "per_class": per_class}
+
+
+def accuracy(confusion):
     counts = confusion.cpu().double()  # MPS has no float64
+    return (counts.diagonal().sum() / counts.sum().clamp(min=1)).item()
+
+
+def macro_f1(confusion):
+    f1, _, present = of_classes(confusion)
+    return f1[present].mean().item() if present.any() else 0.0
+
+
+def miou(confusion):
+    _, iou, present = of_classes(confusion)
+    return iou[present].mean().item() if present.any() else 0.0
+
+
+def of_classes(confusion):
+    """F1, IoU and whether it is there at all, each (C,)."""
+    counts = confusion.cpu().double()
     hit, truth, predicted = counts.diagonal(), counts.sum(dim=1), counts.sum(dim=0)
-    present = (truth + predicted) > 0
     f1 = 2 * hit / (truth + predicted).clamp(min=1)
     iou = hit / (truth + predicted - hit).clamp(min=1)
-    some = bool(present.any())
-    return {
-        "accuracy": (hit.sum() / counts.sum().clamp(min=1)).item(),
-        "macro_f1": f1[present].mean().item() if some else 0.0,
-        "miou": iou[present].mean().item() if some else 0.0,
-        "per_class": [
-            {"f1": f.item(), "iou": i.item()} if p else {"f1": None, "iou": None}
-            for f, i, p in zip(f1, iou, present, strict=True)
-        ],
-    }
+    return f1, iou, (truth + predicted) > 0
 
 
 def border_counts(predicted, truth, rows=slice(None), within_px=2):
@@ -92,6 +114,15 @@ def border_f1(counts):
         return 1.0
     precision, recall = ours_right / max(ours, 1), theirs_found / max(theirs, 1)
     return 2 * precision * recall / max(precision + recall, 1e-12)
+
+
+# What tables, JSON files and logs hold of a row: {key: (title, the counts of Tally that it is read from, function)}.
+SCORES = {
+    "accuracy": ("Acc", "confusion", accuracy),
+    "macro_f1": ("F1", "confusion", macro_f1),
+    "miou": ("mIoU", "confusion", miou),
+    "border_f1": ("border", "border", border_f1),
+}
 
 
 def raggedness(maps):

@@ -14,6 +14,7 @@ CPUs two are trained at a time, with one thread each (--jobs).
 
 import argparse
 import json
+import os
 import statistics
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +24,7 @@ import torch
 from config import PretrainConfig, SegmenterConfig
 from curves import save_curve
 from data.manifest import SPLITS, read_description, read_manifest
+from metrics import Tally
 from runtime.children import command, side_by_side
 from runtime.command import status
 from runtime.errors import Refused
@@ -67,12 +69,18 @@ class Run:
         config = load_config(kind, HERE / self.config, self.overrides)
         kept = flatten(load_config(kind, self.dir / "config.yaml"))
         check_resumable(kept, config, self.dir)
-        started = kept.get("model.init")  # a script goes on whatever it names, but here it tells rows apart
+        # A script goes on whatever it started from, but here that tells rows apart. Where all was moved together, as a
+        # checkout is, paths are the same as seen from the run's folder.
+        asked = flatten(config)
+        for key in ("model.init", "data.root"):
+            places = [os.path.relpath(values[key], values["run.dir"]) for values in (kept, asked) if values.get(key)]
+            if len(set(places)) == 1:
+                kept[key] = asked[key]
         require(
-            started == flatten(config).get("model.init"),
-            f"{self.dir} holds a run with model.init={started}; choose another --out",
+            kept.get("model.init") == asked.get("model.init"),
+            f"{self.dir} holds a run with model.init={kept.get('model.init')}; choose another --out",
         )
-        same = all(kept[key] == flatten(config)[key] for key in ("data.root", "train.epochs"))
+        same = all(kept[key] == asked[key] for key in ("data.root", "train.epochs"))
         return "complete" if same and (self.dir / "metrics.json").exists() else "goes on"
 
 
@@ -366,7 +374,7 @@ def score_lsr(arguments, root, seed):
     """The row of Self-Epitomic LSR, in a list; it takes longest, so what is scored is kept, as a run is."""
     path = folder(arguments, root) / f"lsr-{arguments.lsr_patches}-{seed}.json"
     kept = json.loads(path.read_text()) if path.exists() else {}
-    if kept.get("data") != str(root) or "border" not in kept["rows"][0]:
+    if kept.get("data") != str(root) or not Tally(1).counts().keys() <= kept["rows"][0].keys():
         return score([], root, path, "--lsr", "--lsr-patches", arguments.lsr_patches, "--lsr-seed", seed)
     print(f"Self-Epitomic LSR of seed {seed} is complete: {path}")
     return kept["rows"]

@@ -5,10 +5,8 @@ from dataclasses import dataclass
 
 import torch
 
-from metrics import Tally
+from metrics import SCORES, Tally
 
-# Every score of evaluate.py's rows that tables show, and its title; the paper gives the first three.
-SCORES = {"accuracy": "Acc", "macro_f1": "F1", "miou": "mIoU", "border_f1": "border"}
 PAPER_SCORES = ("accuracy", "macro_f1", "miou")
 
 # Accuracy, macro F1 and mIoU of the paper's Tables 1 and 2, in percent.
@@ -54,16 +52,18 @@ def rows_of(results):
         name, sums = of_sets[0][0]["name"], ()
         if len(of_sets) > 1:
             sums = tuple(added(of_seed) for of_seed in zip(*of_sets, strict=True))
-        rows.append(Row((name,), [seed for seeds in of_sets for seed in seeds], PAPER.get(name, ()), sums))
+        # A file of before a score was added holds the counts that it is read from.
+        seeds = [{**added([seed]), **seed} for seeds in of_sets for seed in seeds]
+        rows.append(Row((name,), seeds, PAPER.get(name, ()), sums))
     return rows
 
 
 def added(rows):
     """The scores of some rows of evaluate.py together, as if all their tiles were of one set."""
     tally = Tally(len(rows[0]["confusion"]))
-    for row in rows:
-        tally.confusion += torch.tensor(row["confusion"])
-        tally.border += torch.tensor(row["border"])
+    for name, counts in tally.counts().items():
+        for row in rows:
+            counts += torch.tensor(row[name])
     scores = tally.scores()
     return {**scores, "per_class": dict(zip(rows[0]["per_class"], scores["per_class"], strict=True))}
 
@@ -138,8 +138,9 @@ def _shares(where, miou, least=2):
 def _cells(titles, rows):
     """The table as lists of words, its head first."""
     summed = any(row.sums for row in rows)
-    sums = [f"sum: {title}" for title in SCORES.values()] if summed else []
-    yield [*titles, *SCORES.values(), *sums, *(f"paper: {SCORES[key]}" for key in PAPER_SCORES)]
+    named = {key: title for key, (title, *_) in SCORES.items()}
+    sums = [f"sum: {title}" for title in named.values()] if summed else []
+    yield [*titles, *named.values(), *sums, *(f"paper: {named[key]}" for key in PAPER_SCORES)]
     for row in rows:
         ours = [mean_and_spread([seed[key] for seed in row.seeds]) for key in SCORES]
         if summed:

@@ -117,6 +117,8 @@ def main(config):
             improved = score > run.best["score"]
             if improved:
                 run.best = {"step": run.done, "score": score}
+            if result["classes"] == 1 and not run.promised:
+                run.say(f"warning: the validation labels show one class alone: {measure} says nothing of the others")
             run.validated(result, f"{selected_on} {100 * score:.2f}")
             run.draw(save_run_curves)
             if improved:
@@ -273,7 +275,8 @@ def validate(task, segmenter, batches):
             "no label of the validation split supervises: either all are ignored, or no cell lies whole in a tile "
             "(supervision.min_coverage=0.5 takes cells that lie half in it)"
         )
-    result = {key: scores(confusion)[key] for key in ("accuracy", "macro_f1", "miou")}
+    result = {"classes": int((confusion.sum(dim=1) > 0).sum()), **scores(confusion)}
+    del result["per_class"]
     if observation:
         total, count = ranks.sum(misfit).tolist()
         result["likelihood"] = math.exp(-total / count)

@@ -15,6 +15,7 @@ from runtime.errors import Refused
 
 ROWS = 256  # read at a time: strips and tiles of this height are decoded once, taller ones are still in the cache
 BAND_BYTES = 4 * 2**30  # of scene that is held at a time; a sparse file may claim any width
+WIDEST = 10  # up to this many times the training images' pixels, resampling is worth a try [ours]
 GSD_TOLERANCE = 0.1  # beyond this share a scene's pixel size is another than the training images'
 
 
@@ -78,6 +79,11 @@ def scale_warning(header, image_gsd):
             crs = f"-t_srs EPSG:{(32600 if lat >= 0 else 32700) + int((lon + 180) // 6) % 60 + 1} "
     if size is None or abs(size / image_gsd - 1) <= GSD_TOLERANCE:
         return None
+    if size > WIDEST * image_gsd * (1 + GSD_TOLERANCE):
+        return (
+            f"{header.path}: its pixels are {size:.3g} m, the network learned from {image_gsd:.3g} m: too coarse, and "
+            f"with {(size / image_gsd) ** 2:,.0f} times the pixels it would show no more"
+        )
     how = "average" if size < image_gsd else "bilinear"
     return (
         f"{header.path}: its pixels are {size:.3g} m, the network learned from {image_gsd:.3g} m; "

@@ -3,10 +3,13 @@
 A run that a signal stopped is one line too, with the status that shells give it: 128 + the signal's number.
 """
 
+import contextlib
+import json
 import multiprocessing
 import os
 import signal
 import sys
+import time
 
 from runtime.errors import Refused
 from runtime.signals import Stopped
@@ -26,11 +29,27 @@ def status(work, again="goes on from what is complete", error_is="", where=""):
     except (Refused, OSError) as error:
         if isinstance(error, OSError) and (error.filename or where):
             error = f"{error.filename or where}: {error.strerror or error}"
-        print(f"{error_is}{_RANK}{error}", file=sys.stderr, flush=True)
+        _say(f"{error_is}{_RANK}{error}")
+        _tell_torchrun(f"{error_is}{_RANK}{error}")
         return 2
     except KeyboardInterrupt:
-        print(f"{_RANK}stopped; the same command {again}", file=sys.stderr, flush=True)
+        _say(f"{_RANK}stopped; the same command {again}")
         return 128 + signal.SIGINT
+
+
+def _say(line):
+    sys.stderr.write(f"{line}\n")  # in one piece: ranks share the terminal
+    sys.stderr.flush()
+
+
+def _tell_torchrun(line):
+    """Leave the line where torchrun looks for it: its report, which comes after the lines of all ranks and its own
+    traceback, ends with that of the first that failed."""
+    path = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if path and _RANK:
+        facts = {"py_callstack": "", "timestamp": str(int(time.time()))}
+        with contextlib.suppress(OSError), open(path, "w") as file:
+            json.dump({"message": {"message": f"\n{line}", "extraInfo": facts}}, file)
 
 
 def run(main, at_end=lambda: None):
@@ -42,7 +61,7 @@ def run(main, at_end=lambda: None):
     except Stopped as stopped:  # on all ranks alike, so the first speaks for them
         left = 128 + stopped.number
         if os.environ.get("RANK", "0") == "0":
-            print(stopped, file=sys.stderr, flush=True)
+            _say(stopped)
     finally:  # an error leaves loaders open, and Python would wait for their workers, which pass over a SIGTERM
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch raises an error where a worker dies
         for worker in multiprocessing.active_children():

@@ -66,6 +66,15 @@ def test_every_file_named_is_there(page):
             assert made or any(place.exists() for place in places), f"{page.name}: {word}"
 
 
+def test_no_file_cites_a_document_that_is_not_there():
+    cited = re.compile(r"\b(DESIGN|STYLE|FIELD)\b|\b(?!LICENSE|README)[A-Z]{4,}\.md\b")
+    here = Path(__file__)
+    for path in [p for folder in ("", "configs", "data", "docs", "maps", "models", "runtime", "tests")
+                 for p in (ROOT / folder).glob("**/*" if folder else "*")]:
+        if path.suffix in (".py", ".md", ".yaml", ".toml", ".txt") and path != here:
+            assert not (found := cited.search(path.read_text())), f"{path}: {found[0]}"
+
+
 @page
 def test_every_link_and_picture_leads_somewhere(page):
     for link in re.findall(r"\]\((?!https://)([^)#]+)\)", page.read_text()):

@@ -9,6 +9,7 @@ import evaluate
 from data.rasters import geotiff
 from metrics import border_counts, border_f1
 from runtime.errors import Refused
+from trained import Trained
 
 UTM = (1.0, 0.0, 400000.0, 0.0, -1.0, 4100000.0)
 TAXONOMY = ROOT / "configs" / "taxonomies" / "low2high.yaml"  # codes 1 water, 2 forest, 3 field, 4 to 6 impervious
@@ -51,6 +52,32 @@ def test_a_map_is_scored_against_codes_where_both_hold_a_class(tmp_path):
     border = border_counts(*whole)  # the map is read in strips
     assert row["border"] == border.tolist() and row["border_f1"] == border_f1(border) > 0
     assert list(row["per_class"]) == ["water", "forest", "field", "impervious"]
+
+
+def test_codes_of_the_coarse_source_are_recognised_as_truth(tmp_path, capsys):
+    predicted, truth = save_pair(tmp_path)
+    expected = score(tmp_path)["rows"][0]["confusion"]
+    assert "note:" not in capsys.readouterr().out
+    nlcd = np.array([0, 11, 41, 81, 23, 24, 22], np.uint8)[truth]  # of the same classes
+    geotiff.write(tmp_path / "truth.tif", nlcd, transform=UTM, epsg=26918, nodata=127)
+    assert score(tmp_path)["rows"][0]["confusion"] == expected
+    assert "truth.tif: its codes are low ones of the taxonomy" in capsys.readouterr().out
+    nlcd[-1, -1] = 4  # of the fine source: a truth is of one
+    geotiff.write(tmp_path / "truth.tif", nlcd, transform=UTM, epsg=26918)
+    with pytest.raises(Refused, match=r"codes without a class: 11 \("):
+        score(tmp_path)
+
+
+def test_rows_of_one_name_are_told_apart_by_their_folders(tmp_path):
+    def names(*files):
+        methods = [Trained(name, {}, None, None, None) for name, _ in files]
+        return [method.name for method in evaluate.told_apart(methods, [tmp_path / path for _, path in files])]
+
+    agg, seed = ("Agg", "a/agg-0/best.pt"), ("Agg", "a/agg-1/best.pt")
+    assert names(agg, ("Low", "a/low/best.pt")) == ["Agg", "Low"]
+    assert names(agg, ("Low", "a/low/best.pt"), seed) == ["Agg (agg-0)", "Low", "Agg (agg-1)"]
+    assert names(agg, ("Agg", "b/agg-0/best.pt")) == ["Agg (a/agg-0)", "Agg (b/agg-0)"]
+    assert names(agg, ("Agg", "a/agg-0/last.pt")) == ["Agg (best.pt)", "Agg (last.pt)"]
 
 
 def test_the_truths_own_nodata_does_not_score(tmp_path):

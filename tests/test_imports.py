@@ -1,4 +1,4 @@
-"""Who imports whom (STYLE): scripts on top, models and data apart, all on runtime, and nothing imports a script."""
+"""Who imports whom: scripts on top, models and data apart, all on runtime, and nothing imports a script."""
 
 import ast
 from pathlib import Path

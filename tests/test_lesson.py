@@ -14,7 +14,8 @@ FAST = ["train.epochs=1", "model.width=4", "train.batch_size=16"]
 
 @pytest.fixture(scope="module")
 def notebook():
-    nbformat = pytest.importorskip("nbformat", reason="the notebook needs nbclient and ipykernel (requirements-dev.txt)")
+    why = "the notebook needs nbclient and ipykernel (requirements-dev.txt)"
+    nbformat = pytest.importorskip("nbformat", reason=why)
     return nbformat.read(ROOT / "docs" / "lesson.ipynb", as_version=4)
 
 
@@ -34,7 +35,8 @@ def test_the_notebook_runs_on_what_the_demo_leaves(notebook, tile_set, tmp_path,
         setup.source, found = re.subn(line, f"{name} = Path({str(place)!r})", setup.source, flags=re.MULTILINE)
         assert found == 1, name
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    nbclient.NotebookClient(notebook, timeout=600, startup_timeout=300, resources={"metadata": {"path": str(ROOT / "docs")}}).execute()
+    place = {"metadata": {"path": str(ROOT / "docs")}}
+    nbclient.NotebookClient(notebook, timeout=600, startup_timeout=300, resources=place).execute()
     pictures = {path.stem for path in (tmp_path / "out").glob("*.png")}
     assert pictures == {"tiles", "blur", "null_space", "index_map", "rows"}
     said = str(notebook.cells[-2].outputs)

@@ -2,17 +2,21 @@ import numpy as np
 import pytest
 import torch
 
+import evaluate
 from metrics import (
+    SCORES,
     Tally,
     border_counts,
     border_f1,
     class_shares,
     confusion_matrix,
+    of_classes,
     pixels_that_carry,
     raggedness,
     ranking,
     scores,
 )
+from tables import as_markdown, as_values, rows_of
 
 
 def slow_scores(predicted, truth, num_classes):
@@ -57,6 +61,28 @@ def test_rows_are_truth_and_columns_prediction():
 def test_nothing_labelled_scores_zero_and_does_not_fail():
     result = scores(confusion_matrix(torch.zeros(3, dtype=torch.long), torch.full((3,), 255), 2))
     assert result["miou"] == 0 and result["accuracy"] == 0
+
+
+def test_a_score_takes_a_function_and_one_line(monkeypatch):
+    def worst_iou(confusion):
+        _, iou, present = of_classes(confusion)
+        return iou[present].min().item()
+
+    def row(name):
+        tally = Tally(2)
+        tally.add(torch.tensor([[[0, 1, 1, 1]]]), torch.tensor([[[0, 0, 1, 1]]]))
+        return {"name": name, **evaluate.report(tally, classes)}
+
+    classes = [{"name": "water"}, {"name": "field"}]
+    old = row("Agg")  # as a file has it that was written before
+    monkeypatch.setitem(SCORES, "worst_iou", ("worst IoU", "confusion", worst_iou))
+    assert "worst_iou" not in old and row("Low")["worst_iou"] == 0.5
+    head, line = evaluate.table([row("Low")], classes).splitlines()
+    assert len(head) == len(line) and "worst IoU" in head and " 50.00" in line
+    rows = rows_of({"set": [[row("Low"), old]]})
+    head, _, *lines = as_markdown(("row",), rows).splitlines()
+    assert "| worst IoU |" in head and {line.count("|") for line in lines} == {head.count("|")}
+    assert [values["worst_iou"] for values in as_values(("row",), rows)] == [[0.5], [0.5]]
 
 
 def slow_borders(labels, truth):

@@ -1,5 +1,6 @@
 import builtins
 import json
+import os
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,11 +15,11 @@ import curves
 import evaluate
 import reproduce
 import train_seg
-from config import SegmenterConfig
+from config import PretrainConfig, SegmenterConfig
 from data.tiles import TileSet
 from reproduce import Run, numbers
 from runtime.errors import Refused
-from runtime.settings import load_config
+from runtime.settings import load_config, to_yaml
 from tables import added, as_markdown, as_text, as_values, gap_closed, mean_and_spread, rows_of
 
 FAST = ["train.epochs=1", "model.width=8", "data.workers=0"]
@@ -92,6 +93,39 @@ def test_a_folder_that_holds_another_experiment_stops_before_any_training(demo, 
     assert "low-0 holds a run with train.learning_rate=0.002, not 1e-05" in printed and "$ python" not in printed
 
 
+def test_runs_of_a_checkout_that_was_moved_go_on(tmp_path):
+    def run_of(root, init="../mae-0/resnet18.pt"):
+        out = root / "runs" / "demo"
+        start = os.path.normpath(out / "ours-0" / init) if init.endswith(".pt") else init
+        words = f"data.root={out / 'tiles'}", f"run.dir={out / 'ours-0'}", f"model.init={start}"
+        return Run("train_seg.py", Path("configs/demo/ours.yaml"), out / "ours-0", words)
+
+    first = run_of(tmp_path / "first")
+    first.dir.mkdir(parents=True)
+    (first.dir / "config.yaml").write_text(to_yaml(load_config(SegmenterConfig, ROOT / first.config, first.overrides)))
+    (first.dir / "last.pt").touch()
+    assert first.state() == "goes on"
+    (first.dir / "metrics.json").touch()
+    shutil.move(tmp_path / "first", tmp_path / "second")
+    assert first.state() == "new" and run_of(tmp_path / "second").state() == "complete"
+    for start in ("../mae-1/resnet18.pt", "none"):
+        with pytest.raises(Refused, match="second/runs/demo/ours-0 holds a run with model.init=.*first"):
+            run_of(tmp_path / "second", start).state()
+
+
+def test_configs_that_start_from_weights_name_those_that_the_tables_make():
+    places = {"demo": ["runs/demo/tiles"], "naip215": ["runs/naip215/r0", "runs/naip215/r1"]}  # as the README has them
+    for (folder, given), out in zip(places.items(), (Path("runs/demo"), Path("runs/tables")), strict=True):
+        root, *_ = given = [Path(place) for place in given]
+        arguments = arguments_of(what="table2", data=given, out=out, configs=Path("configs") / folder)
+        for row, name in {**reproduce.CONFIGS, **reproduce.BEYOND}.items():
+            if row in reproduce.PRETRAINED:
+                before, _ = reproduce.row_runs(arguments, row, root, 0)
+                config = load_config(SegmenterConfig, ROOT / "configs" / folder / name)
+                assert config.model.init == str(before.dir / "resnet18.pt")
+        assert load_config(PretrainConfig, ROOT / "configs" / folder / "mae.yaml").run.dir == str(before.dir)
+
+
 def test_figures_2_and_6_draw_the_tiles_that_are_named(demo, tile_set):
     out, _ = demo
     rows = (tile_set / "tiles.csv").read_text().splitlines()
@@ -100,7 +134,7 @@ def test_figures_2_and_6_draw_the_tiles_that_are_named(demo, tile_set):
     run_script("reproduce.py", "figure6", "--data", tile_set, "--out", out, "--tiles", names[0], *FAST)
     pairs, sheet = Image.open(out / "figure2.png"), Image.open(out / "figure6-0.png")
     assert (pairs.width - 6) // 70 == 3 and (sheet.width - 6) // 70 == 6  # image, labels; and High, Low, Ours
-    assert pairs.height - sheet.height == 70
+    assert pairs.height - sheet.height == 70 + 22  # a tile more, and a legend that takes a second line
     wrong = run_script("reproduce.py", "figure2", "--data", tile_set, "--tiles", names[0] + "x", status=2)
     assert f"did you mean {names[0]}?" in wrong
 
@@ -210,7 +244,7 @@ def test_counts_of_several_tile_sets_added_up_are_those_of_one_set(tile_set, tmp
 def arguments_of(**more):
     """What reproduce.py's main gives a table: of its defaults those that tables read."""
     defaults = {"configs": Path("configs/naip215"), "seeds": 2, "overrides": [], "auxiliary": None, "tiles": None}
-    return SimpleNamespace(**defaults, **more)
+    return SimpleNamespace(**{**defaults, **more})
 
 
 @pytest.fixture

@@ -11,9 +11,11 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 import torch
+import yaml
 from commands import ROOT, error_of, run_script
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+import evaluate
 import train_seg
 from config import SegmenterConfig
 from data.cells import filled
@@ -63,7 +65,7 @@ def agg_run(tile_set, tmp_path_factory):
     return run_dir
 
 
-def test_a_run_leaves_what_design_says(agg_run):
+def test_a_run_leaves_its_files(agg_run):
     names = {path.name for path in agg_run.iterdir()}
     assert {"config.yaml", "log.jsonl", "last.pt", "best.pt", "metrics.json"} <= names
     assert (agg_run / "figures" / "curves.png").exists() or not find_spec("matplotlib")
@@ -339,6 +341,31 @@ def test_evaluate_scores_checkpoints_and_the_oracle(tile_set, agg_run, tmp_path)
         truth = torch.from_numpy(np.stack([tiles.load_high(i) for i in range(len(tiles))]))
         assert row["border"] == border_counts(maps, truth).tolist()
         assert row["border_f1"] == border_f1(torch.tensor(row["border"])) and f"{100 * row['border_f1']:.2f}" in printed
+
+
+def test_two_rows_of_one_name_have_a_row_and_a_picture_each(tile_set, agg_run, tmp_path, monkeypatch):
+    titles = []
+    monkeypatch.setattr(evaluate, "contact_sheet", lambda path, given, *more: titles.extend(given))
+    shutil.copytree(agg_run, tmp_path / "again")
+    words = [agg_run, tmp_path / "again", "--data", tile_set, "--figure", tmp_path / "sheet.png", "--device", "cpu"]
+    result = evaluate.main(evaluate.parse(list(map(str, words))))
+    assert [row["name"] for row in result["rows"]] == [f"Agg ({agg_run.name})", "Agg (again)"] == titles[2:4]
+
+
+def test_validation_labels_of_one_class_bring_a_warning_once(tile_set, tmp_path):
+    root = tmp_path / "tiles"
+    root.mkdir()
+    for path in tile_set.iterdir():
+        (root / path.name).symlink_to(path)
+    (root / "dataset.yaml").unlink()
+    description = yaml.safe_load((tile_set / "dataset.yaml").read_text())
+    names = [entry["name"] for entry in description["classes"]]
+    description["low"] = {code: names[0] for code in description["low"]}
+    description["high"] = {code: names[0] for code in description["high"]}
+    (root / "dataset.yaml").write_text(yaml.safe_dump(description))
+    for data, warnings in ((root, 1), (tile_set, 0)):
+        printed = run_script("train_seg.py", *settings(data, tmp_path / f"run{warnings}", "train.epochs=2"))
+        assert printed.count("warning: the validation labels show one class alone: mIoU says") == warnings
 
 
 def oracle_maps(tiles):

@@ -35,7 +35,7 @@ def check_high(image, high, same_crs=False):
 
 
 def low_grid(image, low, scale, same_crs=False):
-    """Where the low label's cells lie (DESIGN "A tile set on disk": the kinds of low label).
+    """Where the low label's cells lie: on a coarser grid of its own, or in blocks of pixels, where it has the image's.
 
     image, low: Headers
     scale:      the n that was asked for, or None

@@ -124,3 +124,5 @@ def test_other_pixel_sizes_bring_a_warning_that_names_the_gdalwarp_line():
     degrees = Header(path, 1000, 1000, 3, np.dtype(np.uint8), transform=(1e-4, 0, -75.6, 0, -1e-4, 40), unit_m=None)
     assert "gdalwarp -t_srs EPSG:32618 -tr 1 1 -r bilinear" in scale_warning(degrees, 1.0)
     assert scale_warning(Header(path, 9, 9, 3, np.dtype(np.uint8)), 1.0) is None  # a picture does not say
+    far = scale_warning(header(path, gsd=30.0), 1.0)  # resampled it would be a map of 900 times the pixels
+    assert "30 m" in far and "900 times the pixels" in far and "gdalwarp" not in far

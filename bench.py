@@ -26,6 +26,11 @@ from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
+from runtime import signals
+
+if __name__ == "__main__":
+    signals.leave_quietly()
+
 import numpy as np
 import tifffile
 import torch
@@ -428,7 +433,7 @@ def main(arguments):
 
 def parsed():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, metavar="JSON", help="also write the table there")
+    parser.add_argument("--out", type=command.place, metavar="JSON", help="also write the table there")
     parser.add_argument("--stages", default="1,2,3,4,5,6,7,8", help="some of 1 to 8, as 1,3,4 (default all)")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"))
     parser.add_argument("--repeats", type=int, default=5, metavar="N", help="of each figure (default 5)")

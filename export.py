@@ -13,7 +13,11 @@ import argparse
 import io
 import json
 import warnings
-from pathlib import Path
+
+from runtime import signals
+
+if __name__ == "__main__":
+    signals.leave_quietly()
 
 import torch
 from torch import nn
@@ -141,7 +145,7 @@ def compare(onnxruntime, model, trained, tile_px):
 def parse(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", metavar="RUN", help="best.pt, last.pt or a run's folder")
-    parser.add_argument("--out", type=Path, required=True, metavar="MODEL.onnx")
+    parser.add_argument("--out", type=command.place, required=True, metavar="MODEL.onnx")
     parser.add_argument("--tile-px", type=int, default=512, metavar="PX", help="side of a tile (default: 512)")
     parser.add_argument("--dynamic", action="store_true", help="take any size; --tile-px is then what Deepness is told")
     parser.add_argument(

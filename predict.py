@@ -8,7 +8,7 @@ paths below its folder. A map holds class indices, 255 where the scene has no da
 classes' colours and overviews. --probs writes MAP_probs.tif beside it: a band a class, 0 to 254 for probability 0 to 1,
 255 where the scene has no data. --coarse NLCD.tif lets a network that was trained by an observation model use the
 coarse label of the place, on whatever grid it lies. MAP_preview.png shows scene, map and legend, 2,048 px at most each.
-The same command goes on: what is complete is not done again.
+The same command goes on: what is complete is not done again, but of a scene that has changed.
 """
 
 import argparse
@@ -22,6 +22,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
+
+from runtime import signals
+
+if __name__ == "__main__":
+    signals.leave_quietly()
 
 import torch
 import torch.distributed as dist
@@ -37,7 +42,7 @@ from maps.overlay import Overlay
 from maps.preview import MARK, Preview, is_preview
 from maps.scenes import lost_georeference, read_windows, require_fitting, scale_warning, scene_paths
 from maps.windows import ALIGN, Blend, mean_over_views, most_probable, probabilities, window_starts
-from runtime import command, distributed
+from runtime import command, content, distributed
 from runtime.errors import DiskFull, Refused
 from trained import checkpoint_path, load_trained
 
@@ -63,8 +68,9 @@ def main(arguments):
     if arguments.coarse:
         trained.require_observation(path)
         how += f", coarse {arguments.coarse.name} of {arguments.coarse.stat().st_size} bytes"
-    recipes = [f"{MARK}{how}, scene of {scene.stat().st_size} bytes" for scene in scenes]
-    share = list(zip(scenes, outputs, recipes, strict=True))[ranks.rank :: ranks.world]
+    beside = content.checksum(arguments.coarse) if arguments.coarse else ""
+    share = list(zip(scenes, outputs, strict=True))[ranks.rank :: ranks.world]
+    share = [(scene, files, recipe_of(scene, how, beside)) for scene, files in share]
     jobs = [job for job in share if not is_complete(*job[1:])]
     if len(jobs) < len(share):
         tqdm.write(f"{len(share) - len(jobs)} of {len(share)} scenes are complete")
@@ -237,23 +243,32 @@ def output_paths(scenes, out, with_probs):
     return outputs
 
 
+def recipe_of(scene, how, beside):
+    """What a map says of its making; beside: checksum of the coarse map, or nothing."""
+    return f"{MARK}{how}, scene of {scene.stat().st_size} bytes, content {content.checksum(scene)}{beside}"
+
+
 def is_complete(outputs, recipe):
-    """Whether all outputs are there, so made. raises: Refused where one stands that was made otherwise"""
+    """Whether all outputs are there, so made, and of this scene; the first versions kept its size alone.
+
+    raises: Refused where one stands that was made otherwise
+    """
+    means, found = recipe.rpartition(", scene of ")[0], []
     for path in filter(Path.exists, outputs):
-        found = read_description(path)
-        if found != recipe:
+        found.append(read_description(path))
+        if found[-1].rpartition(", scene of ")[0] != means:
             raise Refused(
-                f"{path}: is there, but by other means ({found or 'not by this command'}) than asked for ({recipe}); "
-                "remove it, or give another --out"
+                f"{path}: is there, but by other means ({found[-1] or 'not by this command'}) than asked for "
+                f"({recipe}); remove it, or give another --out"
             )
-    return all(path.exists() for path in outputs)
+    return len(found) == len(outputs) and {*found} <= {recipe, recipe.rpartition(", content ")[0]}
 
 
 def parse(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="best.pt, last.pt or a run's folder")
     parser.add_argument("scenes", nargs="+", metavar="SCENE")
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE_OR_DIR", help="MAP.tif, or a folder of maps")
+    parser.add_argument("--out", type=command.place, required=True, metavar="FILE_OR_DIR", help="MAP.tif or a folder")
     parser.add_argument("--probs", action="store_true", help="write class probabilities too")
     parser.add_argument("--coarse", type=Path, metavar="TIF", help="use this coarse map of the place too [ours]")
     parser.add_argument(

@@ -19,6 +19,11 @@ import statistics
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from runtime import signals
+
+if __name__ == "__main__":
+    signals.leave_quietly()
+
 import torch
 
 from config import PretrainConfig, SegmenterConfig
@@ -26,7 +31,7 @@ from curves import save_curve
 from data.manifest import SPLITS, read_description, read_manifest
 from metrics import Tally
 from runtime.children import command, side_by_side
-from runtime.command import status
+from runtime.command import place, status
 from runtime.errors import Refused
 from runtime.files import write_text
 from runtime.settings import check_resumable, flatten, load_config, require
@@ -423,7 +428,7 @@ def main():
         help="tile sets, whose counts are added up; default of demo: made-up landscapes",
     )
     parser.add_argument("--configs", type=Path, default=Path("configs/demo"), metavar="DIR", help="one file a row")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="default: runs/demo, runs/figure5, ...")
+    parser.add_argument("--out", type=place, metavar="DIR", help="default: runs/demo, runs/figure5, ...")
     parser.add_argument("--seeds", type=int, default=1, metavar="N", help="seeds 0 to N - 1 (default: 1)")
     parser.add_argument(
         "--jobs", type=int, metavar="N", help="runs trained at a time (default: 2 of one thread each, 1 with a GPU)"

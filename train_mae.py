@@ -9,6 +9,11 @@ The same command goes on with a run that was stopped. SIGTERM and Ctrl-C save la
 
 import math
 
+from runtime import signals
+
+if __name__ == "__main__":
+    signals.leave_quietly()
+
 import torch
 
 from config import PretrainConfig
@@ -62,7 +67,8 @@ def main(config):
 
     # Resume. These are the parts of last.pt by name.
     parts = {"mae": mae, "optimizer": optimizer, "scaler": scaler}
-    run.begin(parts, {"data": facts}, items=len(images), best={"step": 0, "loss": math.inf})
+    files = images.files(data.root) + validation_images.files(data.root)
+    run.begin(parts, {"data": facts}, items=len(images), best={"step": 0, "loss": math.inf}, files=files)
     run.introduce(
         f"{len(images)} training and {len(validation_images)} validation images of {facts['name']}",
         f"{sum(p.numel() for p in mae.parameters()):,} weights",

@@ -8,6 +8,11 @@ The same command goes on with a run that was stopped. SIGTERM and Ctrl-C save la
 
 import math
 
+from runtime import signals
+
+if __name__ == "__main__":
+    signals.leave_quietly()
+
 import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -65,7 +70,7 @@ def main(config):
         "discriminator_optimizer": discriminator_optimizer,
     }
     about = {"data": {**description.facts(), "tiles": tiles}, "observation": data.table}
-    run.begin(parts, about, items=tiles, best={"step": 0, "score": -1.0})
+    run.begin(parts, about, items=tiles, best={"step": 0, "score": -1.0}, files=data.files)
     run.introduce(
         f"{tiles} training and {len(data.validation)} validation tiles of {description.name}",
         f"{sum(p.numel() for p in segmenter.parameters()):,} weights, {start}",

@@ -49,6 +49,8 @@ def band_statistics(paths):
     for i in np.unique(np.linspace(0, len(paths) - 1, min(len(paths), MOST_IMAGES)).astype(int)):
         with open_image(paths[i]) as image:
             counted.append(sum_bands(image.read(), image.header.nodata))
+        if not all(map(math.isfinite, counted[-1]["squares"])):
+            raise Refused(f"{paths[i]}: holds pixels that are no numbers (NaN or infinite)")
         bands, first = len(counted[-1]["sums"]), len(counted[0]["sums"])
         if bands != first:
             raise Refused(f"{paths[i]}: has {bands} bands, the others {first}")

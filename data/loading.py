@@ -85,7 +85,21 @@ def _batches(samples, keys, workers, pin_memory):
         pin_memory=pin_memory,
         worker_init_fn=_leave_signals_to_the_parent,
     )
-    for batch in loader:
+    batches = iter(loader)
+    if workers:  # torch would answer a worker's death by an error anywhere in a step; without that, the next batch does
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    while True:
+        try:
+            batch = next(batches, None)
+        except RuntimeError as error:
+            if not str(error).startswith("DataLoader worker (pid"):
+                raise
+            raise Refused(
+                f"data.workers={workers}: a process that reads ahead died (out of memory, or a crash inside a codec); "
+                "fewer data.workers need less memory"
+            ) from None
+        if batch is None:
+            return
         if isinstance(batch, Exception):
             raise batch
         yield batch

@@ -20,6 +20,7 @@ from data.rasters import geotiff
 from data.rasters.alignment import tile_grid
 from data.taxonomy import IGNORE, merge
 from data.tile_writer import PIXEL_GRID
+from runtime.content import EDGES, WHOLE
 from runtime.errors import Refused
 
 
@@ -59,6 +60,11 @@ class TileSet:
 
     def __len__(self):
         return len(self.rows)
+
+    def files(self, kinds=("image", "high", "low")):
+        """What is read of the tiles, as runtime.content.record has it."""
+        most = {"image": EDGES, "high": WHOLE, "low": WHOLE}
+        return [(row[kind], self.root / row[kind], most[kind]) for row in self.rows for kind in kinds if row[kind]]
 
     def described(self):
         """The description; where regions limit the set, with the band statistics of these tiles alone."""
@@ -119,8 +125,10 @@ class TileSet:
         row, taxonomy = self.rows[i], self.description.taxonomy
         image, header = geotiff.read(self.root / row["image"])
         self._of_tile_size(image, header.path)
-        if image.shape[2] != self.description.bands:
-            raise Refused(f"{header.path}: has {image.shape[2]} bands, the tile set {self.description.bands}")
+        here, wanted = (image.shape[2], str(image.dtype)), (self.description.bands, self.description.dtype)
+        if here != wanted:
+            its, theirs = ("{} bands of {}".format(*each) for each in (here, wanted))
+            raise Refused(f"{header.path}: has {its}, the tile set {theirs}")
         derive = low and not row["low"]
         classes = None
         if row["high"] and (high or derive):

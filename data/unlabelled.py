@@ -13,6 +13,7 @@ from data.loading import sample_index, to_tensor
 from data.manifest import chosen_rows, read_manifest
 from data.rasters.images import open_image
 from data.transforms import crop_draw, draw
+from runtime.content import EDGES
 from runtime.errors import Refused
 
 SUFFIXES = {".tif", ".tiff", ".png", ".jpg", ".jpeg"}
@@ -37,6 +38,7 @@ def read_unlabelled(root, pattern="**/*", validation_share=0.05, regions=(), exc
             description = replace(description, band_mean=mean, band_std=std)
         known = description.facts()  # of which labels, and how coarse they are, are nothing to pretraining
         facts = {key: known[key] for key in ("name", "bands", "band_mean", "band_std")}
+        dtype = description.dtype
     else:
         if not root.is_dir():
             raise Refused(f"{root}: is no folder; data.root is a tile set or a folder of images")
@@ -57,25 +59,35 @@ def read_unlabelled(root, pattern="**/*", validation_share=0.05, regions=(), exc
         train = sorted(set(found) - set(validation))
         mean, std = band_statistics(train)
         facts = {"name": root.name, "bands": len(mean), "band_mean": list(mean), "band_std": list(std)}
-    return UnlabelledImages(train, facts), UnlabelledImages(validation, facts)
+        with open_image(train[0]) as image:
+            dtype = str(image.header.dtype)
+    return UnlabelledImages(train, facts, dtype), UnlabelledImages(validation, facts, dtype)
 
 
 class UnlabelledImages:
     """Some images and what is common to them: facts {"name", "bands", "band_mean", "band_std"}."""
 
-    def __init__(self, paths, facts):
-        self.paths, self.facts = paths, facts
+    def __init__(self, paths, facts, dtype):
+        self.paths, self.facts, self.dtype = paths, facts, dtype
 
     def __len__(self):
         return len(self.paths)
 
+    def files(self, root):
+        """All of them, as runtime.content.record has it."""
+        return [(path.relative_to(root).as_posix(), path, EDGES) for path in self.paths]
+
     def load(self, i):
         """Image i, (K, H, W) as stored; uint16 as int32."""
         with open_image(self.paths[i]) as image:
-            bands = self.facts["bands"]
-            if image.header.bands != bands:
-                raise Refused(f"{self.paths[i]}: has {image.header.bands} bands, the others {bands}")
-            return to_tensor(image.read().transpose(2, 0, 1))
+            here, others = (image.header.bands, str(image.header.dtype)), (self.facts["bands"], self.dtype)
+            if here != others:
+                its, theirs = ("{} bands of {}".format(*each) for each in (here, others))
+                raise Refused(f"{self.paths[i]}: has {its}, the others {theirs}")
+            pixels = to_tensor(image.read().transpose(2, 0, 1))
+            if pixels.is_floating_point() and not pixels.isfinite().all():
+                raise Refused(f"{self.paths[i]}: holds pixels that are no numbers (NaN or infinite)")
+            return pixels
 
 
 class PretrainingCrops(Dataset):

@@ -5,7 +5,6 @@ there, they are put in order. So one pass makes everything, and the size decides
 """
 
 import contextlib
-import re
 import tempfile
 import zlib
 from pathlib import Path
@@ -16,7 +15,7 @@ import tifffile
 
 from maps.cloud_layout import framed, layout, tag
 from runtime.errors import DiskFull, naming
-from runtime.files import open_whole
+from runtime.files import open_whole, remove_leftovers, require_file
 
 TILE = 512  # pixels along a tile (or some less across), and the size up to which a raster has no overview
 CLASSIC_BYTES = 2**32 - 1  # larger files are BigTIFF
@@ -70,9 +69,7 @@ class MapWriter(contextlib.AbstractContextManager):
             self._first.append(tag(42112, 2, f"<GDALMetadata>{''.join(items)}</GDALMetadata>".encode()))
         with self._naming():
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            for leftover in self.path.parent.iterdir():
-                if re.fullmatch(rf"\.{re.escape(self.path.name)}\.\d+\.tmp", leftover.name):
-                    leftover.unlink(missing_ok=True)
+            remove_leftovers(self.path.parent, self.path.name)
             self._tiles = tempfile.TemporaryFile(dir=self.path.parent)
 
     def put(self, block):
@@ -143,6 +140,7 @@ class MapWriter(contextlib.AbstractContextManager):
 def read_description(path):
     """The text that a MapWriter was given; "" where the file is none of its maps."""
     try:
+        require_file(path)
         with tifffile.TiffFile(path) as tiff:
             return tiff.pages.first.description
     except Exception:  # whatever is wrong with it, it is no map

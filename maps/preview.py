@@ -1,7 +1,6 @@
 """A picture beside a map, MAP_preview.png: the scene, the map and its legend, small enough to look at."""
 
 import contextlib
-import glob
 import math
 
 import numpy as np
@@ -14,6 +13,7 @@ from maps.map_writer import read_overview
 from maps.scenes import ROWS, read_windows
 from maps.windows import window_starts
 from runtime.errors import reason
+from runtime.files import remove_leftovers
 
 SIDE_PX = 2048  # at most, of the longer side of each panel
 LEAST_PX = 256  # below this a pixel of the scene becomes a square
@@ -60,8 +60,7 @@ class Preview:
         """Write the PNG, once the map is there. classes: [{"name", "color"}]"""
         with self._saying():
             self._require_own()
-            for leftover in self.path.parent.glob(f".{glob.escape(self.path.name)}.*.tmp"):
-                leftover.unlink(missing_ok=True)  # of a process that was killed
+            remove_leftovers(self.path.parent, self.path.name)
             labels = read_overview(self.map_path, self.level)
             longer = max(self.shape)
             look = {"zoom": max(1, LEAST_PX // longer), "text_px": max(14, longer // 64)}

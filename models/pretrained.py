@@ -3,6 +3,7 @@
 import torch
 
 from runtime.errors import Refused
+from runtime.files import require_file
 
 
 def load_resnet18(encoder, state, source):
@@ -58,6 +59,7 @@ def imagenet():
 
 
 def resnet18_file(path):
+    require_file(path)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from runtime.errors import DiskFull, Refused
-from runtime.files import open_whole
+from runtime.files import open_whole, require_file
 
 
 def require_finite(record, networks, run_dir, step):
@@ -38,7 +38,9 @@ def save(path, state):
     try:
         with open_whole(path) as file:
             torch.save(state, file)
-    except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
+    except (OSError, RuntimeError) as error:
+        if isinstance(error.__context__, OSError):  # torch makes a riddle of the system's error
+            error = error.__context__
         why = getattr(error, "strerror", None) or str(error).splitlines()[0]
         kept = "the previous checkpoint stays" if path.exists() else "nothing was written"
         raise DiskFull(f"{path}: could not be saved ({why}); {kept}") from None
@@ -49,6 +51,7 @@ def load(path):
 
     raises: Refused when the file is missing, damaged or holds anything else
     """
+    require_file(path)
     try:
         _require_plain_archive(path)
         state = torch.load(path, map_location="cpu", weights_only=True)

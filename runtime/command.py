@@ -3,6 +3,7 @@
 A run that a signal stopped is one line too, with the status that shells give it: 128 + the signal's number.
 """
 
+import argparse
 import contextlib
 import json
 import multiprocessing
@@ -10,11 +11,19 @@ import os
 import signal
 import sys
 import time
+from pathlib import Path
 
 from runtime.errors import Refused
-from runtime.signals import Stopped
+from runtime.signals import Stopped, heed
 
 _RANK = f"rank {os.environ['RANK']}: " if int(os.environ.get("WORLD_SIZE", 1)) > 1 else ""
+
+
+def place(text):
+    """Where output goes, for argparse."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("is empty; name a file or a folder, as . for this one")
+    return Path(text)
 
 
 def status(work, again="goes on from what is complete", error_is="", where=""):
@@ -24,6 +33,7 @@ def status(work, again="goes on from what is complete", error_is="", where=""):
     again: what the same command does then; where: stands for the file of a system's error that names none
     """
     try:
+        heed()
         left = work()
         return left if isinstance(left, int) else 0  # scores, for who calls main from Python, are no status
     except (Refused, OSError) as error:
@@ -63,7 +73,6 @@ def run(main, at_end=lambda: None):
         if os.environ.get("RANK", "0") == "0":
             _say(stopped)
     finally:  # an error leaves loaders open, and Python would wait for their workers, which pass over a SIGTERM
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch raises an error where a worker dies
         for worker in multiprocessing.active_children():
             worker.kill()
     at_end()

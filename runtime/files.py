@@ -2,14 +2,26 @@
 
 import contextlib
 import os
+import platform
+import re
+import zlib
 from pathlib import Path
 
 import yaml
 
-from runtime.errors import naming
+from runtime.errors import Refused, naming
 
+TEMPORARY = re.compile(r"\.(.+?)(?:\.([0-9a-f]{8}))?\.(\d+)\.tmp")  # file, machine, process
+MACHINE = f"{zlib.crc32(platform.node().encode()):08x}"
 YAML_BYTES = 10**6  # at most; configs, taxonomies and descriptions of tile sets hold some thousands
 YAML_DIGITS = 100  # of a number, at most: Python takes minutes over millions, in base 60 over thousands
+
+
+def require_file(path):
+    """Refuse a pipe or a device: opening one may wait, and reading one go on, for ever. What is missing, or a folder,
+    says so when it is opened."""
+    if not os.path.isfile(path) and os.path.exists(path) and not os.path.isdir(path):
+        raise Refused(f"{path}: is a pipe or a device; a file is needed")
 
 
 @contextlib.contextmanager
@@ -20,7 +32,7 @@ def open_whole(path, flush=True):
     raises: OSError that names `path`, as where the disk is full
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = temporary_of(path)
     try:
         with open(temporary, "wb") as file:
             yield file
@@ -46,10 +58,27 @@ def write_text(path, text):
         file.write(text.encode())
 
 
-def remove_leftovers(folder):
-    """Delete temporary files of saves that a kill broke off."""
+def temporary_of(path):
+    """The name of a file before it is whole: it says which process, of which machine, writes it."""
+    return path.with_name(f".{path.name}.{MACHINE}.{os.getpid()}.tmp")
+
+
+def remove_leftovers(folder, name=None):
+    """Delete what a kill left of files that were being written, of one name or all; not what a live process writes."""
     for leftover in Path(folder).glob(".*.tmp"):
-        leftover.unlink(missing_ok=True)
+        found = TEMPORARY.fullmatch(leftover.name)
+        if found and name in (None, found[1]) and found[2] in (None, MACHINE) and not _lives(int(found[3])):
+            leftover.unlink(missing_ok=True)
+
+
+def _lives(pid):
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return pid != os.getpid()
 
 
 def read_yaml(path, blame="not YAML"):
@@ -57,6 +86,7 @@ def read_yaml(path, blame="not YAML"):
 
     raises: Refused; `blame` opens what is wrong
     """
+    require_file(path)
     with naming(path, f"{blame}: "), open(path, "rb") as file:
         content = file.read(YAML_BYTES + 1)
         if len(content) > YAML_BYTES:

@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from runtime import checkpoint
-from runtime.errors import reason
+from runtime import checkpoint, content
+from runtime.errors import Refused, reason
 from runtime.files import remove_leftovers, write_text
 from runtime.settings import check_resumable, check_same_data, flatten, to_yaml
 from runtime.signals import Stopped, StopRequest
@@ -31,13 +31,14 @@ class Run:
         self.saved = checkpoint.load(self.last) if self.last.exists() else None
         self.done, self.sums, self.counted = 0, {}, 0
 
-    def begin(self, parts, about, items, best):
+    def begin(self, parts, about, items, best, files=()):
         """Load the parts from last.pt, where there is one; then open the folder, its log cut back to that step.
 
         parts: {name: what has a state_dict}, as last.pt holds them; about: what all checkpoints hold besides, of which
                "data" must be that of last.pt; what is None in either is left out
         items: of an epoch
         best:  to start with
+        files: what the run reads, as content.record has it
         raises: Refused where last.pt is of another run
         """
         config = self.config
@@ -51,13 +52,28 @@ class Run:
             with checkpoint.refusing(self.last):
                 check_resumable(self.saved.get("config"), config, self.dir)
                 check_same_data(self.saved["data"], about["data"], config.data.root, self.dir)
+                self._check_files(files)
                 for name, part in self.parts.items():
                     part.load_state_dict(self.saved[name])
                 self.done, self.best = self.saved["step"], self.saved["best"]
+        elif self.ranks.first:
+            self.about["files"] = content.record(files)
         self.saved = None
         self.ranks.barrier()
         if self.ranks.first:
             self._open()
+
+    def _check_files(self, files):
+        """Refuse files that have changed since the run began: on the first rank alone, whose error ends all."""
+        before = self.saved.get("files")  # runs of the first versions kept none
+        if self.ranks.first:
+            self.about["files"] = content.record(files, before)
+            if before and self.about["files"]["content"] != before["content"]:
+                latest = max(files, key=lambda file: file[1].stat().st_mtime)[1]
+                raise Refused(
+                    f"{self.config.data.root}: its files are others than those that the run in {self.dir} began with "
+                    f"(changed last: {latest}); choose another run.dir"
+                )
 
     def _open(self):
         self.dir.mkdir(parents=True, exist_ok=True)

@@ -1,8 +1,9 @@
 """Damage GeoTIFFs at random and read each: pixels or Refused, within 5 s and 1 GB (data/rasters/geotiff.py).
 
-    python tests/fuzz_geotiff.py FOLDER [--cases 20000] [--seed 0] [--out failures.json]
+    python tests/fuzz_geotiff.py FOLDER [--cases 20000] [--minutes 10] [--seed 0] [--out failures.json]
 
-FOLDER holds sound files of many kinds, as $LOW2HIGH_REAL/formats does. `damaged` makes a case again from (file, seed).
+FOLDER holds sound files of many kinds, as $LOW2HIGH_REAL/formats does; `made` adds some with masks, alpha bands and
+GeoKeys. `damaged` makes a case again from (file, seed).
 They are read in a child process under a memory limit, which is replaced whenever a file ends or hangs it.
 Ends with 0 where no file hung, asked for 1 GB or more, or raised anything but Refused. Linux only.
 """
@@ -10,6 +11,7 @@ Ends with 0 where no file hung, asked for 1 GB or more, or raised anything but R
 import argparse
 import contextlib
 import json
+import math
 import multiprocessing
 import random
 import resource
@@ -21,8 +23,14 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
+import tifffile
+
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from geokeys import SCALE_AND_TIE, albers, tags
+
 from data.rasters.geotiff import open_raster
+from data.rasters.images import window_with_void
 from runtime.errors import Refused
 
 SECONDS = 5  # of processor time, so that a busy machine hangs nothing
@@ -33,9 +41,37 @@ FAILURES = ("exception", "hang", "memory")
 SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 TAGS = (254, 256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 284, 317, 320, 322, 323, 324, 325, 330, 338, 339, 347,
         530, 532, 700, 32997, 32998, 33550, 33922, 34264, 34735, 34736, 34737, 34887, 42112, 42113, 50674)  # fmt: skip
+PLACING = (254, 338, 33550, 33922, 34264, 34735, 34736, 34737)  # masks, alpha bands, places: damaged the most
 NUMBERS = (*range(9), 15, 16, 17, 31, 32, 33, 64, 127, 128, 255, 256, 257, 512, 1000, 4096, 32767, 32768, 32773, 32946,
            34712, 34887, 34925, 50000, 50001, 50002, 65535, 65536, 99999, 2**24, 2**31 - 1, 2**31, 2**32 - 1, 2**32,
            2**40, 2**63 - 1, 2**64 - 1)  # fmt: skip
+
+
+def made(folder):
+    """Sound files of 90 x 70 px with masks, alpha bands, GeoKeys and control points; -> their paths."""
+    rng = np.random.default_rng(0)
+    pixels, mask = rng.integers(0, 256, (90, 70, 4), np.uint8), rng.random((90, 70)) < 0.5
+    points = (33922, "d", 12, (0, 0, 0, -77, 38, 0, 70, 90, 0, -76, 37, 0), True)
+    matrix = (34264, "d", 16, (3, 1, 0, 100, 1, -3, 0, 50, *[0] * 7, 1), True)
+    user = tags([(1024, 32767), (3072, 32767), (4096, 5703)], {2057: 6378137.0, 2059: 298.257}, {3073: "own"})
+    kinds = {
+        "mask_packbits": (pixels[..., :3], albers() + SCALE_AND_TIE, {}, {"compression": "packbits"}),
+        "mask_zlib_tiles": (pixels[..., 0], user + [matrix], {"tile": (16, 32)}, {"compression": "zlib"}),
+        "mask_raw": (pixels[..., :3], user + [points], {"rowsperstrip": 7}, {"rowsperstrip": 11}),
+        "alpha": (pixels, albers() + SCALE_AND_TIE, {"extrasamples": (2,)}, None),
+        "alpha_planar": (pixels, albers() + [points], {"extrasamples": (1,), "planarconfig": "separate"}, None),
+        "alpha_big_endian": (pixels, user + SCALE_AND_TIE, {"extrasamples": (2,), "compression": "zlib"}, None),
+    }
+    for name, (image, place, layout, masked) in kinds.items():
+        if layout.get("planarconfig"):
+            image = image.transpose(2, 0, 1)
+        order = ">" if name.endswith("endian") else "<"
+        with tifffile.TiffWriter(folder / f"made_{name}.tif", byteorder=order, bigtiff=name == "mask_raw") as tiff:
+            colour = "minisblack" if image.ndim == 2 else "rgb"
+            tiff.write(image, photometric=colour, metadata=None, extratags=place, **layout)
+            if masked:
+                tiff.write(mask, subfiletype=4, metadata=None, **masked)
+    return sorted(folder.glob("*.tif"))
 
 
 def damaged(content, seed):
@@ -77,7 +113,8 @@ def _alter_tags(rng, content):
         return _flip(rng, content)
     order, entry_bytes, word = layout  # word: the format of counts and offsets
     for _ in range(rng.choice((1, 1, 1, 2, 4))):
-        position, what = rng.choice(entries), rng.randrange(10)
+        placing = [e for e in entries if struct.unpack_from(order + "H", content, e)[0] in PLACING]
+        position, what = rng.choice(placing if placing and rng.random() < 0.4 else entries), rng.randrange(10)
         code, kind = struct.unpack_from(order + "HH", content, position)
         value = position + 4 + struct.calcsize(word)
         (count,) = struct.unpack_from(order + word, content, position + 4)
@@ -127,7 +164,7 @@ def _directory(rng, content):
             if not start:
                 break
         return entries, (order, size, word)
-    except (struct.error, TypeError, UnboundLocalError):
+    except (struct.error, TypeError, UnboundLocalError, OverflowError):
         return [], None
 
 
@@ -150,6 +187,8 @@ def look_at(path):
             size = min(64, height - row), min(64, width - col)
             raster.window(row, col, *size)
             raster.void(row, col, *size)
+            alpha = raster.header.alpha is not None and raster.header.bands > 1
+            window_with_void(raster, raster.header.bands - alpha, row, col, *size)
         raster.georeference()
         raster.read()
 
@@ -165,6 +204,7 @@ def _serve(connection, paths):
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with tempfile.TemporaryDirectory(dir=_memory_folder()) as folder:
         path = Path(folder, "damaged.tif")
+        connection.send("ready")
         while asked := connection.recv():
             name, seed = asked
             path.write_bytes(damaged(sound[name], f"{name}:{seed}"))
@@ -207,6 +247,7 @@ class Reader:
             self.child = context.Process(target=_serve, args=(theirs, self.paths), daemon=True)
             self.child.start()
             theirs.close()
+            self.connection.recv()  # it is ready; on a busy machine that alone takes a minute
         self.connection.send((name, seed))
         try:
             if self.connection.poll(PATIENCE_S):
@@ -242,25 +283,34 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, metavar="FOLDER")
     parser.add_argument("--cases", type=int, default=20_000, metavar="N")
+    parser.add_argument("--minutes", type=float, default=math.inf, metavar="M", help="stop then, though cases are left")
     parser.add_argument("--seed", type=int, default=0, help="of the first case (default: 0)")
     parser.add_argument("--only", metavar="NAME", help="damage this file alone")
     parser.add_argument("--out", type=Path, metavar="JSON", help="write every failure and crash here")
     given = parser.parse_args()
-    paths = sorted(given.folder.glob("*.tif"))
+    with tempfile.TemporaryDirectory() as folder:
+        return fuzz(given, sorted(given.folder.glob("*.tif")) + made(Path(folder)))
+
+
+def fuzz(given, paths):
+    """Read given.cases damaged files and print what came of them; -> exit status."""
+    began, sound = time.monotonic(), {path.name: path.read_bytes() for path in paths}
     chosen = [path for path in paths if given.only in (None, path.name)]
     reader, outcomes, slowest, largest, bad = Reader(paths), Counter(), (0.0, ""), 0, []
     for i in range(given.seed, given.seed + given.cases):
+        if time.monotonic() - began > 60 * given.minutes:
+            break
         name = chosen[i % len(chosen)].name
         outcome, detail, seconds, rss = reader.look_at(name, i)
         outcomes[outcome] += 1
         slowest, largest = max(slowest, (seconds, f"{name} {i}")), max(largest, rss)
         if outcome in FAILURES or outcome == "crash":
-            compression = compression_of(damaged((given.folder / name).read_bytes(), f"{name}:{i}"))
+            compression = compression_of(damaged(sound[name], f"{name}:{i}"))
             bad.append({"file": name, "seed": i, "outcome": outcome, "compression": compression, "detail": detail})
             print(f"{outcome}: {name} seed {i} (compression {compression}): {detail}", flush=True)
     reader.end()
     counts = ", ".join(f"{count:,} {outcome}" for outcome, count in outcomes.most_common())
-    print(f"{given.cases:,} damaged files: {counts}")
+    print(f"{outcomes.total():,} damaged files: {counts}")
     print(f"slowest {slowest[0]:.2f} s ({slowest[1]}); most resident memory of a child {largest / 1e9:.2f} GB")
     if given.out:
         given.out.write_text(json.dumps(bad, indent=1))

@@ -22,9 +22,11 @@ from data.rasters import geotiff
 from data.rasters.images import open_image
 from data.taxonomy import load_taxonomy
 from data.tiles import TileSet
+from maps.scenes import scene_paths
 from models import build_segmenter
 from models.epitomes import load_table
-from runtime import checkpoint
+from models.pretrained import resnet18_file
+from runtime import checkpoint, content
 from runtime.errors import Refused
 from runtime.settings import config_from_flat, flatten, load_config
 from trained import load_trained
@@ -184,6 +186,9 @@ TILE_SETS = {
     "endless field": ({}, ROW.replace("images/t", "t" * 200_000)),
     "a quote that is not closed": ({}, 't,r,train,"images/t.tif,,\n' * 3),
     "no tile": ({}, ""),
+    "a cell too many": ({}, "t,r,train,images/a,b.tif,,\n"),
+    "tile of control characters": ({}, ROW.replace("t,", "t\x07,", 1)),
+    "tile that turns the direction": ({}, ROW.replace("t,", "t\u202e,", 1)),
 }
 
 
@@ -213,6 +218,11 @@ SCENE_LISTS = {
     "endless name": f"{'s' * 300},r,,s.tif,,",
     "the same name twice": "s,r,,s.tif,,\nS,r,,t.tif,,",
     "no region": "s,,,s.tif,,",
+    "region over two lines": 's,"a\nb",,s.tif,,',
+    "region of control characters": "s,a\x1b[2J,,s.tif,,",
+    "region that turns the direction": "s,a\u202eb,,s.tif,,",
+    "path that turns the direction": "s,r,,a\u2067b.tif,,",
+    "a cell too many": "s,r,,a,b.tif,,",
     "split": "s,r,trian,s.tif,,",
 }
 
@@ -225,7 +235,7 @@ def test_scene_lists(tmp_path, name, read):
     refused(read, path, Refused)
 
 
-@pytest.mark.parametrize("region", ["../../x", "/tmp", "a\nb", "a\x1b[2J"])
+@pytest.mark.parametrize("region", ["../../x", "/tmp", "a b"])
 def test_a_region_never_becomes_a_path(tmp_path, region):
     """It stays a word: of a region, no file is named."""
     rng = np.random.default_rng(0)
@@ -433,6 +443,29 @@ def test_pictures_that_claim_much_or_are_none(tmp_path, name):
         header = chunk(b"IHDR", struct.pack(">IIBBBBB", px, px, 8, 0, 0, 0, 0))
         path.write_bytes(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", pixels) + chunk(b"IEND", b""))
     refused(open_image, path, Refused)
+
+
+def test_a_column_that_stands_twice_is_refused(tmp_path):
+    (tmp_path / "scenes.csv").write_text("region,image,high,high\nr,s.tif,a.tif,b.tif\n")
+    assert "the column 'high' stands twice" in refused(scene_list, tmp_path / "scenes.csv", Refused)
+
+
+READERS = {
+    "scene.tif": open_image,
+    "photo.png": open_image,
+    "run.yaml": lambda path: load_config(SegmenterConfig, path),
+    "best.pt": checkpoint.load,
+    "resnet18.pt": resnet18_file,
+    "scenes.csv": scene_list,
+    "scenes.txt": lambda path: scene_paths([path]),
+    "known.bin": content.checksum,
+}
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path, name):
+    os.mkfifo(tmp_path / name)
+    assert "is a pipe or a device" in refused(READERS[name], tmp_path / name, Refused)
 
 
 def test_the_commands_say_one_line_too(tile_set, tmp_path):

@@ -1,3 +1,4 @@
+import os
 import signal
 import subprocess
 import sys
@@ -253,6 +254,30 @@ def test_a_complete_map_is_not_made_again_and_one_made_otherwise_is_not_overwrit
     assert (tmp_path / "map_probs.tif").exists() and out.stat().st_mtime_ns > before
 
 
+def test_a_scene_that_changes_in_place_is_mapped_anew_and_one_that_is_copied_is_not(trained, tmp_path):
+    scene, out = save_scene(tmp_path / "scene.tif", 64, 64), tmp_path / "map.tif"
+    run(trained, scene, "--out", out, *SMALL)
+    before, made = out.read_bytes(), out.stat().st_mtime_ns
+    os.utime(scene, (1, 1))
+    run(trained, scene, "--out", out, *SMALL)
+    assert out.stat().st_mtime_ns == made
+    content = bytearray(scene.read_bytes())
+    pixels = geotiff.read(scene)[0]
+    geotiff.write(scene, 255 - pixels, transform=UTM, epsg=26918)
+    scene.write_bytes(scene.read_bytes().ljust(len(content) + 99, b"\0")[: len(content) + 99])
+    run(trained, scene, "--out", out, *SMALL)
+    assert out.read_bytes() != before
+    recipe = predict.read_description(out)
+    assert predict.is_complete([out], recipe) and not predict.is_complete([out], recipe[:-1] + "x")
+
+
+def test_a_map_of_the_first_versions_holds_by_its_scenes_size(tmp_path, monkeypatch):
+    (tmp_path / "map.tif").touch()
+    for kept, complete in (("5 bytes", True), ("6 bytes", False), ("5 bytes, content ab", True)):
+        monkeypatch.setattr(predict, "read_description", lambda _, kept=kept: f"Low2High: so, scene of {kept}")
+        assert predict.is_complete([tmp_path / "map.tif"], "Low2High: so, scene of 5 bytes, content ab") == complete
+
+
 def test_a_scene_that_breaks_leaves_nothing_and_the_others_are_mapped(trained, tmp_path, capsys):
     for name in "abc":
         save_scene(tmp_path / f"{name}.tif", 600, 40)
@@ -330,4 +355,7 @@ def test_words_that_cannot_be_are_one_line(trained, tmp_path, capsys):
         with pytest.raises(SystemExit):
             run(trained, "scene.tif", "--out", tmp_path / "map.tif", *words)
         assert f"{words[0]} {words[1]}: must be" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        run(trained, "scene.tif", "--out", "")
+    assert "argument --out: is empty" in capsys.readouterr().err
     assert "no such file" in error_of("predict.py", trained, tmp_path / "no.tif", "--out", tmp_path / "map.tif")

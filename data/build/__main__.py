@@ -33,7 +33,7 @@ def main(arguments=None):
     parser = argparse.ArgumentParser(
         prog="python -m data.build", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("out", type=Path, metavar="OUT", help="folder of the tile set")
+    parser.add_argument("out", type=command.place, metavar="OUT", help="folder of the tile set")
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument(
         "--scenes",

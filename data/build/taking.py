@@ -11,6 +11,7 @@ from data.rasters import geotiff
 from data.rasters.images import TIFFS, open_image
 from data.tile_writer import count_labels
 from runtime.errors import Refused
+from runtime.files import temporary_of
 
 
 def take_tile(root, scene, options):
@@ -73,7 +74,7 @@ def _refer(root, folder, name, path):
         return f"{folder}/{name}.tif"
     if link.exists() and not link.is_symlink():
         raise Refused(f"{link}: is there already; give another folder than {root}")
-    temporary = link.with_name(f".{link.name}.{os.getpid()}.tmp")
+    temporary = temporary_of(link)
     os.symlink(target, temporary)
     os.replace(temporary, link)
     return f"{folder}/{name}.tif"

@@ -2,7 +2,6 @@
 a record below ROOT/.build, and dataset.yaml comes last."""
 
 import hashlib
-import itertools
 import json
 import math
 from contextlib import closing
@@ -15,8 +14,9 @@ from data.build.taking import take_tile
 from data.rasters.alignment import DEFAULT_SCALE, same_scale
 from data.taxonomy import taxonomy_to_dict
 from data.tile_writer import write_tile_set
+from runtime import content
 from runtime.errors import Refused
-from runtime.files import write_text
+from runtime.files import remove_leftovers, write_text
 from runtime.workers import map_unordered
 
 TAXONOMIES = Path(__file__).resolve().parents[2] / "configs" / "taxonomies"
@@ -51,21 +51,29 @@ def build(root, scenes, options, workers=1):
     """
     root = Path(root)
     inputs = [_input(scene) for scene in scenes]
-    if _bind(root, options, inputs):
-        print(f"{root}: is complete already")
-        return None
-    for leftover in itertools.chain(*(root.glob(f"{folder}.*.tmp") for folder in ("", "images/", "high/", "low/"))):
-        leftover.unlink()  # of a run that was killed
+    complete = _bind(root, options, inputs)
     per_job = TILES_PER_JOB if options.source == "tiled" else 1
     jobs = [(scenes[i : i + per_job], inputs[i : i + per_job]) for i in range(0, len(scenes), per_job)]
     to_do = [job for job in jobs if _load_record(root, *job) is None]
+    if complete:
+        changed = [job[0][0].image for job in to_do if _record_path(root, job[0]).exists()]
+        if changed:
+            raise Refused(f"{changed[0]}: it or its labels have changed since {root} was built; give another folder")
+        print(f"{root}: is complete already")
+        return None
+    for folder in ("", "images", "high", "low"):
+        remove_leftovers(root / folder)
     died = _died if workers > 1 else None
     with closing(map_unordered(partial(_do, root, options), to_do, workers, "scenes", died)) as done:
         for error in done:
             if error:
                 raise Refused(error)
 
-    results = [result for job in jobs for result in _load_record(root, *job)]
+    loaded = [_load_record(root, *job) for job in jobs]
+    if None in loaded:
+        changed = jobs[loaded.index(None)][0][0].image
+        raise Refused(f"{changed}: it or its labels changed while it was cut; the same command cuts it anew")
+    results = [result for job in loaded for result in job]
     by_pixels = sum(result.get("by_pixels", 0) for result in results)
     if by_pixels:
         print(f"note: {by_pixels} labels have no georeference; they lie by pixels on their images, which have")
@@ -110,7 +118,7 @@ def _why_none(scenes, results, dropped):
 
 
 def _input(scene):
-    """What a scene's record holds good for: its row of the list and its files' sizes; the folder may move."""
+    """What a scene's record holds good for, beside its files' content: its row of the list; the folder may move."""
     files = []
     for path in (scene.image, scene.high, scene.low):
         try:
@@ -154,8 +162,9 @@ def _do(root, options, job):
     """Build the scenes of one job and leave their record; an expected error is returned as its line."""
     take, (scenes, inputs) = take_tile if options.source == "tiled" else cut_scene, job
     try:
+        files = content.record(_files(scenes))
         results = [take(root, scene, options) for scene in scenes]
-        write_text(_record_path(root, scenes), json.dumps({"inputs": inputs, "results": results}))
+        write_text(_record_path(root, scenes), json.dumps({"inputs": inputs, "files": files, "results": results}))
     except Refused as error:
         return str(error)
     except OSError as error:
@@ -176,9 +185,19 @@ def _record_path(root, scenes):
 
 
 def _load_record(root, scenes, inputs):
+    """The results of a job that is done; None where it is not, or its files were others then."""
     path = _record_path(root, scenes)
     record = _read_json(path) if path.is_file() else {}
-    return record["results"] if record.get("inputs") == inputs else None
+    if record.get("inputs") != inputs:
+        return None
+    files = record.get("files")  # records of the first versions have none, and hold by the files' sizes
+    same = files is None or content.record(_files(scenes), files)["content"] == files["content"]
+    return record["results"] if same else None
+
+
+def _files(scenes):
+    paths = [path for scene in scenes for path in (scene.image, scene.high, scene.low) if path]
+    return [(path.name, path, content.WHOLE) for path in paths]
 
 
 def _read_json(path):

@@ -18,7 +18,7 @@ from data.rasters import georeference
 from data.rasters.geotiff_header import nodata_value, read_header
 from data.rasters.limits import distinct_bytes, refuse_absurd, refuse_large
 from runtime.errors import DiskFull, Refused, naming, reason
-from runtime.files import open_whole
+from runtime.files import open_whole, require_file
 
 CACHE_BYTES = 64 * 2**20  # decoded strips and tiles that a Raster keeps, so that neighbouring windows share them
 READ_BYTES = 8 * 2**30  # larger rasters are read by window
@@ -55,6 +55,7 @@ class Raster(contextlib.AbstractContextManager):
 
     def __init__(self, path, page=None):
         self.path, self._mask = Path(path), None
+        require_file(self.path)
         with _naming(self.path), contextlib.ExitStack() as on_failure:
             tiff = on_failure.enter_context(tifffile.TiffFile(self.path))
             self._file = tiff.filehandle

@@ -10,6 +10,7 @@ from data.rasters.geotiff import open_raster, require_inside
 from data.rasters.geotiff_header import Header
 from data.rasters.limits import refuse_large
 from runtime.errors import Refused, naming
+from runtime.files import require_file
 
 TIFFS = (".tif", ".tiff")
 PICTURES = (".png", ".jpg", ".jpeg")
@@ -65,6 +66,7 @@ class Picture(AbstractContextManager):
 
     def __init__(self, path, indices=False):
         path = Path(path)
+        require_file(path)
         Image.MAX_IMAGE_PIXELS = None  # `refuse_large` says instead what to do
         with naming(path, "cannot be read as a picture: "):
             with Image.open(path) as picture:

@@ -8,7 +8,6 @@ tiles nor the number of workers changes it.
 
 import argparse
 import sys
-from pathlib import Path
 
 from data.synthetic.tile_set import make_tile_set
 from runtime import command
@@ -19,7 +18,7 @@ def main(arguments=None):
     parser = argparse.ArgumentParser(
         prog="python -m data.synthetic", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("out", type=Path, metavar="OUT", help="folder of the tile set; a new or an empty one")
+    parser.add_argument("out", type=command.place, metavar="OUT", help="folder of the tile set; a new or an empty one")
     parser.add_argument("--tiles", type=int, default=400, metavar="N", help="how many (default 400)")
     parser.add_argument("--tile-px", type=int, default=128, metavar="PX", help="side of a tile (default 128)")
     parser.add_argument("--scale", type=int, default=16, metavar="N", help="pixels along a coarse cell (default 16)")

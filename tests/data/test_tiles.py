@@ -1,16 +1,20 @@
 """Tiles as exemplar places give them to an observation model: compositions and codes, no image."""
 
 import math
+import os
 import shutil
+import signal
 
 import numpy as np
 import pytest
 
+from data.loading import scoring_batches
 from data.rasters import geotiff
 from data.samples import Exemplars, ScoringTiles, collate
 from data.taxonomy import load_taxonomy
 from data.tile_writer import write_tile, write_tile_set
 from data.tiles import TileSet
+from data.unlabelled import read_unlabelled
 from runtime.errors import Refused
 
 SIDE = 64
@@ -145,3 +149,33 @@ def test_batches_carry_all_cells_where_they_are_asked_for(tmp_path):
     assert batch["labels"].shape == (2, SIDE, SIDE) and batch["coarse"]["to_cell"] == [tuple(cells.to_cell)] * 2
     assert np.array_equal(batch["coarse"]["labels"][1].numpy(), cells.labels)
     assert "coarse" not in collate([ScoringTiles(tiles, "high", 1.0)[0]])
+
+
+def test_a_tile_of_another_type_is_named(tmp_path):
+    root = make_set(tmp_path, "own grid")
+    for kind in (np.uint16, np.float32):
+        value = np.nan if kind == np.float32 else 9
+        geotiff.write(root / "images" / "train.tif", np.full((SIDE, SIDE, 3), value, kind))
+        with pytest.raises(Refused, match=f"images/train.tif: has 3 bands of {kind.__name__}, the tile set 3 .* uint8"):
+            TileSet(root, "train").load(0)
+        with pytest.raises(Refused, match="images/train.tif"):
+            read_unlabelled(root)[0].load(0)
+    with pytest.raises(Refused, match="images/train.tif: holds pixels that are no numbers"):
+        read_unlabelled(root, regions=("r",))
+
+
+class Deadly:
+    """Samples whose reading kills the worker that reads them."""
+
+    collate = staticmethod(list)
+
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, i):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_loader_worker_that_is_killed_is_one_line():
+    with pytest.raises(Refused, match="^data.workers=1: a process that reads ahead died .out of memory"):
+        list(scoring_batches(Deadly(), 1, 0, 1, workers=1))

@@ -1,5 +1,7 @@
 import contextlib
 import errno
+import os
+import subprocess
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from maps import map_writer
 from maps.map_writer import MapWriter, read_description
 from runtime import files
 from runtime.errors import DiskFull
+from runtime.files import MACHINE
 
 UTM = (2.0, 0.0, 400000.0, 0.0, -2.0, 4100000.0)
 COLORS = [(10, 20, 200), (0, 100, 0), (200, 200, 80)]
@@ -145,11 +148,15 @@ def test_a_map_that_fails_leaves_the_older_one_and_nothing_else(tmp_path):
     assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["map.tif"]
 
 
-def test_what_a_killed_process_left_is_deleted(tmp_path):
-    (tmp_path / ".map.tif.12345.tmp").write_bytes(b"half")
-    (tmp_path / ".map.tif.of_someone.tmp").write_bytes(b"else")
+def test_what_a_killed_process_left_is_deleted_and_what_another_writes_is_not(tmp_path):
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    kept = f"map.tif.{MACHINE}.{os.getppid()}", f"map.tif.0badcafe.{ended.pid}", f"other.tif.{MACHINE}.{ended.pid}"
+    kept = {f".{name}.tmp" for name in (*kept, "map.tif.of_someone")}
+    for name in (*kept, f".map.tif.{MACHINE}.{ended.pid}.tmp", f".map.tif.{ended.pid}.tmp"):
+        (tmp_path / name).write_bytes(b"half")
     written(tmp_path / "map.tif", blobs(20, 20))
-    assert {p.name for p in tmp_path.iterdir()} == {"map.tif", ".map.tif.of_someone.tmp"}
+    assert {p.name for p in tmp_path.iterdir()} == {"map.tif", *kept}
 
 
 @pytest.mark.parametrize("when", ["while tiles wait", "in the end"])

@@ -444,7 +444,7 @@ def test_killed_at_any_moment_the_same_command_completes_the_same_set(tmp_path):
         for path in broken.glob("*/*.tif"):  # what has its final name is whole
             geotiff.read(path)
     assert killed
-    (broken / "images" / ".s0_000_000.tif.123.tmp").write_bytes(b"half")
+    (broken / "images" / f".s0_000_000.tif.{process.pid}.tmp").write_bytes(b"half")
     assert run(broken, *command[4:-2]) == 0
     assert files(broken) == files(whole)
 
@@ -458,6 +458,41 @@ def test_a_complete_build_run_again_touches_nothing(tmp_path, capsys, monkeypatc
     assert run(*arguments) == 0
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")} == before
     assert "is complete already" in capsys.readouterr().out
+
+
+def test_scenes_that_change_are_cut_anew_but_not_those_that_only_move(tmp_path, capsys, monkeypatch):
+    scenes, out = many_scenes(tmp_path / "raw", 3), tmp_path / "out"
+    arguments = (out, "--scenes", scenes, "--taxonomy", LOW2HIGH, "--tile-px", PX)
+    monkeypatch.setattr(build_module, "write_tile_set", lambda *_, **__: None)  # as if it was stopped before its end
+    assert run(*arguments) == 0
+    for path in scenes.parent.iterdir():
+        os.utime(path, (1, 1))
+    first, second = (scenes.parent / f"s{i}_high.tif" for i in (0, 1))
+    geotiff.write(first, busy(64, 96, [1, 2, 3, 5], seed=1), transform=UTM, epsg=26917)
+    swapped = first.read_bytes(), second.read_bytes()
+    size = max(map(len, swapped))
+    for path, content in zip((first, second), swapped, strict=True):  # of one size: only content tells
+        path.write_bytes(content.ljust(size, b"\0"))
+    done, do = [], build_module._do
+
+    def noted(root, options, job):
+        done.append(job[0][0].name)
+        return do(root, options, job)
+
+    monkeypatch.setattr(build_module, "_do", noted)
+    assert run(*arguments) == 0
+    done.clear()
+    first.write_bytes(swapped[1].ljust(size, b"\0"))
+    second.write_bytes(swapped[0].ljust(size, b"\0"))
+    os.utime(scenes.parent / "s2_image.tif", (2, 2))
+    assert run(*arguments) == 0 and sorted(done) == ["s0", "s1"]
+    monkeypatch.undo()
+    assert run(*arguments) == 0
+    first.write_bytes(swapped[0].ljust(size, b"\0"))
+    capsys.readouterr()
+    assert run(*arguments) == 2
+    said = f"{scenes.parent / 's0_image.tif'}: it or its labels have changed since {out} was built"
+    assert said in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("complete", [True, False])

@@ -53,6 +53,18 @@ def test_a_map_is_scored_against_codes_where_both_hold_a_class(tmp_path):
     assert list(row["per_class"]) == ["water", "forest", "field", "impervious"]
 
 
+def test_a_truth_of_colours_scores_as_its_codes_do(tmp_path):
+    _, truth = save_pair(tmp_path)
+    expected = score(tmp_path)["rows"][0]["confusion"]
+    colors = np.random.default_rng(1).integers(1, 256, (7, 3)).astype(np.uint8)
+    geotiff.write(tmp_path / "truth.tif", colors[truth], transform=UTM, epsg=26918)
+    names = ["ignore", "water", "forest", "field", *["impervious"] * 3]
+    listed = ", ".join(f'"#{bytes(color).hex()}": {name}' for color, name in zip(colors, names, strict=True))
+    classes = TAXONOMY.read_text().split("high:")[0]
+    (tmp_path / "colors.yaml").write_text(f"{classes}\ncolors: {{{listed}}}\n")
+    assert score(tmp_path, "--taxonomy", tmp_path / "colors.yaml")["rows"][0]["confusion"] == expected
+
+
 def test_the_truths_own_nodata_does_not_score(tmp_path):
     save_pair(tmp_path)
     truth, _ = geotiff.read(tmp_path / "truth.tif")

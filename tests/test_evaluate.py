@@ -80,6 +80,18 @@ def test_rows_of_one_name_are_told_apart_by_their_folders(tmp_path):
     assert names(agg, ("Agg", "a/agg-0/last.pt")) == ["Agg (best.pt)", "Agg (last.pt)"]
 
 
+def test_a_truth_of_colours_scores_as_its_codes_do(tmp_path):
+    _, truth = save_pair(tmp_path)
+    expected = score(tmp_path)["rows"][0]["confusion"]
+    colors = np.random.default_rng(1).integers(1, 256, (7, 3)).astype(np.uint8)
+    geotiff.write(tmp_path / "truth.tif", colors[truth], transform=UTM, epsg=26918)
+    names = ["ignore", "water", "forest", "field", *["impervious"] * 3]
+    listed = ", ".join(f'"#{bytes(color).hex()}": {name}' for color, name in zip(colors, names, strict=True))
+    classes = TAXONOMY.read_text().split("high:")[0]
+    (tmp_path / "colors.yaml").write_text(f"{classes}\ncolors: {{{listed}}}\n")
+    assert score(tmp_path, "--taxonomy", tmp_path / "colors.yaml")["rows"][0]["confusion"] == expected
+
+
 def test_the_truths_own_nodata_does_not_score(tmp_path):
     save_pair(tmp_path)
     truth, _ = geotiff.read(tmp_path / "truth.tif")

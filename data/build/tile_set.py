@@ -134,7 +134,11 @@ def _bind(root, options, inputs):
     asked = {
         **asdict(replace(options, colors={})),
         "taxonomy": taxonomy_to_dict(options.taxonomy),
-        "colors": {source: list(codes.items()) for source, codes in options.colors.items() if codes},
+        "colors": {
+            source: {bytes(color).hex(): code for color, code in codes.items()}
+            for source, codes in options.colors.items()
+            if codes
+        },
         "scenes": hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest(),
     }
     asked = json.loads(json.dumps(asked))
@@ -144,7 +148,10 @@ def _bind(root, options, inputs):
     elif complete or any(path.parent.glob("scenes/*.json")):
         begun = _read_json(path)
         # Before it is complete scenes may come and go: a damaged one is mended or left out. Records say which hold.
+        # And a taxonomy may gain codes and colours: those that a scene had and it lacked.
         for key in asked:
+            if not complete and key in ("taxonomy", "colors") and _extends(asked[key], begun.get(key)):
+                continue
             if (begun.get(key) or None) != (asked[key] or None) and (complete or key != "scenes"):
                 then, now = begun.get(key), asked[key]
                 if key in ("filter", "same_crs"):
@@ -156,6 +163,13 @@ def _bind(root, options, inputs):
     if not complete:
         write_text(path, json.dumps(asked, indent=1))
     return complete
+
+
+def _extends(now, then):
+    """Whether a tree of dicts is another one, or that one with more leaves."""
+    if isinstance(now, dict) and isinstance(then, dict):
+        return all(key in now and _extends(now[key], value) for key, value in then.items())
+    return now == then
 
 
 def _do(root, options, job):

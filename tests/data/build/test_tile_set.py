@@ -735,6 +735,26 @@ def test_a_folder_begun_with_other_colours_is_refused(tmp_path, capsys):
     assert "was begun with another --taxonomy; use the same or" in capsys.readouterr().err
 
 
+def test_a_taxonomy_may_gain_the_colour_that_a_scene_lacked(tmp_path, capsys):
+    rows, _ = photographs(tmp_path)
+    Image.fromarray(np.full((64, 96, 3), 7, np.uint8)).save(tmp_path / "masks" / "p3.png")
+    listed = write_list(tmp_path, [{**row, "region": "here"} for row in rows])
+    arguments = ("--scenes", listed, "--tile-px", PX, "--scale", 16, "--taxonomy")
+    assert run(tmp_path / "out", *arguments, colored(tmp_path)) == 2
+    assert "p3.png: colours without a class: #070707 (6144 px); " in capsys.readouterr().err
+    assert [path.stem for path in sorted((tmp_path / "out").glob(".build/scenes/*"))] == ["p0", "p1", "p2"]
+    other_codes = COLORED.replace("colors: {", 'colors: {"#070707": land, ')
+    other_merge = COLORED.replace('"#6EC1E4": road', '"#6EC1E4": land, "#070707": ignore')
+    for wrong in (other_codes, other_merge):
+        assert run(tmp_path / "out", *arguments, colored(tmp_path, wrong)) == 2
+        assert "was begun with another --taxonomy" in capsys.readouterr().err
+    mended = colored(tmp_path, COLORED.replace("ignore}", 'ignore, "#070707": ignore}'))
+    assert run(tmp_path / "out", *arguments, mended) == 0 and run(tmp_path / "whole", *arguments, mended) == 0
+    assert {row["tile"][:2] for row in manifest(tmp_path / "out")} == {"p0", "p1", "p2"}
+    ours, theirs = files(tmp_path / "out"), files(tmp_path / "whole")
+    assert ours.keys() == theirs.keys() and {k for k in ours if ours[k] != theirs[k]} == {"dataset.yaml"}  # its name
+
+
 def test_dubai_needs_a_taxonomy_of_colours(tmp_path, capsys):
     assert run(tmp_path / "out", "--dubai", tmp_path, "--taxonomy", LOW2HIGH) == 2
     assert "low2high.yaml: --dubai has masks of colours; it needs `colors`, as " in capsys.readouterr().err

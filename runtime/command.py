@@ -57,9 +57,9 @@ def _tell_torchrun(line):
     traceback, ends with that of the first that failed."""
     path = os.environ.get("TORCHELASTIC_ERROR_FILE")
     if path and _RANK:
-        facts = {"py_callstack": "", "timestamp": str(int(time.time()))}
+        message = {"message": line, "extraInfo": {"timestamp": str(int(time.time()))}}
         with contextlib.suppress(OSError), open(path, "w") as file:
-            json.dump({"message": {"message": f"\n{line}", "extraInfo": facts}}, file)
+            json.dump({"message": message}, file)
 
 
 def run(main, at_end=lambda: None):

@@ -32,7 +32,8 @@ def test_what_torchrun_reports_of_a_failure_ends_with_the_line(tmp_path):
     words = "configs/demo/agg.yaml", f"data.root={tmp_path / 'nowhere'}", f"run.dir={tmp_path / 'run'}"
     launch = "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "--max_restarts=0"
     *_, line, rule = run_script(*launch, "train_seg.py", *words, status=1).splitlines()
-    assert set(rule) == {"="} and line.strip().startswith("traceback : error: rank ") and "nowhere/dataset.yaml: not found" in line
+    assert set(rule) == {"="} and line.strip().startswith("traceback : error: rank ")
+    assert "nowhere/dataset.yaml: not found" in line
 
 
 @pytest.mark.parametrize("result, status", [(None, 0), (2, 2), ({"rows": []}, 0)])

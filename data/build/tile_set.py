@@ -61,7 +61,7 @@ def build(root, scenes, options, workers=1):
             raise Refused(f"{changed[0]}: it or its labels have changed since {root} was built; give another folder")
         print(f"{root}: is complete already")
         return None
-    for folder in ("", "images", "high", "low"):
+    for folder in ("", "images", "high", "low", ".build", ".build/scenes"):
         remove_leftovers(root / folder)
     died = _died if workers > 1 else None
     with closing(map_unordered(partial(_do, root, options), to_do, workers, "scenes", died)) as done:

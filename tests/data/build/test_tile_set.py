@@ -444,8 +444,10 @@ def test_killed_at_any_moment_the_same_command_completes_the_same_set(tmp_path):
         for path in broken.glob("*/*.tif"):  # what has its final name is whole
             geotiff.read(path)
     assert killed
-    (broken / "images" / f".s0_000_000.tif.{process.pid}.tmp").write_bytes(b"half")
+    for leftover in ("images/.s0_000_000.tif", ".build/scenes/.s0.json"):
+        (broken / f"{leftover}.{process.pid}.tmp").write_bytes(b"half")
     assert run(broken, *command[4:-2]) == 0
+    assert not list(broken.rglob("*.tmp"))
     assert files(broken) == files(whole)
 
 

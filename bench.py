@@ -26,10 +26,11 @@ from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
-from runtime import signals
+from runtime import signals, threads
 
 if __name__ == "__main__":
     signals.leave_quietly()
+    threads.wait_passively()
 
 import numpy as np
 import tifffile

@@ -13,10 +13,11 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from runtime import signals
+from runtime import signals, threads
 
 if __name__ == "__main__":
     signals.leave_quietly()
+    threads.wait_passively()
 
 import numpy as np
 import torch

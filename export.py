@@ -14,10 +14,11 @@ import io
 import json
 import warnings
 
-from runtime import signals
+from runtime import signals, threads
 
 if __name__ == "__main__":
     signals.leave_quietly()
+    threads.wait_passively()
 
 import torch
 from torch import nn

@@ -23,10 +23,11 @@ from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
 
-from runtime import signals
+from runtime import signals, threads
 
 if __name__ == "__main__":
     signals.leave_quietly()
+    threads.wait_passively()
 
 import torch
 import torch.distributed as dist
@@ -44,6 +45,7 @@ from maps.scenes import lost_georeference, read_windows, require_fitting, scale_
 from maps.windows import ALIGN, Blend, mean_over_views, most_probable, probabilities, window_starts
 from runtime import command, content, distributed
 from runtime.errors import DiskFull, Refused
+from runtime.workers import default_workers
 from trained import checkpoint_path, load_trained
 
 CERTAIN = 254  # what stands for probability 1 in --probs; 255 is nodata
@@ -102,7 +104,7 @@ def map_scene(trained, scene, outputs, recipe, arguments, device, autocast):
     """One scene to its map, and its probabilities where there is a second output; raises Refused."""
     started, classes = time.perf_counter(), trained.facts["classes"]
     with ExitStack() as stack:
-        raster = stack.enter_context(open_image(scene))
+        raster = stack.enter_context(open_image(scene, readers=arguments.readers))
         header = raster.header
         require_fitting(header, trained.facts, arguments.window)
         facts = {"georeference": raster.georeference(), "nodata": IGNORE, "description": recipe}
@@ -279,6 +281,9 @@ def parse(argv=None):
     parser.add_argument("--window", type=int, default=1024, metavar="PX", help="(default: 1024)")
     parser.add_argument("--overlap", type=int, default=128, metavar="PX", help="of neighbouring windows (default: 128)")
     parser.add_argument("--batch", type=int, default=1, metavar="N", help="windows at a time (default: 1)")
+    readers = min(8, default_workers())
+    more = "threads that inflate a scene (default: cores, up to 8)"
+    parser.add_argument("--readers", type=int, default=readers, metavar="N", help=more)
     parser.add_argument("--precision", default="auto", choices=("auto", "bf16", "fp16", "off"), help="(default: auto)")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"), help="(default: auto)")
     arguments = parser.parse_args(argv)
@@ -286,8 +291,9 @@ def parse(argv=None):
         parser.error(f"--window {arguments.window}: must be a multiple of {ALIGN}")
     if not 0 <= arguments.overlap <= arguments.window // 2 or arguments.overlap % ALIGN:
         parser.error(f"--overlap {arguments.overlap}: must be a multiple of {ALIGN}, at most half of --window")
-    if arguments.batch < 1:
-        parser.error(f"--batch {arguments.batch}: must be 1 or more")
+    for name in ("batch", "readers"):
+        if getattr(arguments, name) < 1:
+            parser.error(f"--{name} {getattr(arguments, name)}: must be 1 or more")
     if arguments.out.suffix.lower() in PICTURES:
         parser.error(f"--out {arguments.out}: maps are GeoTIFFs; name a .tif or a folder")
     return arguments

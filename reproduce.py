@@ -19,10 +19,11 @@ import statistics
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from runtime import signals
+from runtime import signals, threads
 
 if __name__ == "__main__":
     signals.leave_quietly()
+    threads.wait_passively()
 
 import torch
 

@@ -9,10 +9,11 @@ The same command goes on with a run that was stopped. SIGTERM and Ctrl-C save la
 
 import math
 
-from runtime import signals
+from runtime import signals, threads
 
 if __name__ == "__main__":
     signals.leave_quietly()
+    threads.wait_passively()
 
 import torch
 

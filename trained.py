@@ -10,8 +10,9 @@ from data.manifest import require_facts
 from data.taxonomy import taxonomy_from_dict
 from data.transforms import normalize
 from models import UNet, build_segmenter
-from models.observation import Observation, posterior
+from models.observation import Observation
 from models.observation_table import from_plain
+from models.posterior import posterior
 from runtime.checkpoint import load, refusing
 from runtime.errors import Refused
 from runtime.settings import config_from_flat
@@ -36,7 +37,7 @@ class Trained:
     def informed(self, logits, coarse, cell_px, void=None):
         """The logits in the light of the coarse labels over them.
 
-        coarse: {"labels", "to_cell"} as data.samples.stack_cells has it; cell_px, void: of models.observation.posterior
+        coarse: {"labels", "to_cell"} as data.samples.stack_cells has it; cell_px, void: of models.posterior
         """
         return posterior(self.observation, logits, coarse["labels"], coarse["to_cell"], cell_px, void)
 

@@ -96,6 +96,12 @@ def count_labels(high, low, taxonomy, size, transform, low_transform, where):
     """
 
     def count(codes, table, pixels=None):
+        if codes.dtype == np.uint8 and pixels is None:  # few codes to merge, where a merged image would be one more pass
+            found, counts = np.bincount(codes.ravel(), minlength=256), np.zeros(256, np.int64)
+            values = np.flatnonzero(found).tolist()
+            if all(value in table for value in values):
+                np.add.at(counts, [table[value] for value in values], found[values])
+                return counts[: len(taxonomy.names)].tolist()
         merged = merge(codes, table, where)
         weights = None if pixels is None else pixels.ravel()
         return np.bincount(merged.ravel(), weights, 256)[: len(taxonomy.names)].astype(np.int64).tolist()

@@ -7,16 +7,12 @@ mean of the pixels' class probabilities, and k its label. With f(m) = [log(m + 0
     p(k | m) = softmax over k of W f(m) + b.
 
 Where fine and coarse maps lie over each other, W and b are fitted once (`fit`); no image is needed. A cell's loss is
--log p(k | m). At test the coarse label of the place itself may speak: `posterior`.
+-log p(k | m). At test the coarse label of the place itself may speak: models/posterior.py.
 """
-
-import math
 
 import torch
 import torch.nn.functional as F
 from torch import nn
-
-from models.regions import sums_by_index
 
 IGNORE = 255  # the label of a cell that says nothing
 FLOOR, SLOPE = 0.02, 4.0  # of f: a class that a cell lacks is no proof, and shares count beside their logarithms
@@ -47,6 +43,23 @@ class Observation(nn.Module):
         rows = (logits + self.bias.to(values)[:, None]).log_softmax(dim=1)
         own = [[k for k, to in enumerate(self.classes) if to == c] for c in range(self.num_classes)]
         return torch.cat([rows, torch.stack([rows[:, k].logsumexp(dim=1) for k in own], dim=1)], dim=1)
+
+    def slope(self, composition, log_probs, labels):
+        """The gradient of -log p(label | m) by m, (B, C, R), from what `forward` gave for m; 0 where the label is 255.
+
+        labels: (B, R)
+        """
+        known, count = labels != IGNORE, len(self.names)
+        labels = labels.where(known, 0)
+        table = torch.zeros(count + self.num_classes, count, dtype=torch.bool)  # which rows a label means
+        table[range(count), range(count)] = True
+        table[[count + c for c in self.classes], range(count)] = True
+        meant = table.to(labels.device)[labels].mT
+        rows = log_probs[:, :count]
+        # All logits are pushed down by their share of all, and those that are meant up by their share of these.
+        of_logits = rows.exp() - (rows - log_probs.gather(1, labels[:, None])).where(meant, -torch.inf).exp()
+        of_logs, of_shares = torch.einsum("kf,bkr->bfr", self.weight.to(rows), of_logits).chunk(2, dim=1)
+        return known[:, None] * (of_logs / (composition + FLOOR) + SLOPE * of_shares)
 
     def labels(self, merged):
         """{native code: class or 255} -> {native code: label}, and the label of each class."""
@@ -108,75 +121,3 @@ def fit(shares, labels, names, classes, ridge=3e-3):
         optimizer.step(loss)
     return Observation(names, classes, *(value.detach().mul(1e4).round().div(1e4) for value in (weight, bias)))
 
-
-def posterior(model, logits, labels, to_cell, cell_px, void=None, resistance=1.0, steps=25, rate=0.3):
-    """Logits that also explain the coarse labels over them: u + d, d few numbers a cell [ours].
-
-    Minimised over d, (C, h, w) for each window, is -sum over cells of log p(k | m(u + d)) + resistance / 2 |d|², by
-    Adam from d = 0; between the cells' centres d is interpolated. What the image says clearly stays: it would take a
-    large d to move it. The best d met is kept, and d = 0 is one of them: no window's labels become less likely.
-    Compositions are read off every s-th row and column, some 5 to 10 to a cell along each, as 25 steps over all would
-    take longer than the network; but the last word, whether the labels have gained, is over all pixels.
-
-    model:      Observation
-    logits:     (B, C, H, W), u
-    labels:     (B, h, w) of the model, 255 where there is none; cells seen by less than half do not count
-    to_cell:    of each window (a, b, c, d, e, f): from pixels to cells, x = a col + b row + c, y = d col + e row + f
-    cell_px:    pixels of a whole cell
-    void:       (B, H, W) bool, pixels of which nothing is known, or None
-    resistance: of pixels to their label; the larger, the less changes
-    returns:    (B, C, H, W) logits, float32 (float64 for float64 logits)
-    """
-    values = logits if logits.dtype == torch.float64 else logits.float()
-    every = max(1, int(math.sqrt(cell_px)) // 5)
-    sample = values[:, :, every // 2 :: every, every // 2 :: every]
-    index, places = lay(to_cell, labels.shape[1:], values, every, void)
-    with torch.inference_mode(False), torch.enable_grad():  # where maps are made, gradients are off
-        sample, labels, index, places = (v.clone() for v in (sample, labels, index, places))
-        offsets = sample.new_zeros(*logits.shape[:2], *labels.shape[1:], requires_grad=True)
-        optimizer = torch.optim.Adam([offsets], rate)
-        best, least = torch.zeros_like(offsets), None
-        for step in range(steps + 1):
-            misfit = misfits(model, sample + spread(offsets, places), labels, index, cell_px / every**2)
-            cost = misfit + resistance / 2 * offsets.square().sum((1, 2, 3))
-            least = cost.detach() if least is None else least
-            better = cost.detach() < least
-            best = torch.where(better[:, None, None, None], offsets.detach(), best)
-            least = torch.where(better, cost.detach(), least)
-            if step < steps:
-                (offsets.grad,) = torch.autograd.grad(cost.sum(), offsets)
-                optimizer.step()
-    if every > 1:
-        index, places = lay(to_cell, labels.shape[1:], values, 1, void)
-    moved = values + spread(best, places)
-    gained = [misfits(model, v, labels, index, cell_px) for v in (moved, values)]
-    return torch.where((gained[0] <= gained[1])[:, None, None, None], moved, values)
-
-
-def lay(to_cell, shape, like, every, void=None):
-    """Which cell lies over each `every`-th pixel: index (B, H', W'), -1 for none, and its place for grid_sample."""
-    rows, cols = (torch.arange(every // 2, side, every, dtype=torch.float64) + 0.5 for side in like.shape[-2:])
-    a, b, c, d, e, f = torch.tensor(to_cell, dtype=torch.float64).T[:, :, None, None]
-    x, y = a * cols + (b * rows[:, None] + c), d * cols + (e * rows[:, None] + f)
-    col, row = ((value + 5e-7).floor().int() for value in (x, y))  # rounded first, as data/cells.py has it
-    inside = (col >= 0) & (col < shape[1]) & (row >= 0) & (row < shape[0])
-    index = torch.where(inside, row * shape[1] + col, -1).long().to(like.device)
-    if void is not None:
-        index = index.masked_fill(void[:, every // 2 :: every, every // 2 :: every], -1)
-    places = torch.stack([2 * x / shape[1] - 1, 2 * y / shape[0] - 1], dim=-1)
-    return index, places.to(like.dtype).to(like.device)
-
-
-def spread(offsets, places):
-    """(B, C, h, w) at the cells' centres -> (B, C, H', W'), bilinear between them, the outermost beyond."""
-    return F.grid_sample(offsets, places, mode="bilinear", padding_mode="border", align_corners=False)
-
-
-def misfits(model, logits, labels, index, cell_px):
-    """-sum over the cells of each window of log p(k | m): (B,); cells seen by less than half are left out."""
-    count = labels[0].numel()
-    ones = torch.ones_like(index, dtype=logits.dtype)[:, None]
-    seen = sums_by_index(ones, index, count)
-    composition = sums_by_index(logits.softmax(dim=1), index, count) / seen.clamp(min=1)
-    labels = torch.where(seen[:, 0] >= cell_px / 2, labels.flatten(1).long(), IGNORE)
-    return F.nll_loss(model(composition), labels, ignore_index=IGNORE, reduction="none").sum(dim=1)

@@ -214,6 +214,23 @@ def test_batches_and_threads_change_nothing(trained, tmp_path):
     assert (one != four).mean() < 1e-4  # a batch may round otherwise
 
 
+def test_readers_change_nothing_and_what_one_cannot_decode_is_one_line(trained, tmp_path):
+    scene, maps = save_scene(tmp_path / "scene.tif", 300, 330), []
+    geotiff.write(scene, geotiff.read(scene)[0], tile_px=32)
+    for readers in (1, 4):
+        run(trained, scene, "--out", tmp_path / f"{readers}.tif", "--readers", readers, *SMALL)
+        maps.append(geotiff.read(tmp_path / f"{readers}.tif")[0])
+    assert np.array_equal(*maps)
+    with tifffile.TiffFile(scene) as tiff:
+        place, count = tiff.pages[0].dataoffsets[60], tiff.pages[0].databytecounts[60]
+    with open(scene, "r+b") as file:
+        file.seek(place)
+        file.write(bytes(count))
+    with pytest.raises(Refused, match="scene.tif: corrupt") as raised:
+        run(trained, scene, "--out", tmp_path / "map.tif", "--readers", 4, *SMALL)
+    assert "\n" not in str(raised.value) and not list(tmp_path.glob("*map.tif*"))
+
+
 def test_tta_is_the_mean_over_eight_views_of_the_scene(trained, tmp_path):
     scene = save_scene(tmp_path / "scene.tif", 64, 96)
     run(trained, scene, "--out", tmp_path / "map.tif", "--tta", "--probs", "--precision", "off")

@@ -8,7 +8,8 @@ import contextlib
 import itertools
 import logging
 import os
-from collections import OrderedDict
+from collections import OrderedDict, deque
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -27,9 +28,9 @@ SPARSE_BYTES = 2**29  # the same where strips or tiles are left out, or share th
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # it also reports oddities that do no harm
 
 
-def open_raster(path):
+def open_raster(path, readers=1):
     """Open a GeoTIFF to read windows of it; for use in a `with` statement."""
-    return Raster(path)
+    return Raster(path, readers=readers)
 
 
 def read(path):
@@ -50,11 +51,12 @@ def require_inside(header, row, col, height, width):
 class Raster(contextlib.AbstractContextManager):
     """An image of a TIFF: `header`, `read()`, `window(...)`, `void(...)`, `georeference()`, `close()`.
 
-    page: which one; None: the first of full resolution, and its mask
+    page:    which one; None: the first of full resolution, and its mask
+    readers: threads that decode the strips or tiles of one window
     """
 
-    def __init__(self, path, page=None):
-        self.path, self._mask = Path(path), None
+    def __init__(self, path, page=None, readers=1):
+        self.path, self._mask, self._pool = Path(path), None, None
         require_file(self.path)
         with _naming(self.path), contextlib.ExitStack() as on_failure:
             tiff = on_failure.enter_context(tifffile.TiffFile(self.path))
@@ -73,8 +75,9 @@ class Raster(contextlib.AbstractContextManager):
             self._check_layout()
             self.header = read_header(self.path, self._page, bool(masks))
             if masks:
-                self._mask = on_failure.enter_context(Raster(self.path, masks[0]))
+                self._mask = on_failure.enter_context(Raster(self.path, masks[0], readers))
             on_failure.pop_all()
+        self._readers = readers
         self._segments = OrderedDict()  # index -> decoded strip or tile, the latest used last
         self._kept_bytes = 0
 
@@ -82,6 +85,8 @@ class Raster(contextlib.AbstractContextManager):
         self.close()
 
     def close(self):
+        if self._pool:
+            self._pool.shutdown(cancel_futures=True)
         self._segments.clear()
         self._file.close()
         if self._mask:
@@ -152,13 +157,12 @@ class Raster(contextlib.AbstractContextManager):
             return part.astype(self.header.dtype, order="C")
         header, samples = self.header, self._page.shaped[-1]
         out = np.empty((height, width, header.bands), header.dtype)
-        touched = itertools.product(
-            range(self._page.shaped[0]),
-            range(row // self._rows, (row + height - 1) // self._rows + 1),
-            range(col // self._cols, (col + width - 1) // self._cols + 1),
-        )
-        for plane, down, across in touched:
-            segment = self._segment((plane * self._down + down) * self._across + across, keep)
+        planes = range(self._page.shaped[0])
+        down = range(row // self._rows, (row + height - 1) // self._rows + 1)
+        across = range(col // self._cols, (col + width - 1) // self._cols + 1)
+        touched = list(itertools.product(planes, down, across))
+        indices = [(plane * self._down + down) * self._across + across for plane, down, across in touched]
+        for (plane, down, across), segment in zip(touched, self._decoded(indices, keep), strict=True):
             top, left = down * self._rows, across * self._cols
             y0, y1 = max(row, top), min(row + height, top + self._rows)
             x0, x1 = max(col, left), min(col + width, left + self._cols)
@@ -167,11 +171,29 @@ class Raster(contextlib.AbstractContextManager):
             part[...] = (header.nodata or 0) if segment is None else segment[y0 - top : y1 - top, x0 - left : x1 - left]
         return out
 
-    def _segment(self, index, keep):
+    def _decoded(self, indices, keep):
+        """Strips or tiles in this order, by the readers; they are twice their number ahead at most."""
+        new, ahead = deque(index for index in indices if index not in self._segments), {}
+        if self._readers > 1 and len(new) > 1:
+            self._pool = self._pool or ThreadPoolExecutor(self._readers)
+        for index in indices:
+            while self._pool and new and len(ahead) < 2 * self._readers:
+                first = new.popleft()
+                ahead[first] = self._pool.submit(self._segment, first)
+            if index in self._segments:
+                self._segments.move_to_end(index)
+                yield self._segments[index]
+                continue
+            segment = ahead.pop(index).result() if index in ahead else self._segment(index)
+            if keep and segment is not None:
+                self._segments[index] = segment
+                self._kept_bytes += segment.nbytes
+                while self._kept_bytes > CACHE_BYTES and len(self._segments) > 1:
+                    self._kept_bytes -= self._segments.popitem(last=False)[1].nbytes
+            yield segment
+
+    def _segment(self, index):
         """A decoded strip or tile, (rows, columns, samples); None where the file leaves it out."""
-        if index in self._segments:
-            self._segments.move_to_end(index)
-            return self._segments[index]
         page, count = self._page, self._counts[index]
         if not count:
             return None
@@ -181,7 +203,7 @@ class Raster(contextlib.AbstractContextManager):
             refuse_large(self.path, rows, self._cols, page.shaped[-1] * page.dtype.itemsize, "one strip or tile")
         data = os.pread(self._file.fileno(), count, self._offsets[index])
         try:
-            segment = page.decode(data, index, jpegtables=page.jpegtables, jpegheader=page.jpegheader)[0][0]
+            return page.decode(data, index, jpegtables=page.jpegtables, jpegheader=page.jpegheader)[0][0]
         except Exception as error:
             if "imagecodecs" not in str(error) and not isinstance(error, ImportError):
                 raise
@@ -189,12 +211,6 @@ class Raster(contextlib.AbstractContextManager):
             raise Refused(
                 f'{self.path}: its pixels ({kind}) need a codec that is not installed: pip install "tifffile[codecs]"'
             ) from error
-        if keep:
-            self._segments[index] = segment
-            self._kept_bytes += segment.nbytes
-            while self._kept_bytes > CACHE_BYTES and len(self._segments) > 1:
-                self._kept_bytes -= self._segments.popitem(last=False)[1].nbytes
-        return segment
 
 
 def write(

@@ -18,14 +18,15 @@ GREY = {"1": "L", "L": "L", "LA": "L", "I;16": "I;16", "I;16B": "I;16", "I": "I"
 PIXEL_BYTES = {"L": 1, "P": 1, "I;16": 2, "I": 4, "RGB": 3}
 
 
-def open_image(path, indices=False):
+def open_image(path, indices=False, readers=1):
     """Open an image to read it whole or by window: `header`, `read()`, `window(...)`, `close()`, as of a Raster.
 
     indices: read a picture with a palette as one band of indices, as a GeoTIFF with one is, and not as its colours
+    readers: threads that decode the strips or tiles of a window
     """
     suffix = Path(path).suffix.lower()
     if suffix in TIFFS:
-        return open_raster(path)
+        return open_raster(path, readers)
     if suffix in PICTURES:
         return Picture(path, indices)
     raise Refused(f"{path}: not an image by its name, which would end in one of {', '.join(TIFFS + PICTURES)}")

@@ -3,8 +3,6 @@
 import os
 import shlex
 
-import numpy as np
-
 from runtime.errors import Refused
 
 # How far none, LZW, deflate (two codes) and PackBits can expand what is stored; a claim beyond that is damage.
@@ -15,7 +13,8 @@ BLOCK_MB = 256  # of one strip or tile, decoded, or of a whole picture; the envi
 
 def refuse_absurd(path, page, pixels, stored, shared=False):
     """Refuse a TIFF's page that claims so many pixels in so many stored bytes."""
-    claimed = pixels * page.shaped[-1] * float(np.mean(page.bitspersample)) / 8
+    bits = page.bitspersample if isinstance(page.bitspersample, tuple) else (page.bitspersample,)
+    claimed = pixels * page.shaped[-1] * sum(bits) / len(bits) / 8
     # The rest has no ceiling: ZSTD makes 128 KiB of 4 bytes, LERC a tile of any size of 100.
     most = stored * EXPANSION.get(page.compression, 40_000) + (page.compression not in EXPANSION) * 2**24
     if claimed > most * (SHARED if shared else 1):

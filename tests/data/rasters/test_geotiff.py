@@ -7,6 +7,7 @@ import os
 import struct
 import subprocess
 import sys
+import time
 import zlib
 from pathlib import Path
 
@@ -371,6 +372,34 @@ def test_the_cache_is_bounded(tmp_path, monkeypatch):
         for row, col in itertools.product(range(0, 64, 16), range(0, 64, 16)):
             raster.window(row, col, 16, 16)
         assert sum(segment.nbytes for segment in raster._segments.values()) <= 5000
+
+
+def test_readers_keep_the_order_and_are_never_far_ahead(tmp_path, monkeypatch):
+    array, decoded = pixels(160, 170), geotiff.Raster._segment
+    write(tmp_path / "scene.tif", array, tile_px=16)
+    begun, taken = [], []
+
+    def slow(raster, index):
+        begun.append(index)
+        time.sleep(0.001 * (index % 5))
+        return decoded(raster, index)
+
+    def counted(raster, indices, keep):
+        for segment in in_order(raster, indices, keep):
+            taken.append(len(begun))
+            yield segment
+
+    in_order = geotiff.Raster._decoded
+    monkeypatch.setattr(geotiff.Raster, "_segment", slow)
+    monkeypatch.setattr(geotiff.Raster, "_decoded", counted)
+    monkeypatch.setattr(geotiff, "CACHE_BYTES", 20 * 16 * 16 * 3)
+    with open_raster(tmp_path / "scene.tif", readers=3) as raster:
+        assert np.array_equal(raster.window(0, 0, 160, 170), array)
+        assert len(begun) == len({*begun}) == 110
+        most = max(ahead - count for count, ahead in enumerate(taken, 1))
+        assert 0 < most <= 5  # beside the one that is taken
+        assert raster._kept_bytes <= geotiff.CACHE_BYTES
+        assert np.array_equal(raster.window(100, 3, 60, 160), array[100:, 3:163])  # some of it from the cache
 
 
 def scene_of_one_tile(path, side, repeated=True):

@@ -10,14 +10,12 @@ A run's folder stands for its best.pt. The last.pt beside it is scored too and g
 import argparse
 import copy
 import json
-from dataclasses import replace
 from pathlib import Path
 
-from runtime import signals, threads
+from runtime import launch
 
 if __name__ == "__main__":
-    signals.leave_quietly()
-    threads.wait_passively()
+    launch.before_torch()
 
 import numpy as np
 import torch
@@ -35,7 +33,7 @@ from models.epitomes import add_counts, load_table, super_resolve, table_from_co
 from runtime import checkpoint, command, distributed
 from runtime.errors import Refused, nearest
 from runtime.files import write_text
-from trained import checkpoint_path, load_trained
+from trained import checkpoint_path, load_trained, told_apart
 
 
 def main(arguments):
@@ -77,25 +75,6 @@ def main_scene(predicted, truth, arguments):
     result = {"data": str(truth), "split": None, "rows": [row]}
     publish(result, classes, arguments.out)
     return result
-
-
-def told_apart(methods, files):
-    """The same Trained; of those of one name each with as much of its folder's path, or its file's, as tells it from
-    the others."""
-    named = list(methods)
-    for name in {method.name for method in methods}:
-        same = [i for i, method in enumerate(methods) if method.name == name]
-        paths = [files[i].resolve() for i in same]
-        folders = [path.parent for path in paths]
-        paths = folders if len(set(folders)) == len(same) else paths
-        for depth in range(1, max(len(path.parts) for path in paths)):
-            tails = ["/".join(path.parts[-depth:]) for path in paths]
-            if len(set(tails)) == len(set(paths)):
-                break
-        if len(same) > 1:
-            for i, tail in zip(same, tails, strict=True):
-                named[i] = replace(methods[i], name=f"{name} ({tail})")
-    return named
 
 
 def load_for(tiles, path, device, coarse=False):

@@ -14,11 +14,10 @@ import io
 import json
 import warnings
 
-from runtime import signals, threads
+from runtime import launch
 
 if __name__ == "__main__":
-    signals.leave_quietly()
-    threads.wait_passively()
+    launch.before_torch()
 
 import torch
 from torch import nn

@@ -7,8 +7,8 @@ A SCENE is a GeoTIFF, a PNG or JPEG, a pattern, or a list: a .txt with one path 
 paths below its folder. A map holds class indices, 255 where the scene has no data, with the scene's georeference, the
 classes' colours and overviews. --probs writes MAP_probs.tif beside it: a band a class, 0 to 254 for probability 0 to 1,
 255 where the scene has no data. --coarse NLCD.tif lets a network that was trained by an observation model use the
-coarse label of the place, on whatever grid it lies. MAP_preview.png shows scene, map and legend, 2,048 px at most each.
-The same command goes on: what is complete is not done again, but of a scene that has changed.
+coarse label of the place, on whatever grid it lies. MAP_preview.png shows scene, map and legend. What is complete is
+not done again, but of a scene that has changed.
 """
 
 import argparse
@@ -23,11 +23,10 @@ from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
 
-from runtime import signals, threads
+from runtime import launch
 
 if __name__ == "__main__":
-    signals.leave_quietly()
-    threads.wait_passively()
+    launch.before_torch()
 
 import torch
 import torch.distributed as dist

@@ -19,11 +19,10 @@ import statistics
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from runtime import signals, threads
+from runtime import launch
 
 if __name__ == "__main__":
-    signals.leave_quietly()
-    threads.wait_passively()
+    launch.before_torch()
 
 import torch
 

@@ -9,11 +9,10 @@ The same command goes on with a run that was stopped. SIGTERM and Ctrl-C save la
 
 import math
 
-from runtime import signals, threads
+from runtime import launch
 
 if __name__ == "__main__":
-    signals.leave_quietly()
-    threads.wait_passively()
+    launch.before_torch()
 
 import torch
 

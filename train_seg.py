@@ -8,14 +8,13 @@ The same command goes on with a run that was stopped. SIGTERM and Ctrl-C save la
 
 import math
 
-from runtime import signals, threads
+from runtime import launch
 
 if __name__ == "__main__":
-    signals.leave_quietly()
-    threads.wait_passively()
+    launch.before_torch()
 
 import torch
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from config import SegmenterConfig
 from curves import save_run_curves
@@ -25,6 +24,7 @@ from game import probe_game, watch_game
 from losses import appearance, cross_entropy_sum, discriminator_hinge, label_misfit_sum, made_map, segmenter_hinge
 from metrics import confusion_matrix, scores
 from models import build_discriminator, build_segmenter
+from models.averaging import update_average
 from models.observation_table import to_yaml
 from models.regions import aggregate, compositions
 from runtime import command, distributed
@@ -287,20 +287,6 @@ def validate(task, segmenter, batches):
         total, count = ranks.sum(misfit).tolist()
         result["likelihood"] = math.exp(-total / count)
     return result
-
-
-@torch.no_grad()
-def update_average(average, network, decay):
-    """average <- decay average + (1 - decay) network, of weights and batch norm's statistics; counts are copied.
-
-    AveragedModel's own update sends its counter to the device at every step, and waits for it.
-    """
-    pairs = list(zip(average.state_dict().values(), network.state_dict().values(), strict=True))
-    floating = [pair for pair in pairs if pair[0].is_floating_point()]
-    get_ema_multi_avg_fn(decay)(*map(list, zip(*floating, strict=True)), None)
-    for mean, value in pairs:
-        if not mean.is_floating_point():
-            mean.copy_(value)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """A trained segmenter from its checkpoint: what evaluate.py scores and predict.py maps with."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -53,6 +53,25 @@ class Trained:
 def checkpoint_path(path):
     """A run's folder stands for its best.pt."""
     return Path(path) / "best.pt" if Path(path).is_dir() else Path(path)
+
+
+def told_apart(methods, files):
+    """The same Trained; of those of one name each with as much of its folder's path, or its file's, as tells it from
+    the others."""
+    named = list(methods)
+    for name in {method.name for method in methods}:
+        same = [i for i, method in enumerate(methods) if method.name == name]
+        paths = [files[i].resolve() for i in same]
+        folders = [path.parent for path in paths]
+        paths = folders if len(set(folders)) == len(same) else paths
+        for depth in range(1, max(len(path.parts) for path in paths)):
+            tails = ["/".join(path.parts[-depth:]) for path in paths]
+            if len(set(tails)) == len(set(paths)):
+                break
+        if len(same) > 1:
+            for i, tail in zip(same, tails, strict=True):
+                named[i] = replace(methods[i], name=f"{name} ({tail})")
+    return named
 
 
 def load_trained(path, device):

@@ -9,7 +9,7 @@ import evaluate
 from data.rasters import geotiff
 from metrics import border_counts, border_f1
 from runtime.errors import Refused
-from trained import Trained
+from trained import Trained, told_apart
 
 UTM = (1.0, 0.0, 400000.0, 0.0, -1.0, 4100000.0)
 TAXONOMY = ROOT / "configs" / "taxonomies" / "low2high.yaml"  # codes 1 water, 2 forest, 3 field, 4 to 6 impervious
@@ -71,7 +71,7 @@ def test_codes_of_the_coarse_source_are_recognised_as_truth(tmp_path, capsys):
 def test_rows_of_one_name_are_told_apart_by_their_folders(tmp_path):
     def names(*files):
         methods = [Trained(name, {}, None, None, None) for name, _ in files]
-        return [method.name for method in evaluate.told_apart(methods, [tmp_path / path for _, path in files])]
+        return [method.name for method in told_apart(methods, [tmp_path / path for _, path in files])]
 
     agg, seed = ("Agg", "a/agg-0/best.pt"), ("Agg", "a/agg-1/best.pt")
     assert names(agg, ("Low", "a/low/best.pt")) == ["Agg", "Low"]

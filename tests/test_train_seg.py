@@ -22,9 +22,9 @@ from data.cells import filled
 from data.rasters import geotiff
 from data.tiles import TileSet
 from metrics import border_counts, border_f1
+from models.averaging import update_average
 from models.unet import UNet
 from runtime.settings import load_config
-from train_seg import update_average
 from trained import load_trained
 
 SMALL = ["model.width=8", "train.batch_size=16", "train.learning_rate=1e-3", "train.precision=off", "run.log_every=2"]

@@ -27,4 +27,4 @@ def test_threads_sleep_where_they_wait_unless_the_environment_says_else():
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_each_script_says_so_before_torch_is_imported(script):
     lines = (ROOT / script).read_text().splitlines()
-    assert lines.index("    threads.wait_passively()") < lines.index("import torch")
+    assert lines.index("    launch.before_torch()") < lines.index("import torch")

@@ -364,9 +364,9 @@ def test_validation_labels_of_one_class_bring_a_warning_once(tile_set, tmp_path,
     description["high"] = {code: names[0] for code in description["high"]}
     (root / "dataset.yaml").write_text(yaml.safe_dump(description))
     for data, warnings in ((root, 1), (tile_set, 0)):
-        words = settings(data, tmp_path / f"run{warnings}", "train.epochs=2", "data.workers=0")
+        words = settings(data, tmp_path / f"run{warnings}", "train.epochs=1", "train.eval_every=2", "data.workers=0")
         train_seg.main(load_config(SegmenterConfig, ROOT / words[0], words[1:]))
-        assert capsys.readouterr().out.count("warning: the validation labels show one class alone: mIoU says") == warnings
+        assert capsys.readouterr().out.count("the validation labels show one class alone: mIoU says") == warnings
 
 
 def oracle_maps(tiles):

@@ -3,12 +3,15 @@
     python bench.py --out bench.json                 # minutes on two CPU cores; two of them are torch.compile's
     python bench.py --stages 1,2 --no-compile
     python bench.py --stages 4,8 --data tiles        # on a tile set of your own instead of made-up tiles
+    python bench.py --loaded                         # the same step and mapping beside a busy process a core
+    python bench.py --gpu-report report.json --naip215 RAW_DIR_OR_TILES       # all that a GPU is to say, in 20 minutes
 
 Peers are extras: pip install segmentation_models_pytorch timm rasterio. One that is missing is named and skipped. A
-figure is the median over repeats after a warm-up, ours and the peer's by turns; ratio is ours / peer.
+figure is the median over repeats after a warm-up, ours and the peer's by turns; ratio is ours / peer. Beside the JSON
+of --out and --gpu-report the same table is written as Markdown.
 
 Stages: 1 training step, 2 supervision, 3 region aggregation, 4 input, 5 masked autoencoder, 6 scene prediction,
-7 building, 8 processes.
+7 building, 8 processes, 9 a busy machine, 10 a row on real NAIP at full width (--naip215). Of 1 to 8, all by default.
 """
 
 import argparse
@@ -16,13 +19,14 @@ import importlib
 import json
 import os
 import platform
+import re
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from contextlib import redirect_stdout
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,11 +61,15 @@ from models.mae import SIZES
 from models.regions import aggregate_logits, sums_by_index
 from models.vit import Transformer
 from runtime import checkpoint, command, distributed
-from runtime.settings import flatten, require
+from runtime.settings import config_from_flat, flatten, require
+from runtime.workers import default_workers
 
 CELL_PX, WIDTH = 30, 64  # of the paper
 TILES = 16  # of the tile set that is made up where --data gives none
-SCENE_TILES = {"cpu": 24, "cuda": 48, "mps": 24}  # along a scene's side: 12,288 px are a quarter quadrangle at 0.6 m
+SCENE_TILES = {"cpu": 24, "cuda": 40, "mps": 24}  # along a scene's side: 12,288 px are a quarter quadrangle at 0.6 m
+# How threads wait: as shipped, as torch has it by default (libgomp's manual, GOMP_SPINCOUNT), and not at all.
+WAYS = {"as shipped": {}, "spinning": {"GOMP_SPINCOUNT": "300000"}, "one thread": {"OMP_NUM_THREADS": "1"}}
+GPU_STAGES, GPU_MINUTES = "1,6,10,2,3,5,4,7,8", 20  # what a report needs most comes first; none begins after so long
 
 
 @dataclass
@@ -76,6 +84,7 @@ class Bench:
     folder: Path
     rows: list
     skipped: list
+    naip215: Path | None = None
     needed: float | None = None
 
     @property
@@ -261,10 +270,7 @@ def prediction(bench):
     tile = landscape(np.random.default_rng(0), bench.px)[0]
     place = {"transform": (1, 0, 0, 0, -1, 0), "epsg": 32618}
     geotiff.write(scene, np.tile(tile, (times, times, 1)), compression="none", **place)
-    description = TileSet(tile_set(bench), "train").description
-    network = UNet(3, len(description.taxonomy.names), WIDTH)
-    state = {"config": flatten(SegmenterConfig()), "data": description.facts(), "segmenter": network.state_dict()}
-    checkpoint.save(run, {**state, "step": 0})
+    network = save_segmenter(run, TileSet(tile_set(bench), "train").description, WIDTH)
     network = network.to(bench.device, memory_format=torch.channels_last).eval()
     _, autocast, _ = distributed.mixed_precision("auto", bench.device)
     images = torch.randn(4, 3, window, window, device=bench.device).contiguous(memory_format=torch.channels_last)
@@ -286,6 +292,15 @@ def prediction(bench):
     ours = megapixels / (time.perf_counter() - started)
     peer = statistics.mean(before + bench.rates(4 * megapixels / windows, alone))
     bench.row(6, f"predict.py, {side} x {side} px", ours, peer, "megapixels/s", "the network alone")
+
+
+def save_segmenter(path, description, width):
+    """A checkpoint of random weights; returns the network."""
+    config = config_from_flat(SegmenterConfig, {"model.width": width})
+    network = UNet(description.bands, len(description.taxonomy.names), width)
+    state = {"config": flatten(config), "data": description.facts(), "segmenter": network.state_dict(), "step": 0}
+    checkpoint.save(path, state)
+    return network
 
 
 def building(bench):
@@ -321,22 +336,92 @@ def processes(bench):
         bench.row(8, f"training on {world} processes", rate, one, f"tiles/s, batch {batch}", "1 process", limit)
 
 
-def shipped(bench, root, batch, rows, world=1, threads=None):
-    """train_seg.py with the config of each row of configs/low2high, by turns: tiles/s, the median of its records."""
+def busy_machine(bench):
+    """Stage 9: the demo's step and the mapping of 4 megapixels by a network as narrow, the machine as it is and beside
+    a busy process a core; each in the ways in which threads may wait, by turns. On a CPU."""
+    if not bench.on_cpu:
+        bench.skipped.append("stage 9: is of CPUs; --device cpu")
+        return
+    root, scene, run = made_up(bench, 128), bench.folder / "small.tif", bench.folder / "narrow.pt"
+    tile = landscape(np.random.default_rng(0), bench.px)[0]
+    times = max(1, 2048 // bench.px)
+    geotiff.write(scene, np.tile(tile, (times, times, 1)), compression="none")
+    save_segmenter(run, TileSet(root, "train").description, 16)
+
+    def mapping(environment):
+        done = run_command("predict.py", run, scene, "--out", bench.folder / "small_map.tif", "--device", "cpu",
+                           "--no-preview", **environment)  # fmt: skip
+        (bench.folder / "small_map.tif").unlink()
+        return np.prod(tile.shape[:2]) * times**2 / 1e6 / float(re.search(r" px in ([\d.]+) s", done)[1])
+
+    for where, count in (("idle", 0), ("busy", default_workers())):
+        steps, maps = {way: [] for way in WAYS}, {way: [] for way in WAYS}
+        with busy_processes(count):
+            for _ in range(2):
+                for way, environment in WAYS.items():
+                    steps[way] += shipped(bench, root, 8, ["demo/agg"], turns=1, **environment)
+                    maps[way].append(mapping(environment))
+        for what, unit, found in (("training", "tiles/s, batch 8", steps), ("mapping", "megapixels/s", maps)):
+            rates = {way: statistics.mean(values) for way, values in found.items()}
+            for way in ("as shipped", "one thread"):
+                bench.row(9, f"{what}, {where}, {way}", rates[way], rates["spinning"], unit, "threads that spin")
+
+
+@contextmanager
+def busy_processes(count):
+    """So many processes beside, which do nothing and want a core each."""
+    running = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for process in running:
+            process.kill()
+            process.wait()
+
+
+def naip(bench):
+    """Stage 10: row Agg on real NAIP at the paper's width, rotation 0 or the tile set given: speed and scores."""
+    if not bench.naip215:
+        bench.skipped.append("stage 10: needs --naip215, the raw set or a tile set of it")
+        return
+    root, run, began = bench.naip215, bench.folder / "naip_agg", time.perf_counter()
+    if not (root / "dataset.yaml").exists():
+        root = bench.folder / "naip"
+        run_command("-m", "data.build", root, "--naip215", bench.naip215, "--rotation", 0, "--compression", "none")
+    words = [f"data.root={root}", "data.workers=4", f"model.width={WIDTH}", f"run.device={bench.device.type}"]
+    run_command("train_seg.py", "configs/naip215/agg.yaml", *words, f"run.dir={run}")
+    minutes = (time.perf_counter() - began) / 60
+    run_command("evaluate.py", run, "--device", bench.device.type, "--out", bench.folder / "scores.json")
+    (row,) = json.loads((bench.folder / "scores.json").read_text())["rows"]
+    what = f"NAIP, Agg, width {WIDTH}"
+    bench.row(10, f"{what}: training", statistics.median(tiles_per_second(run)), None, "tiles/s, batch 8", "")
+    bench.row(10, f"{what}: building and training", minutes, None, "minutes", "")
+    bench.row(10, f"{what}: test mIoU", 100 * row["miou"], None, "%", "")
+
+
+def tiles_per_second(run):
+    """Of a run's records but the first, whose step warms up."""
+    records = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    return [r["tiles_per_second"] for r in records[1:] if r["kind"] == "train"]
+
+
+def shipped(bench, root, batch, rows, world=1, threads=None, turns=2, **environment):
+    """train_seg.py with the config of each row, of configs/low2high where no folder is said, by turns: tiles/s, the
+    median of its records."""
     rates = {row: [] for row in rows}
     steps, every = (8, 1) if bench.on_cpu else (40, 5)  # on a GPU a record waits for what is under way
+    environment = {"OMP_NUM_THREADS": str(threads or torch.get_num_threads()), **environment}
     epoch_steps = -(-len(TileSet(root, "train")) // batch)
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={world}"] if world > 1 else []
     words = [f"data.root={root}", f"run.device={bench.device.type}", f"run.log_every={every}",
              "train.eval_every=1000000", f"train.batch_size={batch}",
              f"train.epochs={-(-steps // epoch_steps)}"]  # fmt: skip
-    for _ in range(2):
+    for _ in range(turns):
         for row, found in rates.items():
             folder = Path(tempfile.mkdtemp(dir=bench.folder))
-            command = [*launcher, "train_seg.py", f"configs/low2high/{row}.yaml", *words, f"run.dir={folder}"]
-            run_command(*command, OMP_NUM_THREADS=str(threads or torch.get_num_threads()))
-            records = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-            found += [r["tiles_per_second"] for r in records[1:] if r["kind"] == "train"]
+            config = f"configs/{row if '/' in row else f'low2high/{row}'}.yaml"
+            run_command(*launcher, "train_seg.py", config, *words, f"run.dir={folder}", **environment)
+            found += tiles_per_second(folder)
             shutil.rmtree(folder)
     return [statistics.median(found) for found in rates.values()]
 
@@ -364,19 +449,20 @@ def tile_set(bench):
     return bench.data or made_up(bench)
 
 
-def made_up(bench):
-    """A tile set of one epoch of TILES - 2 tiles, made once."""
-    root = bench.folder / "tiles"
+def made_up(bench, px=None):
+    """A tile set of one epoch of TILES - 2 tiles, made once for each size of tile."""
+    px = px or bench.px
+    root = bench.folder / f"tiles_{px}"
     if not root.exists():
         taxonomy, records = load_taxonomy(TAXONOMIES / "low2high.yaml"), []
         for i, split in enumerate(["validation", "heldout", *["train"] * (TILES - 2)]):
             rng = np.random.default_rng([0, i])
-            image, high = landscape(rng, bench.px)
+            image, high = landscape(rng, px)
             facts = {"taxonomy": taxonomy, "region": "a", "split": split}
             low, place = low_label(rng, high, CELL_PX), (CELL_PX, 0, 0, 0, -CELL_PX, 0)
             records.append(write_tile(root, f"t{i}", image, high, low, low_transform=place, **facts))
         with redirect_stdout(None):
-            facts = {"image_gsd": 1.0, "scale": CELL_PX, "tile_px": bench.px, "seed": 0}
+            facts = {"image_gsd": 1.0, "scale": CELL_PX, "tile_px": px, "seed": 0}
             write_tile_set(root, name="bench", taxonomy=taxonomy, records=records, **facts)
     return root
 
@@ -391,25 +477,44 @@ def run_command(*words, **environment):
     words, here = [sys.executable, *map(str, words)], Path(__file__).resolve().parent
     done = subprocess.run(words, cwd=here, env={**os.environ, **environment}, capture_output=True, text=True)
     require(not done.returncode, f"{' '.join(words[1:3])} failed: {(done.stderr.strip().splitlines() or ['?'])[-1]}")
+    return done.stdout
+
+
+def text(cell):
+    if cell is None or isinstance(cell, str):
+        return cell or ""
+    return f"{cell:.3g}" if cell < 100 else f"{cell:,.0f}"
 
 
 def print_row(*cells):
-    def text(cell):
-        if cell is None or isinstance(cell, str):
-            return cell or ""
-        return f"{cell:.3g}" if cell < 100 else f"{cell:,.0f}"
-
     stage, what, ours, peer, ratio, limit, unit, name = map(text, cells)
     print(f"{stage:>5}  {what:<38} {ours:>8} {peer:>8} {ratio:>6} {limit:>8}  {unit:<23} {name}".rstrip(), flush=True)
 
 
-STAGES = (training_step, supervision, aggregation, input_tiles, autoencoder, prediction, building, processes)
+def write_report(path, facts, bench):
+    """The table as JSON, and as Markdown beside it."""
+    path.write_text(json.dumps({**facts, "rows": bench.rows, "skipped": bench.skipped}, indent=1))
+    lines = [", ".join(f"{key} {value}" for key, value in facts.items()), "", f"| {' | '.join(COLUMNS)} |"]
+    lines.append("|" + " --- |" * len(COLUMNS))
+    lines += [f"| {' | '.join(map(text, row.values()))} |" for row in bench.rows]
+    lines += ["", *(f"- skipped: {line}" for line in bench.skipped)]
+    path.with_suffix(".md").write_text("\n".join(lines).rstrip() + "\n")
+
+
+COLUMNS = "stage", "what", "ours", "peer", "ratio", "limit", "unit", "peer's name"
+STAGES = (training_step, supervision, aggregation, input_tiles, autoencoder, prediction, building, processes,
+          busy_machine, naip)  # fmt: skip
 
 
 def main(arguments):
-    chosen = arguments.stages.split(",")
-    named = all(word in map(str, range(1, 9)) for word in chosen)
-    require(named, f"--stages {arguments.stages}: give some of 1 to 8, as 1,3,4")
+    out, began = arguments.gpu_report or arguments.out, time.perf_counter()
+    if arguments.gpu_report:
+        require(torch.cuda.is_available(), "--gpu-report: torch sees no GPU here, and the report is of one")
+        arguments.stages, arguments.device = GPU_STAGES, "cuda"
+    stages = "9" if arguments.loaded else arguments.stages
+    chosen = stages.split(",")
+    named = all(word in map(str, range(1, len(STAGES) + 1)) for word in chosen)
+    require(named, f"--stages {stages}: give some of 1 to 10, as 1,3,4")
     require(arguments.repeats >= 1, f"--repeats {arguments.repeats}: must be 1 or more")
     nearest = max(2, round(arguments.px / 32)) * 32
     require(arguments.px == nearest, f"--px {arguments.px}: must be a multiple of 32 from 64 up, as {nearest}")
@@ -419,22 +524,33 @@ def main(arguments):
              "threads": torch.get_num_threads(), "torch": torch.__version__, "python": platform.python_version(),
              "repeats": arguments.repeats}  # fmt: skip
     print(", ".join(f"{key} {value}" for key, value in facts.items()))
-    print_row("stage", "what", "ours", "peer", "ratio", "limit", "unit", "peer's name")
+    print_row(*COLUMNS)
     with tempfile.TemporaryDirectory() as folder:
         data = arguments.data and arguments.data.resolve()
-        bench = Bench(device, arguments.repeats, arguments.px, not arguments.no_compile, data, Path(folder), [], [])
-        for stage in sorted(set(map(int, chosen))):
+        naip215 = arguments.naip215 and arguments.naip215.resolve()
+        bench = Bench(
+            device, arguments.repeats, arguments.px, not arguments.no_compile, data, Path(folder), [], [], naip215
+        )
+        for stage in dict.fromkeys(map(int, chosen)):
+            if arguments.gpu_report and time.perf_counter() - began > 60 * GPU_MINUTES:
+                bench.skipped.append(f"stage {stage}: {GPU_MINUTES} minutes are over; --stages {stage} makes up for it")
+                continue
             STAGES[stage - 1](bench)
+            if out:  # after each stage: what a time limit cuts off is not all
+                write_report(out, facts, bench)
     for line in bench.skipped:
         print(f"skipped: {line}")
-    if arguments.out:
-        arguments.out.write_text(json.dumps({**facts, "rows": bench.rows, "skipped": bench.skipped}, indent=1))
+    if out:
+        write_report(out, facts, bench)
 
 
 def parsed():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=command.place, metavar="JSON", help="also write the table there")
-    parser.add_argument("--stages", default="1,2,3,4,5,6,7,8", help="some of 1 to 8, as 1,3,4 (default all)")
+    parser.add_argument("--stages", default="1,2,3,4,5,6,7,8", help="some of 1 to 10, as 1,3,4 (default: 1 to 8)")
+    parser.add_argument("--loaded", action="store_true", help="stage 9 alone")
+    parser.add_argument("--gpu-report", type=command.place, metavar="JSON", help="all but stage 9, on a GPU; as --out")
+    parser.add_argument("--naip215", type=Path, metavar="DIR", help="of stage 10: the raw set, or a tile set of it")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"))
     parser.add_argument("--repeats", type=int, default=5, metavar="N", help="of each figure (default 5)")
     parser.add_argument("--px", type=int, default=512, help="side of a tile (default 512)")

@@ -96,7 +96,7 @@ def count_labels(high, low, taxonomy, size, transform, low_transform, where):
     """
 
     def count(codes, table, pixels=None):
-        if codes.dtype == np.uint8 and pixels is None:  # a merged image would be one more pass
+        if codes.dtype == np.uint8 and pixels is None:  # few codes to merge: a merged image is one more pass
             found, counts = np.bincount(codes.ravel(), minlength=256), np.zeros(256, np.int64)
             values = np.flatnonzero(found).tolist()
             if all(value in table for value in values):

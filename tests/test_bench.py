@@ -2,6 +2,8 @@ import json
 import subprocess
 import sys
 
+import pytest
+import torch
 from commands import ROOT, error_of, run_script
 
 KEYS = {"stage", "what", "ours", "peer", "ratio", "limit", "unit", "peer_name"}
@@ -15,6 +17,16 @@ def test_one_stage_prints_its_rows_and_writes_them_as_json(tmp_path):
     for row in written["rows"]:
         assert row.keys() == KEYS and row["stage"] == 3 and row["what"] in printed
         assert abs(row["ratio"] - row["ours"] / row["peer"]) < 1e-9 and row["limit"] == row["peer"] > 0
+
+
+    table = (tmp_path / "bench.md").read_text().splitlines()
+    assert "| 3 | region sums by blocks |" in table[4] and len(table) == 6
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_report_of_a_gpu_needs_one(tmp_path):
+    assert "torch sees no GPU here" in error_of("bench.py", "--gpu-report", tmp_path / "gpu.json")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_missing_peer_is_named_and_its_column_left_empty(tmp_path):
@@ -31,4 +43,4 @@ def test_a_missing_peer_is_named_and_its_column_left_empty(tmp_path):
 
 
 def test_a_stage_that_is_none_is_refused():
-    assert "give some of 1 to 8" in error_of("bench.py", "--stages", "3,9")
+    assert "give some of 1 to 10" in error_of("bench.py", "--stages", "3,11")

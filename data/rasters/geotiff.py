@@ -18,6 +18,7 @@ import tifffile
 from data.rasters import georeference
 from data.rasters.geotiff_header import nodata_value, read_header
 from data.rasters.limits import distinct_bytes, refuse_absurd, refuse_large
+from data.rasters.raw_head import raw_head
 from runtime.errors import DiskFull, Refused, naming, reason
 from runtime.files import open_whole, require_file
 
@@ -239,7 +240,11 @@ def write(
     extratags = geo_tags(path, pixels.dtype, transform=transform, epsg=epsg, crs=crs, nodata=nodata)
     try:
         with open_whole(path, flush=False) as file:
-            tifffile.imwrite(file, pixels, extratags=extratags, maxworkers=1, **layout)
+            if compression == "none" and palette is None:
+                file.write(raw_head(pixels.shape, pixels.dtype, extratags, layout))
+                file.write(np.ascontiguousarray(pixels, pixels.dtype.newbyteorder("<")))
+            else:
+                tifffile.imwrite(file, pixels, extratags=extratags, maxworkers=1, **layout)
     except Exception as error:
         full = " (is the disk full?)" if isinstance(error, OSError) and error.errno is None else ""  # as numpy says it
         raise DiskFull(f"{path}: cannot be written: {reason(error)}{full}") from error

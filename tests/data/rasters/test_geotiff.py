@@ -477,6 +477,20 @@ def test_large_rasters_are_tiled_and_compressed_and_raw_ones_lie_in_one_piece(tm
         assert len(file.pages[0].dataoffsets) == 1 and file.pages[0].is_memmappable
 
 
+@pytest.mark.parametrize("bands, dtype", [(1, np.uint8), (3, np.uint8), (4, np.uint16), (2, np.float32)])
+def test_raw_files_are_to_the_byte_what_tifffile_writes(tmp_path, bands, dtype):
+    for tilt, nodata, crs in ((0, None, ()), (0, 0, [tag[:4] for tag in albers()]), (0.3, 0, ())):
+        for corner in ((4e5, 4.1e6), (0, 0), (-1e-3, 7.25)):
+            array = pixels(24, 40, bands, dtype)
+            place = {"transform": (1.5, tilt, corner[0], tilt, -2, corner[1]), "epsg": 32618, "crs": crs}
+            write(tmp_path / "a.tif", array, nodata=nodata, compression="none", **place)
+            array = array[..., 0] if bands == 1 else array
+            tags = geotiff.geo_tags("b.tif", dtype, nodata=nodata, **place)
+            layout = {"rowsperstrip": 24, "maxworkers": 1, **geotiff.page_layout(bands, dtype)}
+            tifffile.imwrite(tmp_path / "b.tif", array, extratags=tags, **layout)
+            assert (tmp_path / "a.tif").read_bytes() == (tmp_path / "b.tif").read_bytes()
+
+
 @pytest.mark.parametrize(
     "array, options, fault",
     [

@@ -23,7 +23,7 @@ class Supervision:
     train: TrainingTiles
     validation: ScoringTiles
     watched: ScoringTiles
-    files: list
+    files: dict
     observation: Observation | None
     table: dict | None
     origin: str | None
@@ -54,7 +54,11 @@ def open_supervision(config, saved):
         exemplar_steps=config.adversarial.steps,
     )
     scoring = (ScoringTiles(validation, kind, min_coverage, shown) for shown in (None, exemplars))
-    files = training.files() + validation.files() + (exemplars.tiles.files(("high",)) if exemplars else [])
+    files = {
+        "labels": [file for tiles in (training, validation) for file in tiles.files("high", "low")],
+        "images": [file for tiles in (training, validation) for file in tiles.files("image")],
+    }
+    files["labels"] += exemplars.tiles.files("high") if exemplars else []
     return Supervision(description, train, *scoring, files, observation, table, origin)
 
 

@@ -61,7 +61,7 @@ class TileSet:
     def __len__(self):
         return len(self.rows)
 
-    def files(self, kinds=("image", "high", "low")):
+    def files(self, *kinds):
         """What is read of the tiles, as runtime.content.record has it."""
         most = {"image": EDGES, "high": WHOLE, "low": WHOLE}
         return [(row[kind], self.root / row[kind], most[kind]) for row in self.rows for kind in kinds if row[kind]]

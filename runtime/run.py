@@ -31,17 +31,17 @@ class Run:
         self.saved = checkpoint.load(self.last) if self.last.exists() else None
         self.done, self.sums, self.counted = 0, {}, 0
 
-    def begin(self, parts, about, items, best, files=()):
+    def begin(self, parts, about, items, best, files=None):
         """Load the parts from last.pt, where there is one; then open the folder, its log cut back to that step.
 
         parts: {name: what has a state_dict}, as last.pt holds them; about: what all checkpoints hold besides, of which
                "data" must be that of last.pt; what is None in either is left out
         items: of an epoch
         best:  to start with
-        files: what the run reads, as content.record has it
+        files: what the run reads, {"labels", "images": files as content.record has them}
         raises: Refused where last.pt is of another run
         """
-        config = self.config
+        config, files = self.config, files or {}
         self.parts = {name: part for name, part in parts.items() if part is not None}
         self.about = {"config": flatten(config), **{key: value for key, value in about.items() if value is not None}}
         self.best = best
@@ -57,23 +57,27 @@ class Run:
                     part.load_state_dict(self.saved[name])
                 self.done, self.best = self.saved["step"], self.saved["best"]
         elif self.ranks.first:
-            self.about["files"] = content.record(files)
+            self.about["files"] = {kind: content.record(listed) for kind, listed in files.items()}
         self.saved = None
         self.ranks.barrier()
         if self.ranks.first:
             self._open()
 
     def _check_files(self, files):
-        """Refuse files that have changed since the run began: on the first rank alone, whose error ends all."""
-        before = self.saved.get("files")  # runs of the first versions kept none
-        if self.ranks.first:
-            self.about["files"] = content.record(files, before)
-            if before and self.about["files"]["content"] != before["content"]:
-                latest = max(files, key=lambda file: file[1].stat().st_mtime)[1]
-                raise Refused(
-                    f"{self.config.data.root}: its files are others than those that the run in {self.dir} began with "
-                    f"(changed last: {latest}); choose another run.dir"
-                )
+        """Refuse labels that have changed since the run began, and tell of images, which may have been damaged and
+        mended: on the first rank alone, whose error ends all."""
+        before = self.saved.get("files", {})  # runs of the first versions kept none
+        self.about["files"] = {}
+        for kind, listed in files.items() if self.ranks.first else ():
+            then = before.get(kind)
+            now = self.about["files"][kind] = content.record(listed, then)
+            if then and now["content"] != then["content"]:
+                latest = max(listed, key=lambda file: file[1].stat().st_mtime)[1]
+                line = f"{self.config.data.root}: its {kind} are others than those that the run in {self.dir} began "
+                line += f"with (changed last: {latest})"
+                if kind == "labels":
+                    raise Refused(f"{line}; choose another run.dir")
+                self.say(f"warning: {line}")
 
     def _open(self):
         self.dir.mkdir(parents=True, exist_ok=True)

@@ -8,7 +8,7 @@ from runtime.run import Run
 from runtime.settings import config_from_flat, flatten
 
 
-def opened(folder, step=0, *overrides, files=()):
+def opened(folder, step=0, *overrides, files=None):
     """A run of epochs of ten items, in one process; it goes on from `step` where that is not 0."""
     words = dict(override.split("=") for override in overrides)
     words = {key: int(value) for key, value in words.items()}

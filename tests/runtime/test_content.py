@@ -59,7 +59,7 @@ def test_of_a_large_set_some_are_read_and_the_sizes_of_all_count(tiles, monkeypa
 
 @pytest.mark.parametrize("change", ["swapped", "altered", "copied", "none kept"])
 def test_a_run_goes_on_with_a_copy_of_its_files_and_not_with_others(tiles, tmp_path, change):
-    run = opened(tmp_path, files=files(tiles))
+    run = opened(tmp_path, files={"labels": files(tiles)})
     if change == "none kept":
         del run.about["files"]
     run.save("last.pt", {})
@@ -71,7 +71,14 @@ def test_a_run_goes_on_with_a_copy_of_its_files_and_not_with_others(tiles, tmp_p
         tiles = tiles.rename(tmp_path / "elsewhere")
         os.utime(tiles / "a", (1, 1))
     if change in ("copied", "none kept"):
-        opened(tmp_path, files=files(tiles)).save("last.pt", {})
+        opened(tmp_path, files={"labels": files(tiles)}).save("last.pt", {})
         swap(tiles)  # what was kept anew holds from here on
-    with pytest.raises(Refused, match="its files are others than those that the run in .* began with .changed last"):
-        opened(tmp_path, files=files(tiles))
+    with pytest.raises(Refused, match="its labels are others than those that the run in .* began with .changed last"):
+        opened(tmp_path, files={"labels": files(tiles)})
+
+
+def test_images_may_be_mended_on_the_way_and_a_line_says_so(tiles, tmp_path, capsys):
+    opened(tmp_path, files={"images": files(tiles)}).save("last.pt", {})
+    (tiles / "b").write_bytes(b"c" * 100)
+    opened(tmp_path, files={"images": files(tiles)})
+    assert f"its images are others than those that the run in {tmp_path}" in capsys.readouterr().out

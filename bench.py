@@ -30,10 +30,10 @@ from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
-from runtime import launch
+from runtime import signals
 
 if __name__ == "__main__":
-    launch.before_torch()
+    signals.leave_quietly()
 
 import numpy as np
 import tifffile

@@ -12,10 +12,10 @@ import copy
 import json
 from pathlib import Path
 
-from runtime import launch
+from runtime import signals
 
 if __name__ == "__main__":
-    launch.before_torch()
+    signals.leave_quietly()
 
 import numpy as np
 import torch

@@ -14,10 +14,10 @@ import io
 import json
 import warnings
 
-from runtime import launch
+from runtime import signals
 
 if __name__ == "__main__":
-    launch.before_torch()
+    signals.leave_quietly()
 
 import torch
 from torch import nn

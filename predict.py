@@ -23,10 +23,10 @@ from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
 
-from runtime import launch
+from runtime import signals
 
 if __name__ == "__main__":
-    launch.before_torch()
+    signals.leave_quietly()
 
 import torch
 import torch.distributed as dist

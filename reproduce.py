@@ -19,10 +19,10 @@ import statistics
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from runtime import launch
+from runtime import signals
 
 if __name__ == "__main__":
-    launch.before_torch()
+    signals.leave_quietly()
 
 import torch
 

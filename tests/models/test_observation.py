@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from random_observation import CLASSES, CODES, float64, random_model  # noqa: F401 - a fixture
 from torch.autograd import gradcheck
 
 from losses import label_misfit_sum
@@ -13,20 +14,7 @@ from models.regions import compositions
 from runtime.errors import Refused
 
 NAMES = ["water", "forest", "field"]
-CODES, CLASSES = [11, 41, 42, 81], [0, 1, 1, 2]
 MERGED = {0: 255, 11: 0, 41: 1, 42: 1, 43: 1, 81: 2}
-
-
-@pytest.fixture(autouse=True)
-def float64():
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
-
-
-def random_model(seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    return Observation(CODES, CLASSES, torch.randn(4, 6, generator=generator), torch.randn(4, generator=generator))
 
 
 def true_cells(count, seed=0):

@@ -4,25 +4,12 @@ import math
 
 import pytest
 import torch
+from random_observation import CLASSES, CODES, float64, random_model  # noqa: F401 - a fixture
 
-from models.observation import Observation
 from models.posterior import counted, lay, misfits, pixels, posterior, spread
 from models.regions import compositions
 
-CODES, CLASSES = [11, 41, 42, 81], [0, 1, 1, 2]
 TILT = (0.093, 0.021, -0.6, -0.021, 0.094, 0.9)  # about 12.7 degrees, cells of some 10.5 px
-
-
-@pytest.fixture(autouse=True)
-def float64():
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
-
-
-def random_model(seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    return Observation(CODES, CLASSES, torch.randn(4, 6, generator=generator), torch.randn(4, generator=generator))
 
 
 LAYOUTS = {

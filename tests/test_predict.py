@@ -1,5 +1,4 @@
 import os
-import signal
 import subprocess
 import sys
 
@@ -9,6 +8,7 @@ import tifffile
 import torch
 from commands import ROOT, error_of
 from geokeys import SCALE_AND_TIE, albers, tags
+from mapping import default_signals, run  # noqa: F401 - a fixture
 from PIL import Image
 from random_checkpoint import COLORS, NAMES, save_random_checkpoint
 
@@ -29,16 +29,6 @@ def trained(tmp_path_factory):
 @pytest.fixture(scope="module")
 def trained_on_uint16(tmp_path_factory):
     return save_random_checkpoint(tmp_path_factory.mktemp("run16") / "best.pt", width=4, dtype="uint16")
-
-
-@pytest.fixture(autouse=True)
-def default_signals():
-    yield
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
-def run(*words):
-    predict.main(predict.parse([str(word) for word in words]))
 
 
 def save_scene(path, height, width, dtype=np.uint8, bands=3, **header):

@@ -59,6 +59,14 @@ colors: {"#0000ff": water, "#00FF00": land, "#808080": ignore, "#964B00": land}
 """
 
 
+def refuses(path, said):
+    """load_taxonomy refuses it in one line, which names the file first."""
+    with pytest.raises(Refused) as caught:
+        load_taxonomy(path)
+    assert str(caught.value).startswith(f"{path}: ") and said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
 def test_colors_stand_for_the_label_sources_that_list_no_codes(tmp_path):
     codes = {(0, 0, 255): 1, (0, 255, 0): 2, (128, 128, 128): 0, (150, 75, 0): 3}
     table = {0: IGNORE, 1: 0, 2: 1, 3: 1}
@@ -84,9 +92,7 @@ def test_colors_stand_for_the_label_sources_that_list_no_codes(tmp_path):
 )
 def test_bad_colors_are_one_line_that_names_file_and_colour(tmp_path, old, new, said):
     path = written(tmp_path, COLORED.replace(old, new))
-    with pytest.raises(Refused) as caught:
-        load_taxonomy(path)
-    assert str(caught.value).startswith(f"{path}: ") and said in str(caught.value)
+    refuses(path, said)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.int16, np.uint16, np.int32])
@@ -136,10 +142,7 @@ def test_merge_refuses_labels_that_are_not_integers():
 )
 def test_a_bad_taxonomy_is_one_line_that_names_file_and_key(tmp_path, old, new, said):
     path = written(tmp_path, GOOD.replace(old, new))
-    with pytest.raises(Refused) as caught:
-        load_taxonomy(path)
-    assert str(caught.value).startswith(f"{path}: ") and said in str(caught.value)
-    assert "\n" not in str(caught.value)
+    refuses(path, said)
 
 
 def test_a_taxonomy_that_is_not_there_is_named(tmp_path):

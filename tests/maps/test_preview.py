@@ -1,13 +1,12 @@
 """MAP_preview.png beside the maps of predict.py."""
 
-import signal
 
 import numpy as np
 import pytest
+from mapping import default_signals, run  # noqa: F401 - a fixture
 from PIL import Image
 from random_checkpoint import COLORS, save_random_checkpoint
 
-import predict
 from data.rasters import geotiff
 from maps import preview
 from runtime.errors import Refused
@@ -19,16 +18,6 @@ BLUE = (30, 60, 250)
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     return save_random_checkpoint(tmp_path_factory.mktemp("run") / "best.pt", width=4)
-
-
-@pytest.fixture(autouse=True)
-def default_signals():
-    yield
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
-def run(*words):
-    predict.main(predict.parse([str(word) for word in words]))
 
 
 def save_scene(path, height, width, nodata=None):

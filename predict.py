@@ -71,10 +71,12 @@ def main(arguments):
         how += f", coarse {arguments.coarse.name} of {arguments.coarse.stat().st_size} bytes"
     beside = content.checksum(arguments.coarse) if arguments.coarse else ""
     share = list(zip(scenes, outputs, strict=True))[ranks.rank :: ranks.world]
-    share = [(scene, files, recipe_of(scene, how, beside)) for scene, files in share]
-    jobs = [job for job in share if not is_complete(*job[1:])]
-    if len(jobs) < len(share):
-        tqdm.write(f"{len(share) - len(jobs)} of {len(share)} scenes are complete")
+    complete, jobs = [], []
+    for scene, files in share:
+        recipe = recipe_of(scene, how, beside)
+        (complete if is_complete(files, recipe) else jobs).append((scene, files, recipe))
+    if complete:
+        tqdm.write(f"{len(complete)} of {len(share)} scenes are complete")
     failed = 0
     for scene, outputs, recipe in jobs:
         try:
@@ -87,9 +89,8 @@ def main(arguments):
             tqdm.write(f"not mapped: {error}", file=sys.stderr)
             failed += 1
     if not arguments.no_preview:
-        for scene, outputs, recipe in share:
-            if (scene, outputs, recipe) not in jobs:
-                Preview(outputs[0], recipe).remake(scene, trained.facts["bands"], trained.facts["classes"])
+        for scene, outputs, recipe in complete:
+            Preview(outputs[0], recipe).remake(scene, trained.facts["bands"], trained.facts["classes"])
     if group:
         counts = torch.tensor(failed)
         dist.all_reduce(counts, group=group)
@@ -107,9 +108,7 @@ def map_scene(trained, scene, outputs, recipe, arguments, device, autocast):
         header = raster.header
         require_fitting(header, trained.facts, arguments.window)
         facts = {"georeference": raster.georeference(), "nodata": IGNORE, "description": recipe}
-        if warning := scale_warning(header, trained.facts["image_gsd"]):
-            tqdm.write(f"warning: {warning}", file=sys.stderr)
-        if warning := lost_georeference(header):
+        for warning in filter(None, (scale_warning(header, trained.facts["image_gsd"]), lost_georeference(header))):
             tqdm.write(f"warning: {warning}", file=sys.stderr)
         rows, height = window_starts(header.height, arguments.window, arguments.overlap)
         cols, width = window_starts(header.width, arguments.window, arguments.overlap)

@@ -14,9 +14,8 @@ CPUs two are trained at a time, with one thread each (--jobs).
 
 import argparse
 import json
-import os
 import statistics
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from runtime import signals
@@ -26,67 +25,18 @@ if __name__ == "__main__":
 
 import torch
 
-from config import PretrainConfig, SegmenterConfig
 from curves import save_curve
 from data.manifest import SPLITS, read_description, read_manifest
 from metrics import Tally
-from runtime.children import command, side_by_side
+from rows import BEYOND, HERE, folder, init_from, pretraining_run, row_runs, rows_with_configs, segmenter_run, train
+from runtime.children import command
 from runtime.command import place, status
 from runtime.errors import Refused
 from runtime.files import write_text
-from runtime.settings import check_resumable, flatten, load_config, require
 from runtime.workers import default_workers
 from tables import PAPER_TABLE3, as_markdown, as_text, as_values, class_ious, gap_closed, rows_of
 
-HERE = Path(__file__).resolve().parent
-
-CONFIGS = {
-    "Low": "low.yaml",
-    "Agg, literal sums": "agg_literal.yaml",
-    "Agg": "agg.yaml",
-    "Agg+App": "agg_app.yaml",
-    "Ours": "ours.yaml",
-    "High": "high.yaml",
-}
-BEYOND = {"Obs": "obs.yaml", "Obs+App": "obs_app.yaml", "Obs+App+Pre": "obs_app_pre.yaml"}  # the paper has none of them
-PRETRAINED = "Ours", "Obs+App+Pre"
 DEMO_TILES = "--tiles", 2000, "--bands", 4  # as NAIP has; a hundred of them test
-# Overrides that pretraining takes too, and those that it alone knows.
-PRETRAIN_ONLY = set(flatten(PretrainConfig())) - set(flatten(SegmenterConfig()))
-PRETRAIN_SETTINGS = PRETRAIN_ONLY | {"model.width", "train.epochs", "train.precision", "data.workers", "run.device"}
-
-
-@dataclass(frozen=True)
-class Run:
-    """One training run: a script, its config, its folder, and the settings that differ from the config."""
-
-    script: str
-    config: Path
-    dir: Path
-    overrides: tuple
-    after: "Run | None" = None  # the pretraining that it starts from
-
-    def state(self):
-        """complete, goes on or new. raises: Refused where the folder holds another experiment"""
-        if not (self.dir / "last.pt").exists():
-            return "new"
-        kind = PretrainConfig if self.script == "train_mae.py" else SegmenterConfig
-        config = load_config(kind, HERE / self.config, self.overrides)
-        kept = flatten(load_config(kind, self.dir / "config.yaml"))
-        check_resumable(kept, config, self.dir)
-        # A script goes on whatever it started from, but here that tells rows apart. Where all was moved together, as a
-        # checkout is, paths are the same as seen from the run's folder.
-        asked = flatten(config)
-        for key in ("model.init", "data.root"):
-            places = [os.path.relpath(values[key], values["run.dir"]) for values in (kept, asked) if values.get(key)]
-            if len(set(places)) == 1:
-                kept[key] = asked[key]
-        require(
-            kept.get("model.init") == asked.get("model.init"),
-            f"{self.dir} holds a run with model.init={kept.get('model.init')}; choose another --out",
-        )
-        same = all(kept[key] == asked[key] for key in ("data.root", "train.epochs"))
-        return "complete" if same and (self.dir / "metrics.json").exists() else "goes on"
 
 
 def demo(arguments):
@@ -289,83 +239,8 @@ def only(arguments):
     return arguments.data[0]
 
 
-def folder(arguments, root):
-    """Where the runs on a tile set stand: below --out, one folder a set where there are several."""
-    return arguments.out if len(arguments.data or ()) < 2 else arguments.out / root.name
-
-
-def rows_with_configs(arguments):
-    """The rows of Tables 1 and 2 that --configs has: the literal sums are a row where there is a config of them."""
-    literal = (HERE / arguments.configs / CONFIGS["Agg, literal sums"]).exists()
-    return [name for name in CONFIGS if literal or name != "Agg, literal sums"]
-
-
 def chosen_tiles(arguments):
     return ("--tiles", ",".join(arguments.tiles)) if arguments.tiles else ()
-
-
-def row_runs(arguments, name, root, seed):
-    """The runs behind a row, its segmenter last."""
-    out, config = folder(arguments, root), {**CONFIGS, **BEYOND}[name]
-    run_dir = out / f"{Path(config).stem}-{seed}"
-    if name not in PRETRAINED:
-        return [segmenter_run(arguments, config, root, run_dir, seed)]
-    before = pretraining_run(arguments, "mae.yaml", arguments.auxiliary or root, out / f"mae-{seed}", seed)
-    return [before, replace(segmenter_run(arguments, config, root, run_dir, seed, *init_from(before)), after=before)]
-
-
-def pretraining_run(arguments, config, root, run_dir, seed, *more):
-    config = config_file(arguments, config)
-    more = [*more, *(word for word in arguments.overrides if word.split("=")[0] in PRETRAIN_SETTINGS)]
-    crop_px = load_config(PretrainConfig, HERE / config, more).data.crop_px
-    if (HERE / root / "dataset.yaml").exists():  # small tiles take smaller crops
-        crop_px = min(crop_px, read_description(HERE / root).tile_px // 32 * 32)
-    words = f"data.root={root}", f"run.dir={run_dir}", f"run.seed={seed}", *more, f"data.crop_px={crop_px}"
-    return Run("train_mae.py", config, run_dir, words)
-
-
-def init_from(run):
-    """The override that starts a segmenter from a pretraining run, or from none."""
-    return [f"model.init={run.dir / 'resnet18.pt' if run else 'none'}"]
-
-
-def segmenter_run(arguments, config, root, run_dir, seed, *more):
-    more = [*more, *(word for word in arguments.overrides if word.split("=")[0] not in PRETRAIN_ONLY)]
-    words = f"data.root={root}", f"run.dir={run_dir}", f"run.seed={seed}", *more
-    return Run("train_seg.py", config_file(arguments, config), run_dir, words)
-
-
-def config_file(arguments, name):
-    """A config of --configs; where a folder does not tell auxiliary and own pretraining apart, mae.yaml is both."""
-    others = {"mae_ches.yaml": "mae.yaml", "mae_usa.yaml": "mae.yaml", "mae.yaml": "mae_usa.yaml"}
-    for candidate in (name, others.get(name, name)):
-        if (HERE / arguments.configs / candidate).exists():
-            return arguments.configs / candidate
-    raise Refused(f"{arguments.configs}: has no {name}; --configs configs/demo has one of each")
-
-
-def train(arguments, runs):
-    """Say what is complete and what is to be trained, then train it, --jobs at a time."""
-    states = {run: run.state() for run in runs}
-    waiting = [run for run, state in states.items() if state != "complete"]
-    print(f"{len(waiting)} of {len(states)} runs to train; each says after its first epoch how long it will take")
-    print("\n".join(f"  {state:<9} {run.dir}" for run, state in states.items()))
-    def short(run_dir):
-        return str(run_dir.relative_to(arguments.out))
-
-    waited_for = {run.after for run in waiting}
-    waiting.sort(key=lambda run: run not in waited_for)  # pretraining takes longest, and another run waits for it
-    words = {run: (run.script, run.config, *run.overrides) for run in waiting}
-    after = {run: run.after for run in waiting if run.after in words}
-    minutes = side_by_side(words, after, arguments.jobs or default_jobs(), lambda run: short(run.dir))
-    if minutes:
-        print("minutes of training: " + ", ".join(f"{short(run.dir)} {spent:.1f}" for run, spent in minutes.items()))
-
-
-def default_jobs():
-    """Two runs of one thread each are through sooner than one after the other with two; a GPU is one run's."""
-    gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
-    return 1 if gpu else min(2, default_workers())
 
 
 def score(runs, root, path, *more):
@@ -394,6 +269,12 @@ def report(arguments, heading, titles, rows, notes=()):
     values = {"what": heading, "rows": as_values(titles, rows), "notes": notes}
     write_text(path.with_suffix(".json"), json.dumps(values, indent=1))
     print(f"table: {path} and .json; scores of each class and seed: {arguments.what}-*.json beside it")
+
+
+def default_jobs():
+    """Two runs of one thread each are through sooner than one after the other with two; a GPU is one run's."""
+    gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
+    return 1 if gpu else min(2, default_workers())
 
 
 def numbers(text):
@@ -453,6 +334,7 @@ def main():
     arguments.out = arguments.out or HERE / "runs" / arguments.what
     if arguments.jobs is not None and arguments.jobs < 1:
         parser.error("--jobs: must be 1 or more")
+    arguments.jobs = arguments.jobs or default_jobs()
     for key in ("configs", "out", "auxiliary", "other"):  # the commands run in the project's folder
         if (value := getattr(arguments, key)) and value != parser.get_default(key):
             setattr(arguments, key, value.absolute())

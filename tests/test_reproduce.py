@@ -17,7 +17,8 @@ import reproduce
 import train_seg
 from config import PretrainConfig, SegmenterConfig
 from data.tiles import TileSet
-from reproduce import Run, numbers
+from reproduce import numbers
+from rows import BEYOND, CONFIGS, PRETRAINED, Run, row_runs
 from runtime.errors import Refused
 from runtime.settings import load_config, to_yaml
 from tables import added, as_markdown, as_text, as_values, gap_closed, mean_and_spread, rows_of
@@ -118,9 +119,9 @@ def test_configs_that_start_from_weights_name_those_that_the_tables_make():
     for (folder, given), out in zip(places.items(), (Path("runs/demo"), Path("runs/tables")), strict=True):
         root, *_ = given = [Path(place) for place in given]
         arguments = arguments_of(what="table2", data=given, out=out, configs=Path("configs") / folder)
-        for row, name in {**reproduce.CONFIGS, **reproduce.BEYOND}.items():
-            if row in reproduce.PRETRAINED:
-                before, _ = reproduce.row_runs(arguments, row, root, 0)
+        for row, name in {**CONFIGS, **BEYOND}.items():
+            if row in PRETRAINED:
+                before, _ = row_runs(arguments, row, root, 0)
                 config = load_config(SegmenterConfig, ROOT / "configs" / folder / name)
                 assert config.model.init == str(before.dir / "resnet18.pt")
         assert load_config(PretrainConfig, ROOT / "configs" / folder / "mae.yaml").run.dir == str(before.dir)

@@ -1,0 +1,133 @@
+"""The runs behind the rows of the paper's tables: what each is, where it stands, and training what is not complete.
+
+Everywhere here `arguments` are those of reproduce.py.
+"""
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from config import PretrainConfig, SegmenterConfig
+from data.manifest import read_description
+from runtime.children import side_by_side
+from runtime.errors import Refused
+from runtime.settings import check_resumable, flatten, load_config, require
+
+HERE = Path(__file__).resolve().parent
+
+CONFIGS = {
+    "Low": "low.yaml",
+    "Agg, literal sums": "agg_literal.yaml",
+    "Agg": "agg.yaml",
+    "Agg+App": "agg_app.yaml",
+    "Ours": "ours.yaml",
+    "High": "high.yaml",
+}
+BEYOND = {"Obs": "obs.yaml", "Obs+App": "obs_app.yaml", "Obs+App+Pre": "obs_app_pre.yaml"}  # the paper has none of them
+PRETRAINED = "Ours", "Obs+App+Pre"
+# Overrides that pretraining takes too, and those that it alone knows.
+PRETRAIN_ONLY = set(flatten(PretrainConfig())) - set(flatten(SegmenterConfig()))
+PRETRAIN_SETTINGS = PRETRAIN_ONLY | {"model.width", "train.epochs", "train.precision", "data.workers", "run.device"}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run: a script, its config, its folder, and the settings that differ from the config."""
+
+    script: str
+    config: Path
+    dir: Path
+    overrides: tuple
+    after: "Run | None" = None  # the pretraining that it starts from
+
+    def state(self):
+        """complete, goes on or new. raises: Refused where the folder holds another experiment"""
+        if not (self.dir / "last.pt").exists():
+            return "new"
+        kind = PretrainConfig if self.script == "train_mae.py" else SegmenterConfig
+        config = load_config(kind, HERE / self.config, self.overrides)
+        kept = flatten(load_config(kind, self.dir / "config.yaml"))
+        check_resumable(kept, config, self.dir)
+        # A script goes on whatever it started from, but here that tells rows apart. Where all was moved together, as a
+        # checkout is, paths are the same as seen from the run's folder.
+        asked = flatten(config)
+        for key in ("model.init", "data.root"):
+            places = [os.path.relpath(values[key], values["run.dir"]) for values in (kept, asked) if values.get(key)]
+            if len(set(places)) == 1:
+                kept[key] = asked[key]
+        require(
+            kept.get("model.init") == asked.get("model.init"),
+            f"{self.dir} holds a run with model.init={kept.get('model.init')}; choose another --out",
+        )
+        same = all(kept[key] == asked[key] for key in ("data.root", "train.epochs"))
+        return "complete" if same and (self.dir / "metrics.json").exists() else "goes on"
+
+
+def folder(arguments, root):
+    """Where the runs on a tile set stand: below --out, one folder a set where there are several."""
+    return arguments.out if len(arguments.data or ()) < 2 else arguments.out / root.name
+
+
+def rows_with_configs(arguments):
+    """The rows of Tables 1 and 2 that --configs has: the literal sums are a row where there is a config of them."""
+    literal = (HERE / arguments.configs / CONFIGS["Agg, literal sums"]).exists()
+    return [name for name in CONFIGS if literal or name != "Agg, literal sums"]
+
+
+def row_runs(arguments, name, root, seed):
+    """The runs behind a row, its segmenter last."""
+    out, config = folder(arguments, root), {**CONFIGS, **BEYOND}[name]
+    run_dir = out / f"{Path(config).stem}-{seed}"
+    if name not in PRETRAINED:
+        return [segmenter_run(arguments, config, root, run_dir, seed)]
+    before = pretraining_run(arguments, "mae.yaml", arguments.auxiliary or root, out / f"mae-{seed}", seed)
+    return [before, replace(segmenter_run(arguments, config, root, run_dir, seed, *init_from(before)), after=before)]
+
+
+def pretraining_run(arguments, config, root, run_dir, seed, *more):
+    config = config_file(arguments, config)
+    more = [*more, *(word for word in arguments.overrides if word.split("=")[0] in PRETRAIN_SETTINGS)]
+    crop_px = load_config(PretrainConfig, HERE / config, more).data.crop_px
+    if (HERE / root / "dataset.yaml").exists():  # small tiles take smaller crops
+        crop_px = min(crop_px, read_description(HERE / root).tile_px // 32 * 32)
+    words = f"data.root={root}", f"run.dir={run_dir}", f"run.seed={seed}", *more, f"data.crop_px={crop_px}"
+    return Run("train_mae.py", config, run_dir, words)
+
+
+def init_from(run):
+    """The override that starts a segmenter from a pretraining run, or from none."""
+    return [f"model.init={run.dir / 'resnet18.pt' if run else 'none'}"]
+
+
+def segmenter_run(arguments, config, root, run_dir, seed, *more):
+    more = [*more, *(word for word in arguments.overrides if word.split("=")[0] not in PRETRAIN_ONLY)]
+    words = f"data.root={root}", f"run.dir={run_dir}", f"run.seed={seed}", *more
+    return Run("train_seg.py", config_file(arguments, config), run_dir, words)
+
+
+def config_file(arguments, name):
+    """A config of --configs; where a folder does not tell auxiliary and own pretraining apart, mae.yaml is both."""
+    others = {"mae_ches.yaml": "mae.yaml", "mae_usa.yaml": "mae.yaml", "mae.yaml": "mae_usa.yaml"}
+    for candidate in (name, others.get(name, name)):
+        if (HERE / arguments.configs / candidate).exists():
+            return arguments.configs / candidate
+    raise Refused(f"{arguments.configs}: has no {name}; --configs configs/demo has one of each")
+
+
+def train(arguments, runs):
+    """Say what is complete and what is to be trained, then train it, --jobs at a time."""
+    states = {run: run.state() for run in runs}
+    waiting = [run for run, state in states.items() if state != "complete"]
+    print(f"{len(waiting)} of {len(states)} runs to train; each says after its first epoch how long it will take")
+    print("\n".join(f"  {state:<9} {run.dir}" for run, state in states.items()))
+
+    def short(run_dir):
+        return str(run_dir.relative_to(arguments.out))
+
+    waited_for = {run.after for run in waiting}
+    waiting.sort(key=lambda run: run not in waited_for)  # pretraining takes longest, and another run waits for it
+    words = {run: (run.script, run.config, *run.overrides) for run in waiting}
+    after = {run: run.after for run in waiting if run.after in words}
+    minutes = side_by_side(words, after, arguments.jobs, lambda run: short(run.dir))
+    if minutes:
+        print("minutes of training: " + ", ".join(f"{short(run.dir)} {spent:.1f}" for run, spent in minutes.items()))

@@ -7,8 +7,7 @@ A SCENE is a GeoTIFF, a PNG or JPEG, a pattern, or a list: a .txt with one path 
 paths below its folder. A map holds class indices, 255 where the scene has no data, with the scene's georeference, the
 classes' colours and overviews. --probs writes MAP_probs.tif beside it: a band a class, 0 to 254 for probability 0 to 1,
 255 where the scene has no data. --coarse NLCD.tif lets a network that was trained by an observation model use the
-coarse label of the place, on whatever grid it lies. MAP_preview.png shows scene, map and legend. What is complete is
-not done again, but of a scene that has changed.
+coarse label of the place, on whatever grid it lies. MAP_preview.png shows both. Unchanged scenes are not mapped again.
 """
 
 import argparse

@@ -75,7 +75,7 @@ def main(arguments):
         recipe = recipe_of(scene, how, beside)
         (complete if is_complete(files, recipe) else jobs).append((scene, files, recipe))
     if complete:
-        tqdm.write(f"{len(complete)} of {len(share)} scenes are complete")
+        command.say(f"{len(complete)} of {len(share)} scenes are complete")
     failed = 0
     for scene, outputs, recipe in jobs:
         try:
@@ -85,7 +85,7 @@ def main(arguments):
         except Refused as error:
             if len(scenes) == 1:
                 raise
-            tqdm.write(f"not mapped: {error}", file=sys.stderr)
+            command.say(f"not mapped: {error}", file=sys.stderr)
             failed += 1
     if not arguments.no_preview:
         for scene, outputs, recipe in complete:
@@ -108,7 +108,7 @@ def map_scene(trained, scene, outputs, recipe, arguments, device, autocast):
         require_fitting(header, trained.facts, arguments.window)
         facts = {"georeference": raster.georeference(), "nodata": IGNORE, "description": recipe}
         for warning in filter(None, (scale_warning(header, trained.facts["image_gsd"]), lost_georeference(header))):
-            tqdm.write(f"warning: {warning}", file=sys.stderr)
+            command.say(f"warning: {warning}", file=sys.stderr)
         rows, height = window_starts(header.height, arguments.window, arguments.overlap)
         cols, width = window_starts(header.width, arguments.window, arguments.overlap)
         size = header.height, header.width
@@ -153,7 +153,7 @@ def map_scene(trained, scene, outputs, recipe, arguments, device, autocast):
             write.result()
     seconds = time.perf_counter() - started
     rate = math.prod(size) / 1e6 / seconds
-    tqdm.write(f"{outputs[0]}: {size[0]} x {size[1]} px in {seconds:.1f} s, {rate:.2f} megapixels/s")
+    command.say(f"{outputs[0]}: {size[0]} x {size[1]} px in {seconds:.1f} s, {rate:.2f} megapixels/s")
     if not arguments.no_preview:
         preview.save(classes)
 
@@ -163,7 +163,7 @@ def open_overlay(path, header, trained, same_crs):
     merged = taxonomy_from_dict({"high": {}, **trained.facts}, path).low
     overlay = Overlay(path, header, trained.observation.labels(merged)[0], trained.facts["scale"], same_crs)
     if overlay.covered < 0.995:
-        tqdm.write(f"note: {path} has classes over {overlay.covered:.1%} of {header.path}; the rest is mapped without")
+        command.say(f"note: {path} has classes over {overlay.covered:.1%} of {header.path}; the rest is mapped without")
     return overlay
 
 

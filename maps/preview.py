@@ -5,13 +5,13 @@ import math
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from data.rasters.images import open_image
 from figures import color_image, color_labels, contact_sheet
 from maps.map_writer import read_overview
 from maps.scenes import ROWS, read_windows
 from maps.windows import window_starts
+from runtime import command
 from runtime.errors import reason
 from runtime.files import remove_leftovers
 
@@ -101,7 +101,7 @@ class Preview:
         try:
             yield
         except Exception as error:
-            tqdm.write(f"note: {self.path}: no preview: {reason(error)}")
+            command.say(f"note: {self.path}: no preview: {reason(error)}")
 
 
 def is_preview(path):

@@ -13,6 +13,8 @@ import sys
 import time
 from pathlib import Path
 
+from tqdm import tqdm
+
 from runtime.errors import Refused
 from runtime.signals import Stopped, heed
 
@@ -24,6 +26,11 @@ def place(text):
     if not text.strip():
         raise argparse.ArgumentTypeError("is empty; name a file or a folder, as . for this one")
     return Path(text)
+
+
+def say(text, file=None):
+    """One line above the progress bar, on stdout or on file; in one piece, since processes share a log."""
+    tqdm.write(f"{text}\n", file=file, end="")
 
 
 def status(work, again="goes on from what is complete", error_is="", where=""):

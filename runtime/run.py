@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from runtime import checkpoint, content
+from runtime import checkpoint, command, content
 from runtime.errors import Refused, reason
 from runtime.files import remove_leftovers, write_text
 from runtime.settings import check_resumable, check_same_data, flatten, to_yaml
@@ -198,7 +198,7 @@ class Run:
     def say(self, text):
         """One line on the terminal, above a progress bar where there is one."""
         if self.ranks.first:
-            tqdm.write(text)
+            command.say(text)
 
 
 def _step_of(line):

@@ -1,6 +1,8 @@
 """From main to the shell: one line and a status, whatever ends it."""
 
 import signal
+import sys
+from types import SimpleNamespace
 
 import pytest
 from commands import run_script
@@ -26,6 +28,13 @@ def test_an_end_is_one_line_and_a_status(capsys, error, status, line):
     with pytest.raises(SystemExit) as ended:
         command.run(main)
     assert ended.value.code == status and capsys.readouterr().err == line + "\n"
+
+
+def test_a_line_and_its_end_are_one_write(monkeypatch):
+    written = []
+    monkeypatch.setattr(sys, "stdout", SimpleNamespace(write=written.append, flush=lambda: None))
+    command.say("0.tif: mapped")
+    assert [piece for piece in written if piece] == ["0.tif: mapped\n"]
 
 
 def test_what_torchrun_reports_of_a_failure_ends_with_the_line(tmp_path):

@@ -16,7 +16,7 @@ from runtime.files import temporary_of
 
 def take_tile(root, scene, options):
     """Take a tile that is cut already as it is: check it and count. GeoTIFFs of pixels and codes are not copied;
-    pictures and masks of colours become such.
+    pictures, masks of colours and images of which a mask hides something become such.
 
     Files below root are referred to in place; elsewhere, relative links below root/images, high and low lead to them.
     returns: as cut_scene
@@ -38,15 +38,16 @@ def take_tile(root, scene, options):
         taxonomy = ignoring(options.taxonomy, facts["nodata"])
         where = " or ".join(str(path) for path in (scene.high, scene.low) if path)
         counts = count_labels(codes["high"], codes["low"], taxonomy, pixels.shape[:2], header.transform, grid, where)
+        if void is not None:
+            pixels[void] = header.nodata or 0
         paths = {"high": "", "low": ""}
         for kind, raster in rasters.items():
             place = root, "images" if kind == "image" else kind, scene.name
-            if not isinstance(raster, ColorMask) and raster.header.path.suffix.lower() in TIFFS:
+            hides = kind == "image" and void is not None and void.any()
+            if not isinstance(raster, ColorMask) and raster.header.path.suffix.lower() in TIFFS and not hides:
                 paths[kind] = _refer(*place, raster.header.path)
             elif kind == "image":
-                nodata = None if void is None else 0
-                if void is not None:
-                    pixels[void] = nodata
+                nodata = header.nodata if void is None else header.nodata or 0
                 paths[kind] = _convert(*place, raster, pixels, nodata, options.compression)
             else:
                 paths[kind] = _convert(*place, raster, codes[kind], None, options.compression)

@@ -951,6 +951,22 @@ def test_tiles_are_taken_with_their_alpha_band_as_a_band_or_not_at_all(tmp_path,
     assert run(*arguments, "--bands", 4) == 0 and read_manifest(tmp_path / "out")[0].bands == 4
 
 
+def test_a_tile_that_is_taken_with_a_mask_is_written_anew_with_what_it_hides_as_no_data(tmp_path):
+    raw, held = tmp_path / "raw", np.ones((PX, PX), bool)
+    rows = pre_cut(raw, 3)
+    before = [geotiff.read(raw / f"t{i}_image.tif")[0] for i in range(3)]
+    hide(raw / "t0_image.tif", held, "mask")  # hides nothing
+    held[:8] = False
+    hide(raw / "t1_image.tif", held, "mask")
+    scenes = write_list(raw, rows, "list.csv")
+    assert run(tmp_path / "out", "--tiled", scenes, "--taxonomy", LOW2HIGH, "--scale", 10) == 0
+    links = {row["tile"]: tmp_path / "out" / row["image"] for row in manifest(tmp_path / "out")}
+    assert links["t0"].is_symlink() and links["t2"].is_symlink() and not links["t1"].is_symlink()
+    pixels, header = geotiff.read(links["t1"])
+    assert header.nodata == 0 and not pixels[:8].any() and np.array_equal(pixels[8:], before[1][8:])
+    assert check(tmp_path / "out", decode=True) == (3, [])
+
+
 def test_a_label_with_a_mask_is_refused_with_the_command_that_writes_it_into_the_codes(tmp_path, capsys):
     raw = tmp_path / "raw"
     scenes = write_list(raw, [write_scene(raw)])

@@ -59,6 +59,7 @@ def main(arguments):
     result = {"data": str(arguments.data), "split": arguments.split, "rows": rows}
     if not ranks.first:
         return result
+    print(f"{arguments.data}, split {arguments.split}: {len(tiles)} tiles; percent")
     publish(result, classes, arguments.out)
     if arguments.figure:
         chosen = chosen_tiles(tiles, arguments)
@@ -234,6 +235,7 @@ def figure6(path, methods, tiles, classes, device, chosen, coarse=False):
         rows.append(row)
     titles = ["image", "high label", *(s.name for s in methods), "low label"][: len(rows[0])]
     contact_sheet(path, titles, rows, classes)
+    print(f"{path}: {len(rows)} tiles")
 
 
 def parse(argv=None):

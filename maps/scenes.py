@@ -4,6 +4,7 @@ import glob
 import math
 import re
 import shlex
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +39,9 @@ def scene_paths(words):
                 raise Refused(f"{word}: no image is named so; images end in {', '.join(TIFFS + PICTURES)}")
             paths += found
         elif path.is_dir():
-            raise Refused(f"{word}: is a folder; its scenes are '{path / '*.tif'}'")
+            suffixes = Counter(file.suffix for file in path.iterdir() if file.suffix.lower() in TIFFS + PICTURES)
+            common = max(suffixes, key=suffixes.get, default=".tif")
+            raise Refused(f"{word}: is a folder; its scenes are '{path / f'*{common}'}'")
         elif not path.exists():
             raise Refused(f"{word}: no such file")
         else:

@@ -95,7 +95,9 @@ def read_yaml(path, blame="not YAML"):
             value = yaml.load(content.decode("utf-8-sig"), _PlainLoader)  # noqa: S506 - a SafeLoader
         except yaml.MarkedYAMLError as error:
             line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
-            raise ValueError(f"{line}{error.problem}") from None
+            unquoted = re.search(rb"[{,:] *#[0-9A-Fa-f]{6}\b", content)
+            hint = '; a # opens a comment, so write colours as "#RRGGBB"' if unquoted else ""
+            raise ValueError(f"{line}{error.problem}{hint}") from None
         except RecursionError:
             raise ValueError("nested too deeply") from None
         if not isinstance(value, (dict, type(None))):

@@ -144,7 +144,7 @@ class Run:
         """Write a validation's result to the log, and the text with the last record to the terminal."""
         self.log({"step": self.done, "kind": "validation", **result})
         loss, pace = self.record["loss"], self.record["tiles_per_second"]
-        best = "  best" if self.best["step"] == self.done else ""
+        best = " (best so far)" if self.best["step"] == self.done else ""
         self.say(f"step {self.done}/{self.steps}  loss {loss:.4f}  {text}{best}  {pace:.1f} {unit}/s")
         if not self.promised and self.done < self.steps:
             pace = (time.perf_counter() - self.started) / (self.done - self.first_step)
@@ -171,6 +171,7 @@ class Run:
         """Write metrics.json, which says that the run is complete."""
         summary = {"name": self.config.run.name or self.dir.name, **facts, "steps": self.steps, "best": self.best}
         self.write("metrics.json", json.dumps(summary, indent=1))
+        self.say(f"{self.dir}: complete; best.pt is that of step {self.best['step']}")
 
     def write(self, name, text):
         """Another file of the folder."""

@@ -6,7 +6,7 @@ Each function returns scenes sorted by name; a public set's scenes do not depend
 import os
 import re
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from data.lists import read_csv, read_lines, relative_path
@@ -42,6 +42,7 @@ class Scene:
     split: str = ""  # fixed, or "" to have one drawn for each tile
     bands: int | None = None  # of its image; None where the source does not know
     materials: tuple = ()  # (code of `high`, Chesapeake code) where coarse codes can be made from it
+    line: str = field(default="", compare=False)  # of the list it stands in, for what is said of its files
 
 
 def scene_list(path, name_column="scene"):
@@ -68,7 +69,7 @@ def scene_list(path, name_column="scene"):
             key: path.parent / relative_path(row[key], where) if row[key] else None for key in ("image", "high", "low")
         }
         name = row[name_column] or row["scene"] or files["image"].stem
-        scenes.append(Scene(name, row["region"], split=row["split"], **files))
+        scenes.append(Scene(name, row["region"], split=row["split"], line=f"{where}: ", **files))
     return _checked(scenes, path)
 
 

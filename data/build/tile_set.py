@@ -124,7 +124,7 @@ def _input(scene):
         try:
             files.append([path.name, path.stat().st_size] if path else None)
         except OSError as error:
-            raise Refused(f"{path}: {error.strerror}") from None
+            raise Refused(f"{scene.line}{path}: {error.strerror}") from None
     return [scene.name, scene.region, scene.split, *files]
 
 

@@ -73,6 +73,13 @@ def test_scenes_come_from_files_patterns_and_lists(tmp_path):
     assert scene_paths([tmp_path / "**" / "*.png"]) == [folder / "3.png"]
 
 
+def test_a_folder_is_told_the_pattern_of_most_of_its_images(tmp_path):
+    for name in ("1.jpg", "2.jpg", "3.png", "notes.txt"):
+        (tmp_path / name).touch()
+    with pytest.raises(Refused, match=r"is a folder; its scenes are '.*\*\.jpg'"):
+        scene_paths([tmp_path])
+
+
 @pytest.mark.parametrize(
     ("word", "lines", "error"),
     [

@@ -37,6 +37,11 @@ def test_one_key_under_two_spellings_is_refused(tmp_path, text, key):
         read_yaml(written(tmp_path, text))
 
 
+def test_a_color_that_lacks_its_quotes_is_told_so(tmp_path):
+    with pytest.raises(Refused, match='a # opens a comment, so write colours as "#RRGGBB"$'):
+        read_yaml(written(tmp_path, 'colors: {"#E2A929": water, #6EC1E4: road}'))
+
+
 def test_keys_of_a_merge_may_be_given_anew(tmp_path):
     assert read_yaml(written(tmp_path, "x: &x {a: 1, b: 1}\ny: {<<: *x, a: 2}"))["y"] == {"a": 2, "b": 1}
 

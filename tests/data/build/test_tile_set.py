@@ -989,7 +989,8 @@ def test_a_missing_file_is_named_before_anything_is_cut(tmp_path, capsys):
     raw = tmp_path / "raw"
     rows = [write_scene(raw, "a"), {**write_scene(raw, "b"), "low": "nowhere.tif"}]
     assert run(tmp_path / "out", "--scenes", write_list(raw, rows), "--taxonomy", LOW2HIGH, "--tile-px", PX) == 2
-    assert capsys.readouterr().err == f"{raw / 'nowhere.tif'}: No such file or directory\n"
+    line = f"{raw / 'scenes.csv'}, line 3: {raw / 'nowhere.tif'}: No such file or directory\n"
+    assert capsys.readouterr().err == line
     assert not (tmp_path / "out").exists()
 
 

@@ -335,7 +335,9 @@ def test_evaluate_scores_checkpoints_and_the_oracle(tile_set, agg_run, tmp_path)
     assert sum(map(sum, oracle["confusion"])) == sum(map(sum, agg["confusion"])) == 64 * 64 * 4
     assert set(agg) >= {"accuracy", "macro_f1", "miou", "per_class", "confusion", "border_f1", "border", "last"}
     assert f"{100 * oracle['miou']:.2f}" in printed and figure.stat().st_size > 1000
-    assert printed.splitlines()[0].split()[:4] == ["Acc", "F1", "mIoU", "border"]
+    about, header, *_, last = printed.splitlines()
+    assert about == f"{tile_set}, split test: 4 tiles; percent" and last.startswith(f"{figure}: ")
+    assert header.split()[:4] == ["Acc", "F1", "mIoU", "border"]
     tiles = TileSet(tile_set, "test")
     for row, maps in ((oracle, oracle_maps(tiles)), (agg, maps_of(agg_run / "best.pt", tiles))):
         truth = torch.from_numpy(np.stack([tiles.load_high(i) for i in range(len(tiles))]))

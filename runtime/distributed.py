@@ -81,8 +81,10 @@ def start(device="auto"):
 def mixed_precision(precision, device):
     """precision: auto, bf16, fp16 or off -> (the one that auto means here, autocast context, gradient scaler)."""
     if precision == "auto":
-        # CPUs with matrix units (AMX) take bf16 steps in a third of the time; others only emulate it.
-        fast = device.type == "cuda" or device.type == "cpu" and torch.cpu._is_amx_tile_supported()
+        # CPUs with matrix units (AMX) take bf16 steps in a third of the time, those with AVX-512's bf16 in half of it;
+        # others only emulate it.
+        known = (getattr(torch.cpu, f"_is_{unit}_supported", None) for unit in ("amx_tile", "avx512_bf16"))
+        fast = device.type == "cuda" or device.type == "cpu" and any(there() for there in known if there)
         precision = "bf16" if fast else "off"
     half = torch.float16 if precision == "fp16" else torch.bfloat16
     autocast = torch.autocast(device.type, half, enabled=precision != "off")

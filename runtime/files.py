@@ -78,6 +78,9 @@ def _lives(pid):
         return False
     except PermissionError:
         pass
+    with contextlib.suppress(OSError):  # Linux: one that was killed, and whose parent has not asked yet, writes no more
+        if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX":
+            return False
     return pid != os.getpid()
 
 

@@ -81,7 +81,8 @@ class Run:
 
     def _open(self):
         self.dir.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(self.dir)
+        for folder in (self.dir, self.dir / "figures"):
+            remove_leftovers(folder)
         write_text(self.dir / "config.yaml", to_yaml(self.config))
         self.path, kept = self.dir / "log.jsonl", []
         if self.path.exists() and self.done > 0:

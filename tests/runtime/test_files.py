@@ -1,11 +1,14 @@
-"""YAML from strangers: read whole and plain, or refused at once in one line."""
+"""YAML from strangers: read whole and plain, or refused at once in one line. What a kill leaves is cleared away."""
 
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from runtime.errors import Refused
-from runtime.files import read_yaml
+from runtime.files import MACHINE, read_yaml, remove_leftovers
 
 
 def written(tmp_path, text):
@@ -61,3 +64,19 @@ def test_what_is_plain_is_read(tmp_path):
     assert read_yaml(written(tmp_path, "\ufeffa: [1, 0x10, 1.5, 1e-4, yes, {b: }]")) == {
         "a": [1, 16, 1.5, "1e-4", True, {"b": None}]
     }
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="asks Linux")
+def test_what_a_killed_process_left_goes_though_its_parent_has_not_asked_after_it(tmp_path):
+    killed, lives = (subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) for _ in range(2))
+    left, writing = (tmp_path / f".a.tif.{MACHINE}.{process.pid}.tmp" for process in (killed, lives))
+    left.touch()
+    writing.touch()
+    killed.kill()
+    while " Z " not in Path(f"/proc/{killed.pid}/stat").read_text():
+        time.sleep(0.01)
+    remove_leftovers(tmp_path)
+    assert not left.exists() and writing.exists()
+    for process in (killed, lives):
+        process.kill()
+        process.communicate()

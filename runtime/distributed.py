@@ -83,8 +83,8 @@ def mixed_precision(precision, device):
     if precision == "auto":
         # CPUs with matrix units (AMX) take bf16 steps in a third of the time, those with AVX-512's bf16 in half of it;
         # others only emulate it.
-        known = (getattr(torch.cpu, f"_is_{unit}_supported", None) for unit in ("amx_tile", "avx512_bf16"))
-        fast = device.type == "cuda" or device.type == "cpu" and any(there() for there in known if there)
+        avx512 = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)  # not every torch asks
+        fast = device.type == "cuda" or device.type == "cpu" and (torch.cpu._is_amx_tile_supported() or avx512())
         precision = "bf16" if fast else "off"
     half = torch.float16 if precision == "fp16" else torch.bfloat16
     autocast = torch.autocast(device.type, half, enabled=precision != "off")

@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 from importlib.util import find_spec
 
@@ -195,6 +196,12 @@ def test_regions_limit_the_images(tile_set):
     assert somewhere.facts["band_mean"] != everywhere.facts["band_mean"]
     with pytest.raises(Refused, match="atlantis.*coast"):
         read_unlabelled(tile_set, regions=("atlantis",))
+
+
+@pytest.mark.parametrize("pattern", ["", "/photos/*"])
+def test_a_pattern_that_no_folder_can_be_asked_for_is_named(tmp_path, pattern):
+    with pytest.raises(Refused, match=f"data.images={re.escape(pattern)}: is no glob below {re.escape(str(tmp_path))}"):
+        read_unlabelled(tmp_path, pattern)
 
 
 def test_bad_input_is_one_line_each(tile_set, mae_run, folder, tmp_path):

@@ -38,16 +38,17 @@ def take_tile(root, scene, options):
         taxonomy = ignoring(options.taxonomy, facts["nodata"])
         where = " or ".join(str(path) for path in (scene.high, scene.low) if path)
         counts = count_labels(codes["high"], codes["low"], taxonomy, pixels.shape[:2], header.transform, grid, where)
-        if void is not None:
-            pixels[void] = header.nodata or 0
+        hides, nodata = void is not None and void.any(), header.nodata
+        if hides:
+            nodata = nodata or 0
+            pixels[void] = nodata
         paths = {"high": "", "low": ""}
         for kind, raster in rasters.items():
             place = root, "images" if kind == "image" else kind, scene.name
-            hides = kind == "image" and void is not None and void.any()
-            if not isinstance(raster, ColorMask) and raster.header.path.suffix.lower() in TIFFS and not hides:
+            as_it_is = not isinstance(raster, ColorMask) and raster.header.path.suffix.lower() in TIFFS
+            if as_it_is and not (kind == "image" and hides):
                 paths[kind] = _refer(*place, raster.header.path)
             elif kind == "image":
-                nodata = header.nodata if void is None else header.nodata or 0
                 paths[kind] = _convert(*place, raster, pixels, nodata, options.compression)
             else:
                 paths[kind] = _convert(*place, raster, codes[kind], None, options.compression)

@@ -235,7 +235,7 @@ def figure6(path, methods, tiles, classes, device, chosen, coarse=False):
         rows.append(row)
     titles = ["image", "high label", *(s.name for s in methods), "low label"][: len(rows[0])]
     contact_sheet(path, titles, rows, classes)
-    print(f"{path}: {len(rows)} tiles")
+    print(f"{path}: contact sheet of {len(rows)} tiles (Fig. {6 if methods else 2})")
 
 
 def parse(argv=None):

@@ -69,7 +69,6 @@ def figure2(arguments):
     """Image, high label and low label under the merged taxonomy."""
     sheet = arguments.out / "figure2.png"
     command("evaluate.py", "--oracle", "--data", only(arguments), "--figure", sheet, *chosen_tiles(arguments))
-    print(f"label pairs (Fig. 2): {sheet}")
 
 
 def figure6(arguments):
@@ -102,8 +101,6 @@ def train_and_score(arguments, roots, names, *flags, observed=(), lsr=False, she
             coarse = out / f"{arguments.what}-coarse-{seed}.json"
             rows += score(segmenters[-len(observed) :], root, coarse, "--coarse")
         results[root].append(rows)
-        if sheet:
-            print(f"contact sheet (Fig. 6): {picture}")
     rows = rows_of(results)
     where = " + ".join(str(root) for root in roots)
     notes = gap_closed(rows) + (class_ious(rows) if observed else [])

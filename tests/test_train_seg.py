@@ -215,15 +215,16 @@ def dead_outputs(run_dir, tile_set):
 def test_the_scale_of_x_leaves_decoder_outputs_alive_that_literal_sums_kill(tile_set, tmp_path):
     """Health, of a short run of Agg at the demo's rate: of the 120 channels that its decoder's blocks hand on.
 
-    Of three seeds 3, 5 and 16 are dead by x = u / n², and 36, 33 and 38 by x = u. Units inside a block die either way,
-    and in Low and High as well, and long runs differ less: this is no more than the health of a short run's outputs.
+    Of eleven runs (seeds, one thread and two, two kinds of CPU) 1 to 18 are dead by x = u / n², and 29 to 41 by x = u.
+    Units inside a block die either way, and in Low and High as well, and long runs differ less: this is no more than
+    the health of a short run's outputs.
     """
     more = "model.width=16", "train.batch_size=8", "train.epochs=20", "train.learning_rate=2e-3", "train.average=0"
     more += "train.eval_every=1000", "run.log_every=100"
     for how in ("sum", "literal_sum"):
         trained(tile_set, tmp_path / how, *more, f"supervision.aggregate={how}")
-    assert dead_outputs(tmp_path / "sum", tile_set) <= 12
-    assert dead_outputs(tmp_path / "literal_sum", tile_set) >= 24
+    by_mean, by_sum = (dead_outputs(tmp_path / how, tile_set) for how in ("sum", "literal_sum"))
+    assert by_mean < 24 <= by_sum
 
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(tile_set, tmp_path):

@@ -26,7 +26,7 @@ from data.loading import scoring_batches, to_device
 from data.samples import ScoringTiles, stack_cells
 from data.taxonomy import load_colors, load_taxonomy
 from data.tiles import TileSet
-from figures import choose_varied, color_image, color_labels, contact_sheet
+from figures import choose_varied, color_image, color_labels, contact_sheet, legend
 from maps.agreement import scene_tally
 from metrics import SCORES, Tally
 from models.epitomes import add_counts, load_table, super_resolve, table_from_counts
@@ -218,11 +218,11 @@ def chosen_tiles(tiles, arguments):
 @torch.no_grad()
 def figure6(path, methods, tiles, classes, device, chosen, coarse=False):
     """Image, high-resolution label, each method's prediction, low-resolution label (Fig. 6; without methods 2)."""
-    rows = []
+    rows, labels = [], []
     for i in chosen:
         tile = tiles.load(i)
         image = torch.from_numpy(tile.image.astype(np.int32)).permute(2, 0, 1)[None].to(device)
-        row = [color_image(tile.image), color_labels(tile.high, classes)]
+        row, labels = [color_image(tile.image), color_labels(tile.high, classes)], [*labels, tile.high]
         for segmenter in methods:
             logits = segmenter(image)
             if coarse:
@@ -231,10 +231,11 @@ def figure6(path, methods, tiles, classes, device, chosen, coarse=False):
                 logits = segmenter.informed(logits, cells, tiles.description.scale**2)
             row.append(color_labels(logits.argmax(dim=1)[0].cpu().numpy(), classes))
         if tile.cells is not None:
-            row.append(color_labels(upsampled(tile.cells, *tile.high.shape), classes))
+            labels.append(upsampled(tile.cells, *tile.high.shape))
+            row.append(color_labels(labels[-1], classes))
         rows.append(row)
     titles = ["image", "high label", *(s.name for s in methods), "low label"][: len(rows[0])]
-    contact_sheet(path, titles, rows, classes)
+    contact_sheet(path, titles, rows, legend(classes, labels))
     print(f"{path}: contact sheet of {len(rows)} tiles (Fig. {6 if methods else 2})")
 
 

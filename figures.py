@@ -33,6 +33,12 @@ def color_labels(labels, classes):
     return palette[labels]
 
 
+def legend(classes, maps, ignored="no label"):
+    """Entries of a legend: the classes, and what white stands for where one of the maps (H, W) has ignored pixels."""
+    holes = any((labels == 255).any() for labels in maps)
+    return [*classes, {"name": ignored, "color": IGNORED_COLOR}] if holes else classes
+
+
 def choose_varied(label_maps, count):
     """Indices of maps that show many classes: of each of `count` equal stretches of the sequence, that of most entropy.
 

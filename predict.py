@@ -153,9 +153,9 @@ def map_scene(trained, scene, outputs, recipe, arguments, device, autocast):
             write.result()
     seconds = time.perf_counter() - started
     rate = math.prod(size) / 1e6 / seconds
-    command.say(f"{outputs[0]}: {size[0]} x {size[1]} px in {seconds:.1f} s, {rate:.2f} megapixels/s")
-    if not arguments.no_preview:
-        preview.save(classes)
+    drawn = not arguments.no_preview and preview.save(classes)
+    beside = f"; preview {preview.path.name}" if drawn else ""
+    command.say(f"{outputs[0]}: {size[0]} x {size[1]} px in {seconds:.1f} s, {rate:.2f} megapixels/s{beside}")
 
 
 def open_overlay(path, header, trained, same_crs):

@@ -35,6 +35,12 @@ from runtime.schedule import learning_rate
 from runtime.settings import from_command_line
 from supervision import open_supervision
 
+SUPERVISED_BY = {
+    "high": "fine labels",
+    "low_upsampled": "coarse labels, upsampled",
+    "low_regions": "coarse labels, over regions",
+}
+
 
 def main(config):
     # Processes, device. Weights come from the seed; every draw from (seed, step, position in the global batch).
@@ -48,7 +54,7 @@ def main(config):
     data = open_supervision(config, run.saved)
     description, tiles = data.description, len(data.train.tiles)
     measure = "likelihood" if data.observation else "mIoU"
-    selected_on = f"validation {measure} on {config.supervision.labels} labels"
+    selected_on = f"validation {measure} on {SUPERVISED_BY[config.supervision.labels]}"
 
     # Networks. The discriminator's weights are drawn last: rows with and without an adversary start alike.
     task = Task(config, ranks, description, data.observation)

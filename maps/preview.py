@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from data.rasters.images import open_image
-from figures import color_image, color_labels, contact_sheet
+from figures import color_image, color_labels, contact_sheet, legend
 from maps.map_writer import read_overview
 from maps.scenes import ROWS, read_windows
 from maps.windows import window_starts
@@ -57,15 +57,18 @@ class Preview:
         self.void[place] = False if void is None else void[top :: self.step, left :: self.step][:height, :width]
 
     def save(self, classes):
-        """Write the PNG, once the map is there. classes: [{"name", "color"}]"""
+        """Write the PNG, once the map is there -> whether it could be. classes: [{"name", "color"}]"""
         with self._saying():
             self._require_own()
             remove_leftovers(self.path.parent, self.path.name)
             labels = read_overview(self.map_path, self.level)
             longer = max(self.shape)
             look = {"zoom": max(1, LEAST_PX // longer), "text_px": max(14, longer // 64)}
+            entries = legend(classes, [labels], "no data")
             panels = [self._image(), color_labels(labels, classes)]
-            contact_sheet(self.path, ["image", "map"], [panels], classes, **look, description=self.description)
+            contact_sheet(self.path, ["image", "map"], [panels], entries, **look, description=self.description)
+            return True
+        return False
 
     def remake(self, scene, bands, classes):
         """Read the scene once more and save, where the preview of a complete map is missing."""

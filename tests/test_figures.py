@@ -1,7 +1,7 @@
 import numpy as np
 from PIL import Image
 
-from figures import choose_varied, color_image, color_labels, contact_sheet
+from figures import choose_varied, color_image, color_labels, contact_sheet, legend
 
 CLASSES = [{"name": "water", "color": [0, 0, 255]}, {"name": "field", "color": [0, 255, 0]}]
 
@@ -38,3 +38,10 @@ def test_a_sheet_has_a_column_for_each_title_a_row_for_each_tile_and_a_legend(tm
     plain, legend = Image.open(tmp_path / "a.png"), Image.open(tmp_path / "b.png")
     assert (np.asarray(plain) == (200, 0, 0)).all(axis=2).sum() == 2 * 3 * 16 * 16
     assert legend.height > plain.height and (np.asarray(legend) == (0, 0, 255)).all(axis=2).any()
+
+
+def test_a_legend_says_what_white_means_where_there_is_some():
+    whole, holed = np.zeros((4, 4), np.uint8), np.full((4, 4), 255, np.uint8)
+    assert legend(CLASSES, [whole, whole]) == CLASSES
+    *classes, last = legend(CLASSES, [whole, holed], "no data")
+    assert classes == CLASSES and last["name"] == "no data" and tuple(last["color"]) == (255, 255, 255)

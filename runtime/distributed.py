@@ -79,16 +79,18 @@ def start(device="auto"):
 
 
 def mixed_precision(precision, device):
-    """precision: auto, bf16, fp16 or off -> (the one that auto means here, autocast context, gradient scaler)."""
+    """precision: auto, bf16, fp16 or off -> (what it means here, in words, autocast context, gradient scaler)."""
+    # CPUs with matrix units (AMX) take bf16 steps in a third of the time, those with AVX-512's bf16 in half of it;
+    # others only emulate it, and take ten times as long as in float32.
+    avx512 = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)  # not every torch asks
+    fast = device.type == "cuda" or device.type == "cpu" and (torch.cpu._is_amx_tile_supported() or avx512())
     if precision == "auto":
-        # CPUs with matrix units (AMX) take bf16 steps in a third of the time, those with AVX-512's bf16 in half of it;
-        # others only emulate it.
-        avx512 = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)  # not every torch asks
-        fast = device.type == "cuda" or device.type == "cpu" and (torch.cpu._is_amx_tile_supported() or avx512())
         precision = "bf16" if fast else "off"
     half = torch.float16 if precision == "fp16" else torch.bfloat16
     autocast = torch.autocast(device.type, half, enabled=precision != "off")
-    return precision, autocast, torch.amp.GradScaler(device.type, enabled=precision == "fp16")
+    scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
+    emulated = device.type == "cpu" and precision != "off" and not fast
+    return f"{precision} (emulated on this CPU: auto is faster)" if emulated else precision, autocast, scaler
 
 
 def stop():

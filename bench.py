@@ -14,7 +14,6 @@ Stages: 1 training step, 2 supervision, 3 region aggregation, 4 input, 5 masked 
 7 building, 8 processes, 9 a busy machine, 10 a row on real NAIP at full width (--naip215). Of 1 to 8, all by default.
 """
 
-import argparse
 import json
 import os
 import platform
@@ -422,7 +421,7 @@ def main(arguments):
 
 
 def parsed():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command.parser(__doc__)
     parser.add_argument("--out", type=command.place, metavar="JSON", help="also write the table there")
     parser.add_argument("--stages", default="1,2,3,4,5,6,7,8", help="some of 1 to 10, as 1,3,4 (default: 1 to 8)")
     parser.add_argument("--loaded", action="store_true", help="stage 9 alone")

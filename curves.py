@@ -40,9 +40,7 @@ def save_run_curves(log, path):
         ax.set(xlabel="step", xlim=(0, records[-1]["step"]), **look)
         ax.grid(alpha=0.3)
         ax.legend(fontsize=8, framealpha=0.6)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open_whole(path, flush=False) as file:
-        figure.savefig(file, format="png", dpi=100)
+    _save(figure, path, dpi=100)
 
 
 def _learning(train, validation):
@@ -96,23 +94,23 @@ def save_curve(path, x, values, line, labels):
     raises: Refused where matplotlib is not installed
     """
     try:
-        import matplotlib
+        from matplotlib.figure import Figure
     except ImportError:
         raise Refused(f"{path}: curves need matplotlib (pip install matplotlib); the numbers are written") from None
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(5, 3.5), layout="constrained")
+    figure = Figure(figsize=(5, 3.5), layout="constrained")
+    axes = figure.subplots()
     axes.plot(x, [np.mean(v) for v in values], "o-")
     for at, of_seeds in zip(x, values, strict=True):
         axes.plot([at] * len(of_seeds), of_seeds, ".", color="grey", markersize=4)
     axes.axhline(line[1], linestyle="--", color="black")
     axes.annotate(line[0], (x[-1], line[1]), textcoords="offset points", xytext=(0, 4), ha="right")
-    axes.set_xscale("log")
+    axes.set(xscale="log", xlabel=labels[0], ylabel=labels[1])
     axes.set_xticks(x, [str(at) for at in x])
     axes.minorticks_off()
-    axes.set_xlabel(labels[0])
-    axes.set_ylabel(labels[1])
+    _save(figure, path, dpi=150)
+
+
+def _save(figure, path, dpi):
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
-    pyplot.close(figure)
+    with open_whole(path, flush=False) as file:
+        figure.savefig(file, format="png", dpi=dpi)

@@ -7,7 +7,6 @@
 A run's folder stands for its best.pt. The last.pt beside it is scored too and goes into the JSON only.
 """
 
-import argparse
 import copy
 import json
 from pathlib import Path
@@ -184,7 +183,6 @@ def publish(result, classes, out):
     """Print the table, and write the JSON where it was asked for."""
     print(table(result["rows"], classes))
     if out:
-        out.parent.mkdir(parents=True, exist_ok=True)
         write_text(out, json.dumps(result, indent=1))
 
 
@@ -240,7 +238,7 @@ def figure6(path, methods, tiles, classes, device, chosen, coarse=False):
 
 
 def parse(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command.parser(__doc__)
     parser.add_argument("checkpoints", nargs="*", metavar="CHECKPOINT", help="best.pt, last.pt or a run's folder")
     parser.add_argument("--data", metavar="ROOT", help="tile set; default: the first checkpoint's own")
     parser.add_argument("--split", default="test", help="train, validation, heldout, test or all (default: test)")
@@ -278,8 +276,9 @@ def parse(argv=None):
     if arguments.data is None:
         if not arguments.checkpoints:
             parser.error("--oracle and --lsr alone need --data ROOT")
-        saved = checkpoint.load(checkpoint_path(arguments.checkpoints[0]))
-        arguments.data = saved.get("config", {}).get("data.root") or parser.error("--data ROOT is needed")
+        config = checkpoint.load(checkpoint_path(arguments.checkpoints[0])).get("config")
+        root = config.get("data.root") if isinstance(config, dict) else None
+        arguments.data = root or parser.error("--data ROOT is needed")
     return arguments
 
 

@@ -9,7 +9,6 @@ sees the band mean there, as predict.py shows it beyond a scene's edge. What it 
 model.json says the same. It is run before it is written: what differs from the checkpoint is refused.
 """
 
-import argparse
 import io
 import json
 import warnings
@@ -54,8 +53,8 @@ def main(arguments):
     trained = load_trained(checkpoint_path(arguments.checkpoint), torch.device("cpu"))
     metadata = describe(trained.facts, arguments.tile_px, arguments.overlap)
     model = onnx.load_from_string(to_onnx(trained, arguments.tile_px, arguments.dynamic))
-    if not arguments.dynamic:
-        declare_square(model.graph.output[0], arguments.tile_px)
+    for axis in () if arguments.dynamic else (2, 3):  # the exporter loses them, and Deepness takes square tiles alone
+        model.graph.output[0].type.tensor_type.shape.dim[axis].dim_value = arguments.tile_px
     onnx.helper.set_model_props(model, {key: json.dumps(value) for key, value in metadata.items()})
     model = model.SerializeToString()
     difference = compare(onnxruntime, model, trained, arguments.tile_px)
@@ -124,12 +123,6 @@ def to_onnx(trained, tile_px, dynamic):
     return buffer.getvalue()
 
 
-def declare_square(probs, tile_px):
-    """Write out the output's height and width: the exporter loses them, and Deepness takes square tiles alone."""
-    for axis in (2, 3):
-        probs.type.tensor_type.shape.dim[axis].dim_value = tile_px
-
-
 def compare(onnxruntime, model, trained, tile_px):
     """The largest difference of probabilities between the model's bytes and the checkpoint, on a tile of noise."""
     top = 255 if trained.facts["dtype"] == "uint8" else 65535
@@ -143,7 +136,7 @@ def compare(onnxruntime, model, trained, tile_px):
 
 
 def parse(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command.parser(__doc__)
     parser.add_argument("checkpoint", metavar="RUN", help="best.pt, last.pt or a run's folder")
     parser.add_argument("--out", type=command.place, required=True, metavar="MODEL.onnx")
     parser.add_argument("--tile-px", type=int, default=512, metavar="PX", help="side of a tile (default: 512)")

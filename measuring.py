@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 
 from data.tiles import TileSet
+from runtime.files import write_text
 from runtime.settings import require
 
 COLUMNS = "stage", "what", "ours", "peer", "ratio", "limit", "unit", "peer's name"
@@ -131,9 +132,9 @@ def print_row(*cells):
 
 def write_report(path, facts, bench):
     """The table as JSON, and as Markdown beside it."""
-    path.write_text(json.dumps({**facts, "rows": bench.rows, "skipped": bench.skipped}, indent=1))
+    write_text(path, json.dumps({**facts, "rows": bench.rows, "skipped": bench.skipped}, indent=1))
     lines = [", ".join(f"{key} {value}" for key, value in facts.items()), "", f"| {' | '.join(COLUMNS)} |"]
     lines.append("|" + " --- |" * len(COLUMNS))
     lines += [f"| {' | '.join(map(text, row.values()))} |" for row in bench.rows]
     lines += ["", *(f"- skipped: {line}" for line in bench.skipped)]
-    path.with_suffix(".md").write_text("\n".join(lines).rstrip() + "\n")
+    write_text(path.with_suffix(".md"), "\n".join(lines).rstrip() + "\n")

@@ -10,7 +10,6 @@ classes' colours and overviews. --probs writes MAP_probs.tif beside it: a band a
 coarse label of the place, on whatever grid it lies. MAP_preview.png shows both. Unchanged scenes are not mapped again.
 """
 
-import argparse
 import hashlib
 import math
 import signal
@@ -20,6 +19,7 @@ from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import timedelta
+from itertools import islice
 from pathlib import Path
 
 from runtime import signals
@@ -27,6 +27,7 @@ from runtime import signals
 if __name__ == "__main__":
     signals.leave_quietly()
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from tqdm import tqdm
@@ -133,7 +134,7 @@ def map_scene(trained, scene, outputs, recipe, arguments, device, autocast):
         windows = read_ahead(windows, reading, AHEAD + arguments.batch)
         blend = Blend(len(classes), rows, cols, height, width, device)
         behind = deque()
-        for batch in batched(windows, arguments.batch):
+        while batch := list(islice(windows, arguments.batch)):
             cell_px = overlay and overlay.cell_px
             seen = [w for w in batch if w[2] is not None]
             maps = iter(predict(trained, seen, device, autocast, arguments.tta, cell_px))
@@ -177,9 +178,11 @@ def predict(trained, windows, device, autocast, tta, cell_px=None):
     # The network sees zeros, the band mean, where a scene has no data, as beyond its edge.
     images = torch.stack([to_tensor(pixels) for _, _, pixels, *_ in windows]).to(device, non_blocking=True)
     images = normalize(images.permute(0, 3, 1, 2), trained.mean, trained.std)  # channels last, as they are stored
-    for image, (_, _, _, void, *_) in zip(images, windows, strict=True):
-        if void is not None:
-            image.masked_fill_(torch.from_numpy(void).to(device), 0)
+    void, whole = [w[3] for w in windows], np.zeros(images.shape[2:], bool)
+    void = None if all(v is None for v in void) else np.stack([whole if v is None else v for v in void])
+    if void is not None:
+        void = torch.from_numpy(void).to(device)
+        images.masked_fill_(void[:, None], 0)
 
     def network(images):
         with autocast:
@@ -192,9 +195,7 @@ def predict(trained, windows, device, autocast, tta, cell_px=None):
         return mean_over_views(probs, images) if tta else probs(images)
     logits = mean_over_views(probs, images).clamp_(min=1e-9).log_() if tta else network(images)
     coarse = to_device(stack_cells([cells for *_, cells in windows]), device)
-    shape = images[0, 0].shape
-    void = [torch.zeros(shape, dtype=torch.bool) if w[3] is None else torch.from_numpy(w[3]) for w in windows]
-    return probabilities(trained.informed(logits, coarse, cell_px, torch.stack(void).to(device)))
+    return probabilities(trained.informed(logits, coarse, cell_px, void))
 
 
 def put(writer, block, void, row, col, size):
@@ -211,17 +212,6 @@ def read_ahead(items, pool, count):
     while (item := pending.popleft().result()) is not None:
         pending.append(pool.submit(next, items, None))
         yield item
-
-
-def batched(items, count):
-    batch = []
-    for item in items:
-        batch.append(item)
-        if len(batch) == count:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
 
 
 def output_paths(scenes, out, with_probs):
@@ -264,7 +254,7 @@ def is_complete(outputs, recipe):
 
 
 def parse(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command.parser(__doc__)
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="best.pt, last.pt or a run's folder")
     parser.add_argument("scenes", nargs="+", metavar="SCENE")
     parser.add_argument("--out", type=command.place, required=True, metavar="FILE_OR_DIR", help="MAP.tif or a folder")

@@ -12,7 +12,6 @@ run that is complete is not trained again, one that was stopped goes on, and com
 CPUs two are trained at a time, with one thread each (--jobs).
 """
 
-import argparse
 import json
 import statistics
 from dataclasses import replace
@@ -30,6 +29,7 @@ from data.manifest import SPLITS, read_description, read_manifest
 from metrics import Tally
 from rows import BEYOND, HERE, folder, init_from, pretraining_run, row_runs, rows_with_configs, segmenter_run, train
 from runtime.children import command
+from runtime.command import parser as command_line
 from runtime.command import place, status
 from runtime.errors import Refused
 from runtime.files import write_text
@@ -296,7 +296,7 @@ COMMANDS = {
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("what", choices=tuple(COMMANDS))
     parser.add_argument(
         "--data",

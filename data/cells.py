@@ -11,6 +11,8 @@ import numpy as np
 
 from data.taxonomy import IGNORE
 
+PIXEL_GRID = (1.0, 0.0, 0.0, 0.0, -1.0, 0.0)  # stands for the georeference where an image has none: one unit a pixel
+
 
 @dataclass(frozen=True)
 class Cells:
@@ -34,6 +36,12 @@ def compose(outer, inner):
 
 def invert(affine):
     return tuple(np.linalg.inv(_matrix(affine))[:2].ravel())
+
+
+def corners(affine, height, width):
+    """Where the four corners of an image of this size lie: [(x, y)]."""
+    a, b, c, d, e, f = affine
+    return [(a * col + b * row + c, d * col + e * row + f) for row in (0, height) for col in (0, width)]
 
 
 def majority_blocks(classes, n, num_classes):

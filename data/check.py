@@ -6,7 +6,7 @@
 Names everything that is wrong, one line each, then a count. Ends with 0 if nothing is wrong, else with 2.
 """
 
-import argparse
+import math
 import sys
 from contextlib import closing
 from functools import partial
@@ -93,9 +93,7 @@ def _check_image(header, description):
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(
-        prog="python -m data.check", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command.parser(__doc__, "python -m data.check")
     parser.add_argument("root", type=Path, metavar="ROOT", help="folder of the tile set")
     parser.add_argument("--decode", action="store_true", help="decode every tile, and look up every label code")
     parser.add_argument("--same-crs", action="store_true", help="as it was given to data.build --tiled")
@@ -103,14 +101,15 @@ def main(arguments=None):
         "--workers", type=int, default=default_workers(), metavar="N", help="processes (default: one a processor)"
     )
     given = parser.parse_args(arguments)
-    asked = given.root, given.decode, given.workers, given.same_crs
-    return command.status(lambda: _report(given.root, *check(*asked)), "begins anew")
+    return command.status(lambda: _report(given), "begins anew")
 
 
-def _report(root, tiles, problems):
+def _report(given):
+    command.require_options(vars(given), workers=(1, math.inf))
+    tiles, problems = check(given.root, given.decode, given.workers, given.same_crs)
     for line in problems:
         print(line)
-    print(f"{root}: {tiles} tiles, {len(problems) or 'no'} problem{'' if len(problems) == 1 else 's'}")
+    print(f"{given.root}: {tiles} tiles, {len(problems) or 'no'} problem{'' if len(problems) == 1 else 's'}")
     return 2 if problems else 0
 
 

@@ -1,12 +1,12 @@
 """Label masks as people have them: codes, a palette picture's indices, or colours -> rasters of codes."""
 
 from collections import Counter
-from contextlib import AbstractContextManager
 from dataclasses import replace
 
 import numpy as np
 
 from data.rasters.alignment import check_label
+from data.rasters.geotiff_header import Opened
 from data.rasters.images import open_image
 from runtime.errors import Refused
 
@@ -33,7 +33,7 @@ def open_label(path, colors=()):
     return label
 
 
-class ColorMask(AbstractContextManager):
+class ColorMask(Opened):
     """A mask of colours as a raster of codes; what is transparent has the code 0, which is ignored."""
 
     def __init__(self, mask, colors):
@@ -47,18 +47,11 @@ class ColorMask(AbstractContextManager):
                 "of uint8, or a palette, or is grey"
             )
 
-    def __exit__(self, *_):
-        self.close()
-
     def close(self):
         self._mask.close()
 
     def georeference(self):
         return self._mask.georeference()
-
-    def read(self):
-        """All codes, (H, W, 1) uint8."""
-        return self.window(0, 0, self.header.height, self.header.width)
 
     def window(self, row, col, height, width):
         """Codes (height, width, 1) from (row, col) on; Refused naming all colours of the mask that have none."""

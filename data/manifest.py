@@ -30,8 +30,7 @@ class Description:
 
     def classes(self):
         """[{"name", "color"}] in class order, as figures and checkpoints want it."""
-        names_and_colors = zip(self.taxonomy.names, self.taxonomy.colors, strict=True)
-        return [{"name": name, "color": list(color)} for name, color in names_and_colors]
+        return taxonomy_to_dict(self.taxonomy)["classes"]
 
     def facts(self):
         """What a checkpoint says of its data, in plain values, so that scoring and mapping ask for nothing twice."""

@@ -6,11 +6,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from data.cells import (
-    cell_index,
-    covered_cells,
-    upsampled,
-)
+from data.cells import cell_index, covered_cells, upsampled
 from data.loading import sample_index, to_tensor
 from data.taxonomy import IGNORE
 from data.tiles import TileSet
@@ -127,17 +123,13 @@ def collate(samples):
     labels (B, H, W); or (B, R), padded with ignored regions, and region_index (B, H, W), -1 for none;
     exemplars (B, steps, H, W), where there is an adversary; coarse, where it is asked for
     """
-    batch = {"image": torch.stack([to_tensor(s["image"]) for s in samples])}
-    batch["color"] = torch.tensor([s["color"] for s in samples], dtype=torch.get_default_dtype())
     if "region_index" in samples[0]:
-        num_regions = max(s["labels"].size for s in samples)
-        labels = [np.pad(s["labels"], (0, num_regions - s["labels"].size), constant_values=IGNORE) for s in samples]
-        batch["labels"] = torch.stack([to_tensor(row) for row in labels])
-        batch["region_index"] = torch.stack([to_tensor(s["region_index"]) for s in samples])
-    else:
-        batch["labels"] = torch.stack([to_tensor(s["labels"]) for s in samples])
-    if "exemplars" in samples[0]:
-        batch["exemplars"] = torch.stack([to_tensor(s["exemplars"]) for s in samples])
+        most = max(s["labels"].size for s in samples)
+        padded = (np.pad(s["labels"], (0, most - s["labels"].size), constant_values=IGNORE) for s in samples)
+        samples = [{**s, "labels": labels} for s, labels in zip(samples, padded, strict=True)]
+    arrays = samples[0].keys() & {"image", "labels", "region_index", "exemplars"}
+    batch = {name: torch.stack([to_tensor(s[name]) for s in samples]) for name in sorted(arrays)}
+    batch["color"] = torch.tensor([s["color"] for s in samples], dtype=torch.get_default_dtype())
     if "cells" in samples[0]:
         batch["coarse"] = stack_cells([s["cells"] for s in samples])
     batch["count"] = int((batch["labels"] != IGNORE).sum())

@@ -13,7 +13,7 @@ import numpy as np
 import yaml
 
 from data.band_statistics import mean_and_std, sum_bands
-from data.cells import compose, invert, pixels_of_cells
+from data.cells import PIXEL_GRID, compose, invert, pixels_of_cells
 from data.manifest import COLUMNS, SPLITS
 from data.rasters import geotiff
 from data.taxonomy import merge, taxonomy_to_dict
@@ -26,7 +26,6 @@ NEEDED_FOR = {
     "heldout": "from which an adversary learns; another set can give them: adversarial.exemplar_root=TILES",
     "test": "which evaluate.py scores, but for --split",
 }
-PIXEL_GRID = (1.0, 0.0, 0.0, 0.0, -1.0, 0.0)  # stands for the georeference where an image has none: one unit a pixel
 
 
 def write_tile(

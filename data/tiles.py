@@ -6,20 +6,11 @@ from pathlib import Path
 import numpy as np
 
 from data.band_statistics import band_statistics
-from data.cells import (
-    Cells,
-    compose,
-    invert,
-    majority_blocks,
-    region_index,
-    region_labels,
-    upsampled,
-)
+from data.cells import PIXEL_GRID, Cells, compose, invert, majority_blocks, region_index, region_labels, upsampled
 from data.manifest import chosen_rows, read_manifest
 from data.rasters import geotiff
 from data.rasters.alignment import tile_grid
 from data.taxonomy import IGNORE, merge
-from data.tile_writer import PIXEL_GRID
 from runtime.content import EDGES, WHOLE
 from runtime.errors import Refused
 

@@ -11,12 +11,10 @@ from torchvision.transforms.v2 import functional as tv
 from data.band_statistics import band_statistics
 from data.loading import sample_index, to_tensor
 from data.manifest import chosen_rows, read_manifest
-from data.rasters.images import open_image
+from data.rasters.images import PICTURES, TIFFS, open_image
 from data.transforms import crop_draw, draw
 from runtime.content import EDGES
 from runtime.errors import Refused
-
-SUFFIXES = {".tif", ".tiff", ".png", ".jpg", ".jpeg"}
 
 
 def read_unlabelled(root, pattern="**/*", validation_share=0.05, regions=(), exclude_regions=(), heldout=False):
@@ -47,7 +45,7 @@ def read_unlabelled(root, pattern="**/*", validation_share=0.05, regions=(), exc
         if heldout:
             raise Refused(f"{root}: is a bare folder and has no splits; data.heldout=true is of a tile set")
         try:
-            found = sorted(p for p in root.glob(pattern) if p.suffix.lower() in SUFFIXES)
+            found = sorted(p for p in root.glob(pattern) if p.suffix.lower() in TIFFS + PICTURES)
         except (ValueError, NotImplementedError):
             raise Refused(f"data.images={pattern}: is no glob below {root}; as **/images/*") from None
         if len(found) < 2:

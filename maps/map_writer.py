@@ -125,13 +125,9 @@ class MapWriter(contextlib.AbstractContextManager):
         with self._naming(), open_whole(self.path) as file:
             file.write(layout(pages, CLASSIC_BYTES)[0])
             for level in reversed(self._levels):
-                for tile in level.tiles:
-                    file.write(framed(self._packed(tile)))
-
-    def _packed(self, tile):
-        position, count = tile
-        self._tiles.seek(position)
-        return self._tiles.read(count)
+                for position, count in level.tiles:
+                    self._tiles.seek(position)
+                    file.write(framed(self._tiles.read(count)))
 
     def _naming(self):
         return naming(f"{self.path}: cannot be written", kind=DiskFull)

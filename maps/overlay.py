@@ -1,10 +1,11 @@
 """A coarse raster over a scene, such as NLCD of the place: its cells window by window, on whatever grid it has."""
 
 import math
+from contextlib import AbstractContextManager, ExitStack
 
 import numpy as np
 
-from data.cells import compose, invert, majority_blocks
+from data.cells import compose, corners, invert, majority_blocks
 from data.rasters.alignment import check_label, low_grid, warp_line
 from data.rasters.geotiff import open_raster
 from data.taxonomy import IGNORE, merge
@@ -13,7 +14,7 @@ from runtime.errors import Refused
 ROWS = 256  # of cells that are read at a time where the whole raster is asked
 
 
-class Overlay:
+class Overlay(AbstractContextManager):
     """The cells of a coarse raster over a scene, as labels.
 
     A raster that shares the scene's pixels, as gdalwarp makes it, is reduced to n x n blocks by majority, like that of
@@ -30,14 +31,20 @@ class Overlay:
     """
 
     def __init__(self, path, scene, by_code, n, same_crs=False):
-        self.raster = open_raster(path)
-        header = self.header = self.raster.header
+        with ExitStack() as on_failure:
+            self.raster = on_failure.enter_context(open_raster(path))
+            self._lay(scene, by_code, n, same_crs)
+            on_failure.pop_all()
+
+    def _lay(self, scene, by_code, n, same_crs):
+        path, header = self.raster.path, self.raster.header
+        self.header = header
         self.by_code = by_code if header.nodata is None else {header.nodata: IGNORE, **by_code}
         for each in (header, scene):
             if each.transform is None:
                 raise Refused(f"{each.path}: has no georeference, which --coarse needs of the scene and of {path}")
         check_label(header)
-        own, n = low_grid(scene, header, None if self._apart(scene) else n, same_crs)
+        own, _ = low_grid(scene, header, None, same_crs)
         self.n = None if own else round(n)  # the side of blocks, or None
         self.to_cell = compose(invert(header.transform), scene.transform)
         a, b, _, d, e, _ = self.to_cell
@@ -50,14 +57,8 @@ class Overlay:
                 f"it is of another coordinate system: {warp_line(scene, header)}"
             )
 
-    def close(self):
-        self.raster.close()
-
-    def __enter__(self):
-        return self
-
     def __exit__(self, *_):
-        self.close()
+        self.raster.close()
 
     def window(self, row, col, height, width):
         """The cells under the scene's pixels from (row, col) on: labels (h, w) uint8, IGNORE for none, and `to_cell`,
@@ -75,9 +76,7 @@ class Overlay:
 
     def _box(self, to_cell, height, width):
         """The rows and columns of cells that a window touches, and one more all round for the interpolation."""
-        a, b, c, d, e, f = to_cell
-        xs = [a * x + b * y + c for x in (0, width) for y in (0, height)]
-        ys = [d * x + e * y + f for x in (0, width) for y in (0, height)]
+        xs, ys = zip(*corners(to_cell, height, width), strict=True)
         return math.floor(min(ys)) - 1, math.floor(min(xs)) - 1, math.ceil(max(ys)) + 1, math.ceil(max(xs)) + 1
 
     def _read(self, top, left, height, width):
@@ -107,8 +106,3 @@ class Overlay:
             known += int((inside & (self._read(start, left, count, right - left) != IGNORE)).sum())
         area = 1 if self.n else self.cell_px
         return min(1.0, known * area / (scene.height * scene.width))
-
-    def _apart(self, scene):
-        """Whether the raster has a grid of its own, and so says itself how wide its cells are."""
-        a, b, _, d, e, _ = compose(invert(self.header.transform), scene.transform)
-        return not 0.9 < abs(a * e - b * d) < 1.1

@@ -14,12 +14,12 @@ from models.observation import IGNORE  # never a class; a low code only where a 
 from runtime.errors import Refused, naming
 from runtime.files import read_yaml
 
+INVERSE_VARIANCE, EPS = 100.0, 1e-11  # of ref. 20
 BATCH_VALUES = 2**22  # positions times patches at once: 16 MB, which stays in cache and bounds memory for any tile
 
 
 @torch.no_grad()
-def super_resolve(image, low_codes, table, *, patches=20_000, patch_px=7, batch=64, inverse_variance=100.0,
-                  iterations=20, eps=1e-11, present_only=True, seed=0):
+def super_resolve(image, low_codes, table, *, patches=20_000, patch_px=7, iterations=20, present_only=True, seed=0):
     """Infer high-resolution labels of one tile.
 
     image:        (K, H, W) float in [0, 1]
@@ -40,15 +40,11 @@ def super_resolve(image, low_codes, table, *, patches=20_000, patch_px=7, batch=
     centres = draw_centres(low_codes, known_codes(low_codes, table), patches, patch_px, generator)
     centre_codes = low_codes[centres[:, 0], centres[:, 1]]
     codes = centre_codes.unique().tolist() if present_only else sorted(table)
-    counts = count_positions(
-        image, centres, centre_codes, codes, patch_px=patch_px, batch=batch, inverse_variance=inverse_variance
-    )
+    counts = count_positions(image, centres, centre_codes, codes, patch_px)
     num_classes = len(next(iter(table.values())))
     rows = torch.tensor([[float(value) for value in table[code]] for code in codes]).view(len(codes), num_classes)
     start = 10 + torch.rand(num_classes, *low_codes.shape, generator=generator)  # uniform(10, 11)
-    probs = fit_classes(
-        position_given_code(counts, eps), rows.to(image.device), start.to(image.device), iterations, eps
-    )
+    probs = fit_classes(position_given_code(counts), rows.to(image.device), start.to(image.device), iterations)
     return probs.argmax(0), probs
 
 
@@ -74,7 +70,7 @@ def draw_centres(low_codes, codes, patches, patch_px, generator):
     return candidates[drawn.to(candidates.device)]
 
 
-def count_positions(image, centres, centre_codes, codes, *, patch_px=7, batch=64, inverse_variance=100.0):
+def count_positions(image, centres, centre_codes, codes, patch_px=7, batch=64):
     """How often each position explains a patch drawn under each code.
 
     image: (K, H, W); centres: (N, 2), see draw_centres; centre_codes: (N,); codes: list of the codes to count
@@ -85,7 +81,7 @@ def count_positions(image, centres, centre_codes, codes, *, patch_px=7, batch=64
     offset = torch.arange(patch_px, device=image.device) - patch_px // 2
     # Likelihoods see differences only: less the mean, numbers are small and float32 (TF32 on a GPU) is exact enough.
     image = image.float() - image.float().mean((1, 2), keepdim=True)
-    padded, energy = wrap_image(image, patch_px, inverse_variance)
+    padded, energy = wrap_image(image, patch_px)
     counts = image.new_zeros(len(codes), height, width)
     for count, code in zip(counts, codes, strict=True):
         own = centres[centre_codes == code]
@@ -94,35 +90,35 @@ def count_positions(image, centres, centre_codes, codes, *, patch_px=7, batch=64
             drawn = image[:, rows[:, None, None] + offset[:, None], cols[:, None, None] + offset]  # (K, B, w, w)
             # Softmax over s without its shift: the largest value is 0, that of a patch at its own centre. As exp, sum
             # and product it keeps the channels-last order of conv2d: twice as fast as .softmax() on a CPU.
-            likelihood = log_likelihood(padded, energy, drawn.transpose(0, 1), inverse_variance)
+            likelihood = log_likelihood(padded, energy, drawn.transpose(0, 1))
             posterior = likelihood.div_(patch_px**2).exp_().flatten(1)  # (B, H W)
             count += (posterior.sum(1).reciprocal() @ posterior).view(height, width)
     return counts
 
 
-def wrap_image(image, patch_px, inverse_variance):
+def wrap_image(image, patch_px):
     """The image wrapped round by half a patch, (1, K, H + w - 1, W + w - 1), and A(s), (H, W)."""
     padded = F.pad(image[None], [patch_px // 2] * 4, mode="circular")
-    energy = F.avg_pool2d(inverse_variance * padded.square().sum(1), patch_px, stride=1)[0] * patch_px**2
+    energy = F.avg_pool2d(INVERSE_VARIANCE * padded.square().sum(1), patch_px, stride=1)[0] * patch_px**2
     return padded.contiguous(memory_format=torch.channels_last), energy
 
 
-def log_likelihood(padded, energy, patches, inverse_variance):
+def log_likelihood(padded, energy, patches):
     """-v/2 times the squared difference of patches (B, K, w, w) and the image round each position: (B, H, W)."""
     patches = patches.contiguous(memory_format=torch.channels_last)
-    cross = F.conv2d(padded, inverse_variance * patches)[0]
-    norm = inverse_variance * patches.square().sum((1, 2, 3))
+    cross = F.conv2d(padded, INVERSE_VARIANCE * patches)[0]
+    norm = INVERSE_VARIANCE * patches.square().sum((1, 2, 3))
     return cross.sub_(energy / 2).sub_(norm[:, None, None] / 2)
 
 
-def position_given_code(counts, eps=1e-11):
+def position_given_code(counts):
     """p(s | k), (codes, H, W), from counts of that shape: each code's share at a position, then normalised over s."""
-    share = counts + eps
+    share = counts + EPS
     share /= share.sum(0)
     return share.div_(share.sum((1, 2), keepdim=True))
 
 
-def fit_classes(position_given_code, rows, start, iterations=20, eps=1e-11):
+def fit_classes(position_given_code, rows, start, iterations=20):
     """p(l | s) by EM, code by code, so that q(s, k, l) never stands in memory whole.
 
     position_given_code: (codes, H, W); rows: (codes, C), p(l | k); start: (C, H, W), positive, need not be normalised
@@ -130,9 +126,9 @@ def fit_classes(position_given_code, rows, start, iterations=20, eps=1e-11):
     """
     probs = start / start.sum(0)
     for _ in range(iterations):
-        update = torch.full_like(probs, eps)
+        update = torch.full_like(probs, EPS)
         for position, row in zip(position_given_code, rows, strict=True):
-            q = (probs * position).add_(eps)  # E: for each class of this code, over positions
+            q = (probs * position).add_(EPS)  # E: for each class of this code, over positions
             update.addcmul_(q, (row / q.sum((1, 2)))[:, None, None])  # M
         probs = update.div_(update.sum(0))
     return probs

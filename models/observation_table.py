@@ -38,12 +38,10 @@ def fit_codes(shares, codes, merged, class_names, native=True):
         if c not in classes:
             names.append(name)
             classes.append(c)
-    rows = {code: names.index(code) if code in kept else -1 for code in known}
-    for code, to in known.items():  # cells of rare codes stand for their class, where it has a row
-        if rows[code] < 0 and class_names[to] in names:
-            rows[code] = names.index(class_names[to])
-    if not native:
-        rows = dict(enumerate(map(names.index, class_names)))
+    place = {name: k for k, name in enumerate(names)}
+    rows = {c: c for c in range(len(class_names))}
+    if native:  # cells of rare codes stand for their class, where it has a row
+        rows = {code: place.get(code, place.get(class_names[to], -1)) for code, to in known.items()}
     labels = torch.full_like(codes, -1)
     for code, row in rows.items():
         labels[codes == code] = row

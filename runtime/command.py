@@ -6,6 +6,7 @@ A run that a signal stopped is one line too, with the status that shells give it
 import argparse
 import contextlib
 import json
+import math
 import multiprocessing
 import os
 import signal
@@ -21,11 +22,26 @@ from runtime.signals import Stopped, heed
 _RANK = f"rank {os.environ['RANK']}: " if int(os.environ.get("WORLD_SIZE", 1)) > 1 else ""
 
 
+def parser(description, prog=None):
+    """An argparse parser whose --help shows a module's docstring as it is."""
+    return argparse.ArgumentParser(
+        prog, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+
+
 def place(text):
     """Where output goes, for argparse."""
     if not text.strip():
         raise argparse.ArgumentTypeError("is empty; name a file or a folder, as . for this one")
     return Path(text)
+
+
+def require_options(given, **bounds):
+    """Refuse an option out of its (least, most). given: {name: value}, of which one not given is None"""
+    for name, (least, most) in bounds.items():
+        if given[name] is not None and not least <= given[name] <= most:
+            end = f"to {most}" if most < math.inf else "or more"
+            raise Refused(f"--{name.replace('_', '-')} {given[name]}: should be {least} {end}")
 
 
 def say(text, file=None):

@@ -126,7 +126,7 @@ class Run:
         """
         self.done, self.counted = step + 1, self.counted + 1
         self.progress.update()
-        self.stop_now = self.stop.agreed(self.ranks)
+        self.stop_now = self.ranks.largest(self.stop.number)  # that any rank noted: all leave at the same step
         self.evaluate_now = self.done % self.eval_every == 0 or self.done == self.steps
         self.save_now = self.evaluate_now or self.stop_now > 0
         if self.logs(step) or self.save_now:

@@ -195,9 +195,7 @@ def _convert(key, value, setting, where):
         return word
     try:
         if kind is bool:
-            if isinstance(value, bool) or value in ("true", "false"):
-                return value in (True, "true")
-            raise ValueError
+            return {"true": True, "false": False}[str(value).lower()]
         if isinstance(value, bool) or value is None or isinstance(value, (list, dict)):
             raise ValueError
         if kind is int and float(value) != int(float(value)):
@@ -206,7 +204,7 @@ def _convert(key, value, setting, where):
         if kind is float and not math.isfinite(value) or kind is str and "\0" in value:  # no path holds a NUL
             raise ValueError
         return value
-    except (ValueError, OverflowError):
+    except (KeyError, ValueError, OverflowError):
         words = {bool: "true or false", int: "a whole number", float: "a number", str: "a word"}[kind]
         default = _typed(setting.default)
         raise Refused(f"{where}: {key}={_short(value)} must be {words}, as {key}={default}") from None
@@ -247,7 +245,7 @@ def _typed(value):
     """A default as people type it: 1e-4 and [], not 0.0001 and ()."""
     if isinstance(value, float) and 0 < value <= 1e-3:
         return re.sub(r"\.?0*e-0", "e-", f"{value:e}")
-    return "[]" if value == () else str(value)
+    return "[]" if value == () else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _short(value):

@@ -41,7 +41,3 @@ class StopRequest:
             self.number, self.time = number, time.monotonic()
         elif time.monotonic() - self.time > SAME_REQUEST_S:
             os._exit(128 + number)
-
-    def agreed(self, ranks):
-        """The signal that any rank noted, the same on every rank, or 0: asked at the same place of the same step."""
-        return ranks.largest(self.number)

@@ -241,3 +241,11 @@ def test_a_setting_that_came_later_leaves_earlier_runs_resumable_at_its_default(
     check_resumable(saved, config, "runs/x")
     with pytest.raises(Refused, match="supervision.codes=native, not merged"):
         check_resumable(saved, replace(config, supervision=replace(config.supervision, codes="merged")), "runs/x")
+
+
+@pytest.mark.parametrize("word, value", [("true", True), ("True", True), ("false", False), ("FALSE", False)])
+def test_yes_and_no_are_read_as_yaml_and_python_write_them(tmp_path, word, value):
+    path = written(tmp_path, "")
+    assert load_config(SegmenterConfig, path, [f"data.dihedral={word}"]).data.dihedral is value
+    with pytest.raises(Refused, match="must be true or false, as data.dihedral=true"):
+        load_config(SegmenterConfig, path, ["data.dihedral=2"])

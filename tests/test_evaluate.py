@@ -126,3 +126,11 @@ def test_a_map_that_is_none_is_refused(tmp_path):
     assert "a label has one" in error_of(
         "evaluate.py", "--scene", tmp_path / "map.tif", tmp_path / "truth.tif", "--taxonomy", TAXONOMY
     )
+
+
+@pytest.mark.parametrize("config", [None, "x", {}, {"data.root": ""}])
+def test_a_checkpoint_that_names_no_tile_set_asks_for_one(tmp_path, capsys, config):
+    torch.save({"config": config}, tmp_path / "best.pt")
+    with pytest.raises(SystemExit) as left:
+        evaluate.parse([str(tmp_path / "best.pt")])
+    assert left.value.code == 2 and capsys.readouterr().err.endswith("error: --data ROOT is needed\n")

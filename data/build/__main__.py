@@ -9,7 +9,7 @@
 A second run completes the first: each scene that is done leaves a record below OUT/.build, and dataset.yaml comes last.
 """
 
-import argparse
+import math
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -30,9 +30,7 @@ NAIP215_SCALE = {"majority": 32, "nlcd": 50}  # 19 m; 30 m, the paper's cell, on
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(
-        prog="python -m data.build", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command.parser(__doc__, "python -m data.build")
     parser.add_argument("out", type=command.place, metavar="OUT", help="folder of the tile set")
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument(
@@ -115,14 +113,8 @@ def main(arguments=None):
 
 def _build_as_asked(given):
     kind = next(kind for kind in SOURCES if getattr(given, kind))
-    for option, value, least in (
-        ("--tile-px", given.tile_px, MIN_TILE_PX),
-        ("--scale", given.scale, 1),
-        ("--bands", given.bands, 1),
-        ("--workers", given.workers, 1),
-    ):
-        if value is not None and value < least:
-            raise Refused(f"{option} {value}: should be {least} or more")
+    least = {"tile_px": MIN_TILE_PX, "scale": 1, "bands": 1, "seed": 0, "workers": 1}
+    command.require_options(vars(given), **{name: (value, math.inf) for name, value in least.items()})
     taxonomy = given.taxonomy or DEFAULT_TAXONOMY.get(kind)
     if taxonomy is None:
         raise Refused(f"--{kind} needs --taxonomy, for example {TAXONOMIES / 'low2high.yaml'}")

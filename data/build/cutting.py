@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from data.cells import compose, invert
+from data.cells import PIXEL_GRID, compose, corners, invert
 from data.label_masks import open_label
 from data.rasters.alignment import DEFAULT_SCALE, check_high, lies_by_pixels, low_grid
 from data.rasters.georeference import system_alone
@@ -16,7 +16,7 @@ from data.rasters.geotiff_header import gsd
 from data.rasters.images import open_image, takes_alpha, window_with_void
 from data.synthetic.coarse import low_label
 from data.taxonomy import IGNORE, Taxonomy, unknown_codes
-from data.tile_writer import PIXEL_GRID, count_labels, write_tile
+from data.tile_writer import count_labels, write_tile
 from runtime.errors import Refused
 
 MIN_CLASSES = 3  # unique merged classes in a tile [paper, Sec. 3.1]
@@ -186,16 +186,15 @@ def _made_coarse(high_codes, materials, transform, options, name):
     n, land_cover = options.scale or DEFAULT_SCALE, np.zeros(256, np.uint8)
     land_cover[[code for code, _ in materials]] = [material for _, material in materials]
     rng = np.random.default_rng([options.seed, *name.encode()])
-    return low_label(rng, land_cover[high_codes], n), compose(transform, (n, 0, 0, 0, n, 0))
+    known = land_cover[np.clip(high_codes, 0, 255)]  # a code beyond is named where labels are counted
+    return low_label(rng, known, n), compose(transform, (n, 0, 0, 0, n, 0))
 
 
 def _cells_over(low, grid, transform, px):
     """The cells that touch a tile, and their transform; (None, None) where the raster has none there."""
-    a, b, c, d, e, f = compose(invert(grid), transform)
-    corners = [(a * x + b * y + c, d * x + e * y + f) for x in (0, px) for y in (0, px)]
     (left, right), (top, bottom) = (
         (max(0, math.floor(round(min(values), 6))), math.ceil(round(max(values), 6)))
-        for values in zip(*corners, strict=True)
+        for values in zip(*corners(compose(invert(grid), transform), px, px), strict=True)
     )
     right, bottom = min(right, low.header.width), min(bottom, low.header.height)
     if left >= right or top >= bottom:

@@ -27,19 +27,10 @@ DEFAULT_TAXONOMY = {
 }
 TILES_PER_JOB = 256  # of --tiled
 MIN_TILE_PX = 32  # the segmenter's smallest image
-OPTION_NAMES = {
+OPTION_NAMES = {  # the others are --their-name
     "source": "source",
-    "taxonomy": "--taxonomy",
     "colors": "--taxonomy",
-    "tile_px": "--tile-px",
-    "scale": "--scale",
-    "seed": "--seed",
     "filter": "--no-filter",
-    "compression": "--compression",
-    "rotation": "--rotation",
-    "coarse": "--coarse",
-    "same_crs": "--same-crs",
-    "bands": "--bands",
     "scenes": "list of scenes, or other files",
 }
 
@@ -157,9 +148,8 @@ def _bind(root, options, inputs):
                 if key in ("filter", "same_crs"):
                     then, now = ("given" if bool(v) == (key == "same_crs") else "not given" for v in (then, now))
                 values = "" if key in ("taxonomy", "colors", "scenes") else f": {then} then, {now} now"
-                raise Refused(
-                    f"{root}: was begun with another {OPTION_NAMES[key]}{values}; use the same or give another folder"
-                )
+                option = OPTION_NAMES.get(key, f"--{key.replace('_', '-')}")
+                raise Refused(f"{root}: was begun with another {option}{values}; use the same or give another folder")
     if not complete:
         write_text(path, json.dumps(asked, indent=1))
     return complete

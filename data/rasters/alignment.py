@@ -3,8 +3,7 @@
 import math
 import shlex
 
-from data.cells import compose, invert
-from data.tile_writer import PIXEL_GRID
+from data.cells import PIXEL_GRID, compose, corners, invert
 from runtime.errors import Refused
 
 DEFAULT_SCALE = 30  # NLCD on 1 m imagery [paper, Sec. 4.3]
@@ -96,8 +95,7 @@ def same_scale(first, second):
 def warp_line(image, label):
     """The command that puts a label raster on the image's pixels; `near` keeps coarse cells in their shape."""
     a, b, _, d, e, _ = image.transform
-    corners = _corners(image, image.transform)
-    xs, ys = [x for x, _ in corners], [y for _, y in corners]
+    xs, ys = zip(*corners(image.transform, image.height, image.width), strict=True)
     if image.epsg:
         crs = f"-t_srs EPSG:{image.epsg} "
     else:
@@ -161,14 +159,9 @@ def _same_pixels(image, label):
     """Whether two rasters of one size share their pixels; true where either has no georeference to say otherwise."""
     if not (image.transform and label.transform):
         return True
-    to_label = compose(invert(label.transform), image.transform)
-    moved = zip(_corners(image, (1, 0, 0, 0, 1, 0)), _corners(image, to_label), strict=True)
+    affines = (1, 0, 0, 0, 1, 0), compose(invert(label.transform), image.transform)
+    moved = zip(*(corners(affine, image.height, image.width) for affine in affines), strict=True)
     return all(max(abs(x - u), abs(y - v)) <= TOLERANCE_PX for (x, y), (u, v) in moved)
-
-
-def _corners(header, affine):
-    a, b, c, d, e, f = affine
-    return [(a * col + b * row + c, d * col + e * row + f) for row in (0, header.height) for col in (0, header.width)]
 
 
 def _size(header):

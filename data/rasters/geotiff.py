@@ -16,7 +16,7 @@ import numpy as np
 import tifffile
 
 from data.rasters import georeference
-from data.rasters.geotiff_header import nodata_value, read_header
+from data.rasters.geotiff_header import Opened, nodata_value, read_header
 from data.rasters.limits import distinct_bytes, refuse_absurd, refuse_large
 from data.rasters.raw_head import raw_head
 from runtime.errors import DiskFull, Refused, naming, reason
@@ -49,7 +49,7 @@ def require_inside(header, row, col, height, width):
         )
 
 
-class Raster(contextlib.AbstractContextManager):
+class Raster(Opened):
     """An image of a TIFF: `header`, `read()`, `window(...)`, `void(...)`, `georeference()`, `close()`.
 
     page:    which one; None: the first of full resolution, and its mask
@@ -81,9 +81,6 @@ class Raster(contextlib.AbstractContextManager):
         self._readers = readers
         self._segments = OrderedDict()  # index -> decoded strip or tile, the latest used last
         self._kept_bytes = 0
-
-    def __exit__(self, *_):
-        self.close()
 
     def close(self):
         if self._pool:

@@ -1,6 +1,7 @@
 """What a GeoTIFF says of itself: size, bands, pixels' type, nodata, palette, and where it lies."""
 
 import math
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +28,17 @@ class Header:
     unit_m: float | None = 1.0  # metres per unit of the transform; None for degrees
     alpha: int | None = None  # the band that is tagged as opacity; near infrared often is
     masked: bool = False  # whether the file says of each pixel if it has data
+
+
+class Opened(AbstractContextManager):
+    """A raster that is open, for use in a `with` statement: `header`, `window(...)`, `close()` and, of it, `read()`."""
+
+    def __exit__(self, *_):
+        self.close()
+
+    def read(self):
+        """All pixels, (H, W, K)."""
+        return self.window(0, 0, self.header.height, self.header.width)
 
 
 def gsd(header):

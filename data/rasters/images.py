@@ -1,13 +1,12 @@
 """Scenes and tiles by their suffix: GeoTIFFs as geotiff.py reads them, PNG and JPEG pictures through pillow."""
 
-from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from data.rasters.geotiff import open_raster, require_inside
-from data.rasters.geotiff_header import Header
+from data.rasters.geotiff_header import Header, Opened
 from data.rasters.limits import refuse_large
 from runtime.errors import Refused, naming
 from runtime.files import require_file
@@ -59,7 +58,7 @@ def window_with_void(image, bands, row, col, height, width):
     return pixels, void if void.any() else None
 
 
-class Picture(AbstractContextManager):
+class Picture(Opened):
     """A PNG or JPEG, read whole: one band where it is grey, else red, green and blue. It has no georeference.
 
     indices: as of `open_image`
@@ -80,9 +79,6 @@ class Picture(AbstractContextManager):
         if self._pixels.ndim == 2:
             self._pixels = self._pixels[..., None]
         self.header = Header(path, *self._pixels.shape, self._pixels.dtype, masked=self._void is not None)
-
-    def __exit__(self, *_):
-        self.close()
 
     def close(self):
         self._pixels = self._void = None

@@ -6,7 +6,6 @@ Each tile is a landscape of its own (landscape.py), drawn from (seed, number of 
 tiles nor the number of workers changes it.
 """
 
-import argparse
 import sys
 
 from data.synthetic.tile_set import make_tile_set
@@ -15,9 +14,7 @@ from runtime.workers import default_workers
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(
-        prog="python -m data.synthetic", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command.parser(__doc__, "python -m data.synthetic")
     parser.add_argument("out", type=command.place, metavar="OUT", help="folder of the tile set; a new or an empty one")
     parser.add_argument("--tiles", type=int, default=400, metavar="N", help="how many (default 400)")
     parser.add_argument("--tile-px", type=int, default=128, metavar="PX", help="side of a tile (default 128)")

@@ -12,6 +12,7 @@ from data.synthetic.coarse import low_label
 from data.synthetic.landscape import REGIONS, landscape
 from data.taxonomy import load_taxonomy
 from data.tile_writer import write_tile, write_tile_set
+from runtime.command import require_options
 from runtime.errors import Refused
 from runtime.files import write_text
 from runtime.workers import map_unordered
@@ -47,16 +48,9 @@ def make_tile_set(root, *, tiles=400, tile_px=128, scale=16, bands=3, seed=0, wo
 
     raises: Refused for settings that cannot be, and a root that holds anything else
     """
-    for option, value, least, most in (
-        ("--tiles", tiles, 1, 99999),
-        ("--tile-px", tile_px, MIN_TILE_PX, 4096),
-        ("--scale", scale, 1, tile_px),
-        ("--bands", bands, 3, 4),
-        ("--seed", seed, 0, math.inf),
-        ("--workers", workers, 1, math.inf),
-    ):
-        if not least <= value <= most:
-            raise Refused(f"{option} {value}: should be {least} {f'to {most}' if most < math.inf else 'or more'}")
+    given = {"tiles": tiles, "tile_px": tile_px, "scale": scale, "bands": bands, "seed": seed, "workers": workers}
+    any_from = {"seed": (0, math.inf), "workers": (1, math.inf)}
+    require_options(given, tiles=(1, 99999), tile_px=(MIN_TILE_PX, 4096), scale=(1, tile_px), bands=(3, 4), **any_from)
     root, taxonomy = Path(root), load_taxonomy(TAXONOMY)
     settings = {"tile_px": tile_px, "scale": scale, "bands": bands, "seed": seed}
     begun, asked = root / ".build" / "synthetic.json", json.dumps({"tiles": tiles, **settings})

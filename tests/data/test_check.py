@@ -79,6 +79,11 @@ def test_real_tiles_pass_and_a_damaged_one_is_found(tmp_path, capsys):
     assert lines[1] == f"{tmp_path}: 8 tiles, 1 problem"
 
 
+def test_no_workers_are_refused(root, capsys):
+    assert main([str(root), "--decode", "--workers", "0"]) == 2
+    assert capsys.readouterr().err.strip() == "--workers 0: should be 1 or more"
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_decoding_names_every_damaged_tile_in_one_pass(root, workers, monkeypatch):
     monkeypatch.setattr("data.check.ROWS_PER_JOB", 2)

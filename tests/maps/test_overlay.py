@@ -66,6 +66,20 @@ def test_a_raster_on_the_scenes_pixels_becomes_blocks_that_windows_agree_on(tmp_
                     assert label_of(labels, to_cell, i, j) == BY_CODE[codes[row + i, col + j]]
 
 
+def test_cells_hardly_larger_than_pixels_are_cells_of_their_own(tmp_path):
+    path, _ = coarse(tmp_path, tilted(1.03, 0, 0, 0), (146, 185))
+    with Overlay(path, scene(tmp_path), BY_CODE, 16) as overlay:
+        assert overlay.n is None and overlay.cell_px == pytest.approx(1.03**2)
+
+
+def test_a_raster_that_is_refused_is_closed(tmp_path, monkeypatch):
+    closed, close = [], geotiff.Raster.close
+    monkeypatch.setattr(geotiff.Raster, "close", lambda raster: (closed.append(raster.path.name), close(raster)))
+    coarse(tmp_path, None, (15, 19), epsg=None)
+    refused(tmp_path, "has no georeference", header=scene(tmp_path))
+    assert "nlcd.tif" in closed
+
+
 def test_a_part_of_the_scene_is_told_by_its_share(tmp_path):
     path, _ = coarse(tmp_path, tilted(10, 0, 0, 0), (15, 9))  # 90 of 190 columns
     with Overlay(path, scene(tmp_path), BY_CODE, 10) as overlay:

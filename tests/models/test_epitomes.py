@@ -60,7 +60,7 @@ def slow_log_likelihood(image, patch, inverse_variance):
 def test_likelihood_equals_a_slow_loop_over_positions(bands, height, width, patch_px):
     image, patches = random_image(bands, height, width), random_image(2 * bands, patch_px, patch_px, seed=1)
     patches = patches.view(2, bands, patch_px, patch_px)
-    fast = log_likelihood(*wrap_image(image, patch_px, 100.0), patches, 100.0)
+    fast = log_likelihood(*wrap_image(image, patch_px), patches)
     slow = torch.stack([slow_log_likelihood(image, patch, 100.0) for patch in patches])
     assert fast.shape == (2, height, width)
     torch.testing.assert_close(fast.double(), slow, rtol=1e-5, atol=1e-2)

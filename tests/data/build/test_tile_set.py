@@ -853,6 +853,7 @@ FLOATS = np.zeros((64, 96, 3), np.float32)
         ({}, ("--tile-px", 16), "--tile-px 16: should be 32 or more"),
         ({}, ("--scale", 0), "--scale 0: should be 1 or more"),
         ({}, ("--workers", 0), "--workers 0: should be 1 or more"),
+        ({}, ("--seed", -1), "--seed -1: should be 0 or more"),
         ({}, ("--taxonomy", "none.yaml"), "none.yaml: No such file"),
     ],
 )

@@ -4,9 +4,10 @@
     python export.py runs/agg_app --out model.onnx --dynamic     # any height and width from 32 px up, no multiple asked
 
 In: image, (B, K, H, W) float32, stored pixels / 255 (of uint16 too). Out: probs, (B, C, H, W), class probabilities.
-Normalisation and softmax are inside. Rows and columns that are 0 in all bands from end to end are padding: the network
-sees the band mean there, as predict.py shows it beyond a scene's edge. What it is, model.onnx says of itself, and
-model.json says the same. It is run before it is written: what differs from the checkpoint is refused.
+Normalisation and softmax are inside. Rows and columns along the sides that are 0 in all bands from end to end are
+padding: the network sees the outermost pixels go on there, as predict.py shows it what lies beyond a scene's edge. What
+it is, model.onnx says of itself, and model.json the same. It is run before it is written: what differs from the
+checkpoint is refused.
 """
 
 import io
@@ -42,10 +43,13 @@ class Exported(nn.Module):
         self.register_buffer("std", trained.std)
 
     def forward(self, image):
-        row_seen = (image.amax((1, 3), keepdim=True) > 0).to(image)
-        col_seen = (image.amax((1, 2), keepdim=True) > 0).to(image)
-        normalized = normalize(image * 255, self.mean, self.std)
-        return self.segmenter(normalized * row_seen * col_seen).softmax(dim=1)
+        for axis in (2, 3):
+            seen = image.amax((1, 5 - axis), keepdim=True) > 0
+            places = torch.arange(image.shape[axis]).view([-1 if a == axis else 1 for a in range(4)]).expand(seen.shape)
+            first = torch.where(seen, places, image.shape[axis] - 1).amin(axis, keepdim=True)
+            last = torch.where(seen, places, 0).amax(axis, keepdim=True)
+            image = image.gather(axis, torch.minimum(torch.maximum(places, first), last).expand(image.shape))
+        return self.segmenter(normalize(image * 255, self.mean, self.std)).softmax(dim=1)
 
 
 def main(arguments):

@@ -175,14 +175,8 @@ def predict(trained, windows, device, autocast, tta, cell_px=None):
     """
     if not windows:
         return ()
-    # The network sees zeros, the band mean, where a scene has no data, as beyond its edge.
     images = torch.stack([to_tensor(pixels) for _, _, pixels, *_ in windows]).to(device, non_blocking=True)
     images = normalize(images.permute(0, 3, 1, 2), trained.mean, trained.std)  # channels last, as they are stored
-    void, whole = [w[3] for w in windows], np.zeros(images.shape[2:], bool)
-    void = None if all(v is None for v in void) else np.stack([whole if v is None else v for v in void])
-    if void is not None:
-        void = torch.from_numpy(void).to(device)
-        images.masked_fill_(void[:, None], 0)
 
     def network(images):
         with autocast:
@@ -195,6 +189,8 @@ def predict(trained, windows, device, autocast, tta, cell_px=None):
         return mean_over_views(probs, images) if tta else probs(images)
     logits = mean_over_views(probs, images).clamp_(min=1e-9).log_() if tta else network(images)
     coarse = to_device(stack_cells([cells for *_, cells in windows]), device)
+    whole = np.zeros(images.shape[2:], bool)
+    void = torch.from_numpy(np.stack([whole if w[3] is None else w[3] for w in windows])).to(device)
     return probabilities(trained.informed(logits, coarse, cell_px, void))
 
 

@@ -116,8 +116,9 @@ def read_windows(raster, rows, cols, height, width, bands=None):
     """The windows that begin at `rows` and `cols`, in reading order; each row of the file is read once.
 
     bands: how many the network takes; an alpha band beyond them tells where there are data. None: all
-    Yields (i, j, pixels, void): pixels (height, width, bands) as stored, or None where there is nothing to see in a
-    window; void (height, width), True where the scene has no data or has ended, or None where it has all.
+    Yields (i, j, pixels, void): pixels (height, width, bands) as stored, where there are none `extended`, or None where
+    there is nothing to see in a window; void (height, width), True where the scene has no data or has ended, or None
+    where it has all.
     """
     header = raster.header
     bands = bands or header.bands
@@ -142,7 +143,24 @@ def read_windows(raster, rows, cols, height, width, bands=None):
                 rest = [(0, height - inside.shape[0]), (0, width - inside.shape[1])]
                 pixels = np.pad(inside, [*rest, (0, 0)])
                 void = np.pad(np.zeros(inside.shape[:2], bool) if void is None else void, rest, constant_values=True)
-            yield i, j, (None if void is not None and void.all() else pixels), void
+            if void is not None:
+                pixels = None if void.all() else extended(pixels, void)
+            yield i, j, pixels, void
+
+
+def extended(pixels, void):
+    """(H, W, K) pixels of which those that are void (H, W) hold what the nearest of their row with data does, and rows
+    without any what the nearest row with some does: at an edge that is none the network would map worse [ours]."""
+    along = pixels[np.arange(len(pixels))[:, None], _nearest(~void)]
+    return along[_nearest(~void.all(axis=1))]
+
+
+def _nearest(seen):
+    """(..., N) bool -> of each place the nearest that is seen, by its index; where none is seen, any."""
+    places, beyond = np.arange(seen.shape[-1]), seen.shape[-1]
+    before = np.maximum.accumulate(np.where(seen, places, -2 * beyond), axis=-1)
+    after = np.minimum.accumulate(np.where(seen, places, 3 * beyond)[..., ::-1], axis=-1)[..., ::-1]
+    return np.where(places - before <= after - places, before, after).clip(0, beyond - 1)
 
 
 def _beside(path, ending):

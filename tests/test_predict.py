@@ -154,6 +154,18 @@ def test_pixels_without_data_stay_without_and_are_no_work(trained, tmp_path, mon
     assert sum(asked) == 9 and max(asked) == 2  # of 3 x 5 windows 3 x 2 hold nothing
 
 
+def test_a_scene_that_ends_in_pixels_without_data_is_mapped_as_if_it_ended_there(trained, tmp_path):
+    whole = save_scene(tmp_path / "whole.tif", 100, 120, nodata=0)
+    pixels = np.maximum(geotiff.read(whole)[0], 1)
+    geotiff.write(tmp_path / "cut.tif", pixels[:99, :101], nodata=0)
+    pixels[99:] = pixels[:, 101:] = 0
+    geotiff.write(whole, pixels, nodata=0)
+    for name in ("whole", "cut"):
+        run(trained, tmp_path / f"{name}.tif", "--out", tmp_path / f"{name}_map.tif", "--precision", "off")
+    whole, cut = (geotiff.read(tmp_path / f"{name}_map.tif")[0] for name in ("whole", "cut"))
+    assert np.array_equal(whole[:99, :101], cut) and (whole[99:] == 255).all() and (whole[:, 101:] == 255).all()
+
+
 @pytest.mark.parametrize("how", ["mask", "alpha"])
 def test_what_a_mask_or_an_alpha_band_hides_is_not_mapped(trained, tmp_path, how):
     plain = save_scene(tmp_path / "plain.tif", 300, 200)

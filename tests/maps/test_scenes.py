@@ -60,6 +60,20 @@ def test_pixels_without_data_are_void_and_windows_of_them_are_not_read_out(tmp_p
     assert np.array_equal(whole, expected) and skipped == 2
 
 
+def test_pixels_without_data_hold_the_nearest_of_their_row_and_empty_rows_the_nearest_row():
+    rng = np.random.default_rng(0)
+    pixels, void = rng.integers(0, 255, (9, 12, 2), np.uint8), rng.random((9, 12)) < 0.6
+    void[3], void[8], void[5] = True, True, [False, *[True] * 11]
+    expected = pixels.copy()
+    rows = [row for row in range(9) if not void[row].all()]
+    for row in range(9):
+        source = min(rows, key=lambda r, row=row: (abs(r - row), r))
+        seen = np.flatnonzero(~void[source])
+        for col in range(12):
+            expected[row, col] = pixels[source, min(seen, key=lambda c, col=col: (abs(c - col), c))]
+    assert np.array_equal(scenes.extended(pixels, void), expected)
+
+
 def test_scenes_come_from_files_patterns_and_lists(tmp_path):
     folder = tmp_path / "a"
     folder.mkdir()

@@ -67,6 +67,17 @@ def test_logits_have_the_images_size(size):
     assert net(torch.randn(2, 4, *size)).shape == (2, 5, *size)
 
 
+def test_an_image_is_seen_as_if_its_edge_went_on():
+    torch.manual_seed(0)
+    net = UNet(bands=3, width=8).eval()
+    torch.nn.init.normal_(net.head.weight)
+    image = torch.randn(1, 3, 50, 70)
+    going_on = torch.cat([image, image[..., -1:].expand(-1, -1, -1, 26)], dim=3)
+    going_on = torch.cat([going_on, going_on[:, :, -1:].expand(-1, -1, 14, -1)], dim=2)
+    with torch.no_grad():
+        assert torch.equal(net(image), net(going_on)[..., :50, :70])
+
+
 def test_smaller_images_are_refused_with_their_size():
     with pytest.raises(ValueError, match="31 x 40"):
         UNet(width=8)(torch.zeros(1, 3, 31, 40))

@@ -7,7 +7,7 @@ import numpy as np
 from runtime.errors import Refused
 from runtime.files import open_whole
 
-PANEL_INCHES = 4.0, 2.8
+PANEL_INCHES = 4.0, 3.2
 
 
 def save_run_curves(log, path):
@@ -29,8 +29,8 @@ def save_run_curves(log, path):
     width, height = columns * PANEL_INCHES[0], rows * PANEL_INCHES[1]
     figure = Figure(figsize=(width, height))
     # Margins by hand: to have them found takes as long as all the rest, at every validation.
-    margins = {"left": 0.6 / width, "right": 1 - 0.2 / width, "top": 1 - 0.35 / height, "bottom": 0.5 / height}
-    figure.subplots_adjust(**margins, wspace=0.25, hspace=0.45)
+    margins = {"left": 0.6 / width, "right": 1 - 0.2 / width, "top": 1 - 0.35 / height, "bottom": 0.9 / height}
+    figure.subplots_adjust(**margins, wspace=0.25, hspace=0.7)
     for ax, (title, lines, look) in zip(figure.subplots(rows, columns, squeeze=False).flat, panels, strict=True):
         for name, (steps, values) in lines.items():
             ax.plot(steps, values, marker="." if len(steps) < 30 else "", linewidth=1.2, label=name)
@@ -39,7 +39,8 @@ def save_run_curves(log, path):
         ax.set_title(title, fontsize=10)
         ax.set(xlabel="step", xlim=(0, records[-1]["step"]), **look)
         ax.grid(alpha=0.3)
-        ax.legend(fontsize=8, framealpha=0.6)
+        entries = len(ax.get_lines())  # below the axes, in two rows: inside they lie on the curves
+        ax.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(-0.05, -0.2), ncols=-(-entries // 2))
     _save(figure, path, dpi=100)
 
 

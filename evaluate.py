@@ -58,6 +58,9 @@ def main(arguments):
     result = {"data": str(arguments.data), "split": arguments.split, "rows": rows}
     if not ranks.first:
         return result
+    for best in files:
+        if (best.parent / "log.jsonl").exists() and not (best.parent / "metrics.json").exists():
+            print(f"note: {best.parent} is not complete: this is what it has learned so far")
     print(f"{arguments.data}, split {arguments.split}: {len(tiles)} tiles; percent")
     publish(result, classes, arguments.out)
     if arguments.figure:

@@ -118,7 +118,7 @@ def train(arguments, runs):
     """Say what is complete and what is to be trained, then train it, --jobs at a time."""
     states = {run: run.state() for run in runs}
     waiting = [run for run, state in states.items() if state != "complete"]
-    print(f"{len(waiting)} of {len(states)} runs to train; each says after its first epoch how long it will take")
+    print(f"{len(waiting)} of {len(states)} runs to train; each says soon how long it will take")
     print("\n".join(f"  {state:<9} {run.dir}" for run, state in states.items()))
 
     def short(run_dir):

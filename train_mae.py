@@ -83,7 +83,7 @@ def main(config):
     loading = data.workers, device.type == "cuda"
     batches = training_batches(samples, run.done, run.steps, per_rank, micro_batch, ranks.rank, *loading)
 
-    for step in run.each_step():
+    for step in run.each_step("images"):
         # Learning rate of this step, scaled by the global batch: a batch of 256 has the rate of the config.
         rate = learning_rate(step, run.steps, config.train) * config.train.batch_size / 256
         for group in optimizer.param_groups:
@@ -118,7 +118,7 @@ def main(config):
             improved = loss < run.best["loss"]
             if improved:
                 run.best = {"step": run.done, "loss": loss}
-            run.validated({"loss": loss}, f"validation loss {loss:.4f}", "images")
+            run.validated({"loss": loss}, f"validation loss {loss:.4f}")
             run.draw(save_run_curves)
             if improved:
                 run.save("best.pt", {"mae": mae})

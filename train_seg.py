@@ -129,7 +129,7 @@ def main(config):
             improved = score > run.best["score"]
             if improved:
                 run.best = {"step": run.done, "score": score}
-            if result["classes"] == 1 and not run.promised:
+            if result["classes"] == 1 and not run.validations:
                 run.say(f"warning: the validation labels show one class alone: {measure} says nothing of the others")
             run.validated(result, f"{selected_on} {100 * score:.2f}")
             run.draw(save_run_curves)

@@ -90,13 +90,14 @@ class Run:
         write_text(self.path, "".join(line + "\n" for line in kept))
         (self.dir / "metrics.json").unlink(missing_ok=True)  # written last: a run that has it is complete
 
-    def each_step(self):
+    def each_step(self, unit="tiles"):
         """The steps to do, counted from 0. From the first one on, SIGTERM and Ctrl-C wait for a step's end."""
-        self.stop, self.first_step, self.promised = StopRequest(), self.done, False
+        self.stop, self.unit, self.validations = StopRequest(), unit, 0
         self.progress = tqdm(
             total=self.steps, initial=self.done, unit="step", disable=None if self.ranks.first else True
         )
-        self.started = self.recorded = time.perf_counter()
+        self.recorded = time.perf_counter()
+        self.told, self.lines = (self.recorded, self.done), 0  # of the last line on the terminal: its time and step
         yield from range(self.done, self.steps)
         self.progress.close()
 
@@ -133,6 +134,8 @@ class Run:
             self.record = self._means()
             checkpoint.require_finite(self.record, networks if self.save_now else (), self.dir, self.done)
             self.log({"step": self.done, "kind": "train", **values, **self.record})
+            if not self.lines and not self.save_now:  # the first validation may be far
+                self._tell(f"a validation every {self.eval_every} steps")
 
     def _means(self):
         totals = self.ranks.sum(torch.stack(list(self.sums.values()))).tolist()
@@ -141,18 +144,21 @@ class Run:
         self.sums, self.counted, self.recorded = {}, 0, time.perf_counter()
         return {**means, "tiles_per_second": round(pace, 2)}
 
-    def validated(self, result, text, unit="tiles"):
+    def validated(self, result, text):
         """Write a validation's result to the log, and the text with the last record to the terminal."""
         self.log({"step": self.done, "kind": "validation", **result})
+        self._tell(text + " (best so far)" * (self.best["step"] == self.done))
+        self.validations += 1
+
+    def _tell(self, text):
+        """One line on where the run stands, and how long the rest takes by the pace since the last such line."""
+        now, (then, step) = time.perf_counter(), self.told
+        rest = (now - then) / (self.done - step) * (self.steps - self.done)
+        spent = f"{rest / 3600:.1f} h" if rest > 5400 else f"{rest / 60:.0f} min" if rest > 90 else f"{rest:.0f} s"
+        left = f", about {spent} left" if self.done < self.steps else ""
+        self.told, self.lines = (now, self.done), self.lines + 1
         loss, pace = self.record["loss"], self.record["tiles_per_second"]
-        best = " (best so far)" if self.best["step"] == self.done else ""
-        self.say(f"step {self.done}/{self.steps}  loss {loss:.4f}  {text}{best}  {pace:.1f} {unit}/s")
-        if not self.promised and self.done < self.steps:
-            pace = (time.perf_counter() - self.started) / (self.done - self.first_step)
-            rest, epochs = pace * (self.steps - self.done), (self.steps - self.done) / self.epoch_steps
-            spent = f"{rest / 3600:.1f} h" if rest > 5400 else f"{rest / 60:.0f} min" if rest > 90 else f"{rest:.0f} s"
-            self.say(f"about {spent} for the remaining {epochs:.3g} epochs")
-        self.promised = True
+        self.say(f"step {self.done}/{self.steps}  loss {loss:.4f}  {text}  {pace:.1f} {self.unit}/s{left}")
 
     def save(self, name, parts):
         if self.ranks.first:

@@ -355,6 +355,14 @@ def test_two_rows_of_one_name_have_a_row_and_a_picture_each(tile_set, agg_run, t
     assert [row["name"] for row in result["rows"]] == [f"Agg ({agg_run.name})", "Agg (again)"] == titles[2:4]
 
 
+def test_scores_of_a_run_that_has_not_ended_say_so(tile_set, agg_run, tmp_path, capsys):
+    run = shutil.copytree(agg_run, tmp_path / "run")
+    for complete in (True, False):
+        evaluate.main(evaluate.parse([str(run), "--data", str(tile_set), "--device", "cpu"]))
+        assert (f"note: {run} is not complete" in capsys.readouterr().out) != complete
+        (run / "metrics.json").unlink(missing_ok=True)
+
+
 def test_validation_labels_of_one_class_bring_a_warning_once(tile_set, tmp_path, capsys):
     root = tmp_path / "tiles"
     root.mkdir()

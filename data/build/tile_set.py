@@ -69,9 +69,13 @@ def build(root, scenes, options, workers=1):
     if by_pixels:
         print(f"note: {by_pixels} labels have no georeference; they lie by pixels on their images, which have")
     dropped = {rule: sum(result["dropped"][rule] for result in results) for rule in results[0]["dropped"]}
-    small = sum(min(result.get("size", (math.inf,))) < result["tile_px"] for result in results)
+    sizes, px = [result["size"] for result in results if "size" in result], options.tile_px  # of scenes that were cut
+    small = sum(min(size) < px for size in sizes)
     if 0 < small < len(scenes):
-        print(f"note: {small} of {len(scenes)} scenes are smaller than a tile of {options.tile_px} px and give none")
+        print(f"note: {small} of {len(scenes)} scenes are smaller than a tile of {px} px and give none")
+    cut = sum(height // px * px * (width // px * px) for height, width in sizes)
+    if 0 < cut < 0.95 * (area := sum(map(math.prod, sizes))):
+        print(f"note: {1 - cut / area:.0%} of the scenes' area, at their right and lower edges, makes no whole tile")
     tile_px = _agreed("tile_px", scenes, results)
     if options.tile_px not in (None, tile_px):
         raise Refused(f"--tile-px {options.tile_px}: the tiles have {tile_px} px")

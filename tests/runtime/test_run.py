@@ -1,19 +1,25 @@
+import time
+
 import torch
 from opened import opened
 
 
-def test_after_its_first_evaluation_a_run_says_once_how_long_the_rest_takes(tmp_path, capsys):
-    run = opened(tmp_path, 20, "train.epochs=12", "train.batch_size=1")
-    steps = run.each_step()
+def test_a_run_says_early_and_at_each_evaluation_how_long_the_rest_takes(tmp_path, capsys):
+    run = opened(tmp_path, 20, "train.epochs=12", "train.batch_size=1", "run.log_every=5")
+    steps = run.each_step("images")
     assert next(steps) == 20
-    run.started -= 60
-    for step in range(20, 40):
+    for step in range(20, 50):
         run.add(loss=torch.zeros(()))
+        run.told = run.told[0] - 6, run.told[1]  # six seconds a step, and none from the 40th on
+        run.told = (time.perf_counter(), run.told[1]) if step >= 40 else run.told
         run.end_step(step, [])
-        if run.done in (30, 40):
+        if run.evaluate_now:
             run.validated({}, "validation")
-    said = [line for line in capsys.readouterr().out.splitlines() if "remaining" in line]
-    assert said == ["about 9 min for the remaining 9 epochs"]
+    first, *others = [line for line in capsys.readouterr().out.splitlines() if " left" in line]
+    assert "step 25/120" in first and first.endswith("images/s, about 10 min left")
+    assert "a validation every 10 steps" in first
+    left = [line.rpartition("about ")[2] for line in others]
+    assert left == ["9 min left", "8 min left", "0 s left"]
 
 
 def test_a_run_that_ends_with_its_first_evaluation_promises_nothing(tmp_path, capsys):
@@ -23,7 +29,8 @@ def test_a_run_that_ends_with_its_first_evaluation_promises_nothing(tmp_path, ca
         run.end_step(step, [])
     assert run.evaluate_now and run.save_now
     run.validated({}, "validation")
-    assert "remaining" not in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "validation" in said and "left" not in said
 
 
 def test_a_run_that_is_opened_is_not_complete_before_it_says_so_again(tmp_path):

@@ -782,6 +782,16 @@ def test_where_scenes_are_smaller_than_a_tile_one_that_fits_is_named(tmp_path, c
     assert said.replace("RAW", str(tmp_path)) in error and error.count("\n") == 1
 
 
+@pytest.mark.parametrize("size, said", [((90, 64), "note: 29% of the scenes' area"), ((66, 64), None)])
+def test_edges_that_make_no_tile_are_said(tmp_path, capsys, size, said):
+    rows, _ = photographs(tmp_path, 2, size=size)
+    listed = write_list(tmp_path, [{**row, "region": "here"} for row in rows])
+    arguments = ("--scenes", listed, "--taxonomy", colored(tmp_path), "--scale", 16, "--tile-px", 64, "--no-filter")
+    assert run(tmp_path / "out", *arguments) == 0
+    printed = capsys.readouterr().out
+    assert said in printed if said else "whole tile" not in printed
+
+
 def test_some_scenes_smaller_than_a_tile_are_counted(tmp_path, capsys):
     rows, _ = photographs(tmp_path, 3, size=(64, 64))
     small, _ = photographs(tmp_path / "small", 1, size=(64, 40))

@@ -136,16 +136,15 @@ def read_windows(raster, rows, cols, height, width, bands=None):
             holes[place] = False if void is None else void
             filled += count
         for j, col in enumerate(cols):
-            inside = band[: bottom - row, col : col + width]
-            pixels, void = inside.copy(), holes[: bottom - row, col : col + width]
-            void = void.copy() if void.any() else None
-            if inside.shape[:2] != (height, width):
-                rest = [(0, height - inside.shape[0]), (0, width - inside.shape[1])]
-                pixels = np.pad(inside, [*rest, (0, 0)])
-                void = np.pad(np.zeros(inside.shape[:2], bool) if void is None else void, rest, constant_values=True)
-            if void is not None:
-                pixels = None if void.all() else extended(pixels, void)
-            yield i, j, pixels, void
+            inside, void = (held[: bottom - row, col : col + width] for held in (band, holes))
+            if void.all():
+                yield i, j, None, np.ones((height, width), bool)
+                continue
+            pixels = extended(inside, void) if void.any() else inside.copy()
+            rest = [(0, height - inside.shape[0]), (0, width - inside.shape[1])]
+            if any(map(sum, rest)):
+                pixels, void = np.pad(pixels, [*rest, (0, 0)], mode="edge"), np.pad(void, rest, constant_values=True)
+            yield i, j, pixels, void.copy() if void.any() else None
 
 
 def extended(pixels, void):

@@ -4,7 +4,8 @@
     python evaluate.py runs/obs_app --coarse                 what the coarse label of each tile says is used too
     python evaluate.py --scene map.tif truth.tif --taxonomy configs/taxonomies/low2high.yaml
 
-A run's folder stands for its best.pt. The last.pt beside it is scored too and goes into the JSON only.
+In percent: accuracy, F1 and IoU of classes and their means; border is the F1 of class borders within 2 px. A run's
+folder stands for its best.pt. The last.pt beside it is scored too and goes into the JSON only.
 """
 
 import copy

@@ -72,6 +72,7 @@ def training_step(bench):
     smp, device = bench.peer(1, "segmentation_models_pytorch"), bench.device
     tiles = TileSet(made_up(bench), "train")
     bands, classes = tiles.description.bands, len(tiles.description.taxonomy.names)
+    precision, autocast, _ = distributed.mixed_precision("auto", device)  # of both: bf16 where it is not emulated
 
     def plain(kind, batch, compiled=False):
         if kind == "ours":
@@ -85,7 +86,7 @@ def training_step(bench):
         network = torch.compile(network) if compiled else network
 
         def step():
-            with torch.autocast(device.type, torch.bfloat16):
+            with autocast:
                 loss = F.cross_entropy(network(images), labels)
             optimizer.zero_grad()
             loss.backward()
@@ -96,13 +97,12 @@ def training_step(bench):
     batch = fitting_batch(bench, plain)
     with FlopCounterMode(display=False) as counter:
         plain("ours", 1)()
-    limit = matrix_rate(bench) / counter.get_total_flops()
+    limit = matrix_rate(bench, torch.bfloat16 if precision == "bf16" else torch.float32) / counter.get_total_flops()
     before = bench.rates(batch, smp and plain("smp", batch), plain("ours", batch))
     (bench.needed,) = shipped(bench, made_up(bench), batch, ["high"])
     after = bench.rates(batch, smp and plain("smp", batch), plain("ours", batch))
     peer, eager = (b and (b + a) / 2 for b, a in zip(before, after, strict=True))
-    precision, _, _ = distributed.mixed_precision("auto", device)
-    unit, name = f"tiles/s, batch {batch}", "smp.Unet('resnet18'), bf16"
+    unit, name = f"tiles/s, batch {batch}", f"smp.Unet('resnet18'), {precision}"
     bench.row(1, f"as shipped (precision {precision})", bench.needed, peer, unit, name, limit)
     bench.row(1, "eager, in the peer's loop", eager, peer, unit, name, limit)
     if bench.compile:
@@ -342,10 +342,10 @@ def fitting_batch(bench, plain):
     return 4
 
 
-def matrix_rate(bench):
-    """Operations a second of a large product in bf16, the plain loop's precision."""
+def matrix_rate(bench, dtype):
+    """Operations a second of a large product in the plain loop's precision."""
     n = 2048 if bench.on_cpu else 8192
-    a, b = (torch.randn(n, n, device=bench.device, dtype=torch.bfloat16) for _ in range(2))
+    a, b = (torch.randn(n, n, device=bench.device, dtype=dtype) for _ in range(2))
     return bench.rates(2 * n**3, lambda: a @ b, repeats=10)[0]
 
 

@@ -2,7 +2,6 @@
 
 import torch
 import torch.nn.functional as F
-from torchvision.transforms.functional import gaussian_blur
 
 IGNORE = 255  # the label that no loss counts
 
@@ -69,6 +68,9 @@ def appearance(index_map, exemplar, classes, blur_sigma):
     index_map: (B, 1, H, W) in units of class index, from 0
     exemplar:  (B, 1, H, W), whose ignored pixels are 0 in real and made maps alike, so that holes teach nothing
     """
+    # Here, since it brings torch._dynamo: two seconds of every start, also of those without an adversary.
+    from torchvision.transforms.functional import gaussian_blur
+
     scaled = torch.where(exemplar == IGNORE, 0.0, (index_map + 1) / classes)
     sigma = [blur_sigma, blur_sigma]
     return gaussian_blur(scaled.transpose(0, 1), [3, 3], sigma).transpose(0, 1)  # as one image: 8 times as fast on CPUs

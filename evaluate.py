@@ -224,7 +224,8 @@ def figure6(path, methods, tiles, classes, device, chosen, coarse=False):
     for i in chosen:
         tile = tiles.load(i)
         image = torch.from_numpy(tile.image.astype(np.int32)).permute(2, 0, 1)[None].to(device)
-        row, labels = [color_image(tile.image), color_labels(tile.high, classes)], [*labels, tile.high]
+        labels.append(tile.high)
+        row = [color_image(tile.image), color_labels(tile.high, classes)]
         for segmenter in methods:
             logits = segmenter(image)
             if coarse:

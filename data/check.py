@@ -6,7 +6,6 @@
 Names everything that is wrong, one line each, then a count. Ends with 0 if nothing is wrong, else with 2.
 """
 
-import math
 import sys
 from contextlib import closing
 from functools import partial
@@ -105,7 +104,7 @@ def main(arguments=None):
 
 
 def _report(given):
-    command.require_options(vars(given), workers=(1, math.inf))
+    command.require_options(vars(given), workers=1)
     tiles, problems = check(given.root, given.decode, given.workers, given.same_crs)
     for line in problems:
         print(line)

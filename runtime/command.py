@@ -37,8 +37,9 @@ def place(text):
 
 
 def require_options(given, **bounds):
-    """Refuse an option out of its (least, most). given: {name: value}, of which one not given is None"""
-    for name, (least, most) in bounds.items():
+    """Refuse an option below its least or out of its (least, most). given: {name: value}, None where it is not given"""
+    for name, bound in bounds.items():
+        least, most = bound if isinstance(bound, tuple) else (bound, math.inf)
         if given[name] is not None and not least <= given[name] <= most:
             end = f"to {most}" if most < math.inf else "or more"
             raise Refused(f"--{name.replace('_', '-')} {given[name]}: should be {least} {end}")

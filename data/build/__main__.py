@@ -9,7 +9,6 @@
 A second run completes the first: each scene that is done leaves a record below OUT/.build, and dataset.yaml comes last.
 """
 
-import math
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -113,8 +112,7 @@ def main(arguments=None):
 
 def _build_as_asked(given):
     kind = next(kind for kind in SOURCES if getattr(given, kind))
-    least = {"tile_px": MIN_TILE_PX, "scale": 1, "bands": 1, "seed": 0, "workers": 1}
-    command.require_options(vars(given), **{name: (value, math.inf) for name, value in least.items()})
+    command.require_options(vars(given), tile_px=MIN_TILE_PX, scale=1, bands=1, seed=0, workers=1)
     taxonomy = given.taxonomy or DEFAULT_TAXONOMY.get(kind)
     if taxonomy is None:
         raise Refused(f"--{kind} needs --taxonomy, for example {TAXONOMIES / 'low2high.yaml'}")

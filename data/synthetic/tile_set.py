@@ -1,7 +1,6 @@
 """A tile set of made-up landscapes (landscape.py) with coarse labels (coarse.py)."""
 
 import json
-import math
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -49,8 +48,8 @@ def make_tile_set(root, *, tiles=400, tile_px=128, scale=16, bands=3, seed=0, wo
     raises: Refused for settings that cannot be, and a root that holds anything else
     """
     given = {"tiles": tiles, "tile_px": tile_px, "scale": scale, "bands": bands, "seed": seed, "workers": workers}
-    any_from = {"seed": (0, math.inf), "workers": (1, math.inf)}
-    require_options(given, tiles=(1, 99999), tile_px=(MIN_TILE_PX, 4096), scale=(1, tile_px), bands=(3, 4), **any_from)
+    least_and_most = {"tiles": (1, 99999), "tile_px": (MIN_TILE_PX, 4096), "scale": (1, tile_px), "bands": (3, 4)}
+    require_options(given, **least_and_most, seed=0, workers=1)
     root, taxonomy = Path(root), load_taxonomy(TAXONOMY)
     settings = {"tile_px": tile_px, "scale": scale, "bands": bands, "seed": seed}
     begun, asked = root / ".build" / "synthetic.json", json.dumps({"tiles": tiles, **settings})

@@ -167,6 +167,8 @@ class SegmenterConfig(ScriptSettings):
 class PretrainDataConfig:
     root: str = opt("", "a tile set, or a bare folder of .tif, .png and .jpg images; required")
     images: str = opt("**/*", "of a bare folder: the images that this glob admits, as **/images/*; keeps masks out")
+    bands: int = opt(0, "of a bare folder's images; needed where one is tagged as alpha: one less than they have takes "
+        "it for where there are data, as many for a band like the others; 0: all", "[0, inf)")
     validation_share: float = opt(0.05, "of a bare folder: images kept for the validation loss [paper silent; ours]",
         "(0, 0.5]")
     regions: tuple[str, ...] = opt((), "of a tile set: use the tiles of these regions only, as [a, b]; empty: of all")

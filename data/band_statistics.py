@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from data.rasters.images import open_image
+from data.rasters.images import open_image, window_with_nodata
 from runtime.errors import Refused
 
 MOST_IMAGES = 1024  # evenly spread over the list; more change no digit that matters
@@ -39,20 +39,22 @@ def mean_and_std(counted, where):
     return [s / count for s in sums], [value if value >= 1e-6 else 1.0 for value in std]
 
 
-def band_statistics(paths):
+def band_statistics(paths, bands):
     """-> (mean, std), tuples in stored pixel units, of images that no dataset.yaml has counted: bare folders, and tile
     sets limited by region.
 
-    raises: Refused where images differ in bands, naming the first that does
+    bands:  that are taken of each, of which an alpha band beyond them is none
+    raises: Refused where an image has another number, naming it
     """
     counted = []
     for i in np.unique(np.linspace(0, len(paths) - 1, min(len(paths), MOST_IMAGES)).astype(int)):
         with open_image(paths[i]) as image:
-            counted.append(sum_bands(image.read(), image.header.nodata))
+            window = 0, 0, image.header.height, image.header.width
+            counted.append(sum_bands(*window_with_nodata(image, bands, *window)))
         if not all(map(math.isfinite, counted[-1]["squares"])):
             raise Refused(f"{paths[i]}: holds pixels that are no numbers (NaN or infinite)")
-        bands, first = len(counted[-1]["sums"]), len(counted[0]["sums"])
-        if bands != first:
-            raise Refused(f"{paths[i]}: has {bands} bands, the others {first}")
+        its = len(counted[-1]["sums"])
+        if its != bands:
+            raise Refused(f"{paths[i]}: has {its} bands, the others {bands}")
     mean, std = mean_and_std(counted, paths[0])
     return tuple(mean), tuple(std)

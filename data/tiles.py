@@ -61,7 +61,7 @@ class TileSet:
         """The description; where regions limit the set, with the band statistics of these tiles alone."""
         if not self.limited:
             return self.description
-        mean, std = band_statistics([self.root / row["image"] for row in self.rows])
+        mean, std = band_statistics([self.root / row["image"] for row in self.rows], self.description.bands)
         return replace(self.description, band_mean=mean, band_std=std)
 
     def read_low_as(self, by_code, by_class):

@@ -11,17 +11,20 @@ from torchvision.transforms.v2 import functional as tv
 from data.band_statistics import band_statistics
 from data.loading import sample_index, to_tensor
 from data.manifest import chosen_rows, read_manifest
-from data.rasters.images import PICTURES, TIFFS, open_image
+from data.rasters.images import PICTURES, TIFFS, input_bands, open_image, window_with_nodata
 from data.transforms import crop_draw, draw
 from runtime.content import EDGES
 from runtime.errors import Refused
 
 
-def read_unlabelled(root, pattern="**/*", validation_share=0.05, regions=(), exclude_regions=(), heldout=False):
+def read_unlabelled(
+    root, pattern="**/*", bands=0, validation_share=0.05, regions=(), exclude_regions=(), heldout=False
+):
     """-> (training, validation) UnlabelledImages of a tile set or of a bare folder.
 
     root: a tile set, of which `regions` and `exclude_regions` choose tiles; or a bare folder, of which `pattern`, a
-          glob, admits the images and every 1 / validation_share-th of them is kept for validation
+          glob, admits the images and every 1 / validation_share-th of them is kept for validation; `bands`: as of
+          data.rasters.images.input_bands
     heldout: train on the images of a tile set's split heldout too
     """
     root = Path(root)
@@ -32,7 +35,7 @@ def read_unlabelled(root, pattern="**/*", validation_share=0.05, regions=(), exc
         train, validation, *more = ([root / row["image"] for row in rows] for rows in chosen)
         train = sorted(train + more[0]) if heldout else train
         if regions or exclude_regions or heldout:  # an image of another region is not even counted
-            mean, std = band_statistics(train)
+            mean, std = band_statistics(train, description.bands)
             description = replace(description, band_mean=mean, band_std=std)
         known = description.facts()  # of which labels, and how coarse they are, are nothing to pretraining
         facts = {key: known[key] for key in ("name", "bands", "band_mean", "band_std")}
@@ -55,10 +58,10 @@ def read_unlabelled(root, pattern="**/*", validation_share=0.05, regions=(), exc
         every = round(1 / validation_share)
         validation = found[every // 2 :: every] or found[:1]
         train = sorted(set(found) - set(validation))
-        mean, std = band_statistics(train)
-        facts = {"name": root.name, "bands": len(mean), "band_mean": list(mean), "band_std": list(std)}
         with open_image(train[0]) as image:
-            dtype = str(image.header.dtype)
+            bands, dtype = input_bands(image.header, bands, "data.bands="), str(image.header.dtype)
+        mean, std = band_statistics(train, bands)
+        facts = {"name": root.name, "bands": bands, "band_mean": list(mean), "band_std": list(std)}
     return UnlabelledImages(train, facts, dtype), UnlabelledImages(validation, facts, dtype)
 
 
@@ -78,11 +81,13 @@ class UnlabelledImages:
     def load(self, i):
         """Image i, (K, H, W) as stored; uint16 as int32."""
         with open_image(self.paths[i]) as image:
-            here, others = (image.header.bands, str(image.header.dtype)), (self.facts["bands"], self.dtype)
+            header, bands = image.header, self.facts["bands"]
+            pixels, _ = window_with_nodata(image, bands, 0, 0, header.height, header.width)
+            here, others = (pixels.shape[2], str(header.dtype)), (bands, self.dtype)
             if here != others:
                 its, theirs = ("{} bands of {}".format(*each) for each in (here, others))
                 raise Refused(f"{self.paths[i]}: has {its}, the others {theirs}")
-            pixels = to_tensor(image.read().transpose(2, 0, 1))
+            pixels = to_tensor(pixels.transpose(2, 0, 1))
             if pixels.is_floating_point() and not pixels.isfinite().all():
                 raise Refused(f"{self.paths[i]}: holds pixels that are no numbers (NaN or infinite)")
             return pixels

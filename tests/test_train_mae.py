@@ -5,9 +5,10 @@ from importlib.util import find_spec
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 import torchvision
-from commands import ROOT, error_of, run_script
+from commands import ROOT, TORCHRUN, error_of, run_script
 from PIL import Image
 from test_train_seg import assert_same
 from test_train_seg import settings as segmenter_settings
@@ -103,8 +104,7 @@ def test_two_processes_and_micro_batches_equal_one(tile_set, tmp_path):
     for processes, micro_batch in ((1, 0), (2, 5)):
         run_dir = tmp_path / str(processes)
         command = settings(tile_set, run_dir, "train.batch_size=20", f"train.micro_batch={micro_batch}")
-        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"] if processes == 2 else []
-        run_script(*launcher, "tests/two_processes.py", "mae", *command, PYTHONPATH=str(ROOT))
+        run_script(*(TORCHRUN if processes == 2 else []), "-m", "tests.two_processes", "mae", *command)
         states.append(torch.load(run_dir / "last.pt", weights_only=True))
     assert states[0]["step"] == 4 and states[0]["mae"]["head.weight"].dtype == torch.float64
     assert_same(states[0]["mae"], states[1]["mae"], "mae", 1e-8)
@@ -119,7 +119,7 @@ def folder(real, tmp_path_factory):
 
 
 def test_a_bare_folder_of_real_images_is_read_and_the_glob_keeps_masks_out(folder):
-    images, validation = read_unlabelled(folder, "images/*", 0.1)
+    images, validation = read_unlabelled(folder, "images/*", validation_share=0.1)
     assert len(images) + len(validation) == 9 and len(validation) == 1
     assert {path.parent.name for path in images.paths} == {"images"}
     assert not set(images.paths) & set(validation.paths)
@@ -130,7 +130,7 @@ def test_a_bare_folder_of_real_images_is_read_and_the_glob_keeps_masks_out(folde
 
 
 def test_crops_are_of_one_size_differ_by_position_and_repeat_by_key(folder):
-    images, validation = read_unlabelled(folder, "images/*", 0.1)
+    images, validation = read_unlabelled(folder, "images/*", validation_share=0.1)
     samples = PretrainingCrops(images, 64, 16, min_area=0.2, batch_size=4, seed=0)
     first, again, other = samples[0, 1], samples[0, 1], samples[0, 2]
     assert first["image"].shape == (3, 64, 64) and first["noise"].shape == (16,)
@@ -184,6 +184,27 @@ def test_exemplars_places_join_the_training_and_tested_images_are_not_read(tile_
         assert images.facts["band_mean"] == pytest.approx(pixels.mean(axis=(0, 2, 3)).tolist())
         assert images.facts["band_std"] == pytest.approx(pixels.std(axis=(0, 2, 3)).tolist())
     pretrained(root, tmp_path / "run", "data.exclude_regions=[coast]", "data.heldout=true", "train.batch_size=80")
+
+
+def test_an_alpha_band_of_a_bare_folder_is_no_band_until_its_number_is_said(tmp_path):
+    rng = np.random.default_rng(0)
+    arrays = [rng.integers(1, 255, (32, 32, 4), np.uint8) for _ in range(3)]
+    for i, array in enumerate(arrays):
+        array[:10, :, 3] = 0  # transparent: what lies below was never photographed
+        tifffile.imwrite(tmp_path / f"{i}.tif", array, photometric="rgb", extrasamples=["unassalpha"])
+    with pytest.raises(Refused, match="1.tif: band 4 of 4 is tagged alpha; data.bands=3 takes it for where there are"):
+        read_unlabelled(tmp_path)
+    with pytest.raises(Refused, match=r"1.tif: has 4 bands, not 2 \(data.bands\)"):
+        read_unlabelled(tmp_path, bands=2)
+    images, _ = read_unlabelled(tmp_path, bands=4)
+    assert torch.equal(images.load(0), torch.from_numpy(arrays[1].transpose(2, 0, 1)))
+    images, _ = read_unlabelled(tmp_path, bands=3)
+    assert images.facts["bands"] == 3 and images.load(0).shape == (3, 32, 32)
+    assert not images.load(0)[:, :10].any()
+    assert torch.equal(images.load(0)[:, 10:], torch.from_numpy(arrays[1][10:, :, :3].transpose(2, 0, 1)))
+    seen = np.concatenate([arrays[i][10:, :, :3].reshape(-1, 3) for i in (1, 2)]).astype(float)  # 0 validates
+    assert images.facts["band_mean"] == pytest.approx(seen.mean(axis=0).tolist())
+    assert images.facts["band_std"] == pytest.approx(seen.std(axis=0).tolist())
 
 
 def test_regions_limit_the_images(tile_set):

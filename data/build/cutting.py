@@ -13,7 +13,7 @@ from data.label_masks import open_label
 from data.rasters.alignment import DEFAULT_SCALE, check_high, lies_by_pixels, low_grid
 from data.rasters.georeference import system_alone
 from data.rasters.geotiff_header import gsd
-from data.rasters.images import open_image, takes_alpha, window_with_void
+from data.rasters.images import input_bands, open_image, window_with_nodata
 from data.synthetic.coarse import low_label
 from data.taxonomy import IGNORE, Taxonomy, unknown_codes
 from data.tile_writer import count_labels, write_tile
@@ -60,7 +60,7 @@ def cut_scene(root, scene, options):
             for kind, path in (("high", scene.high), ("low", scene.low))
         )
         header = image.header
-        bands = input_bands(header, options.bands or scene.bands)
+        bands = input_bands(header, options.bands or scene.bands, "--bands ")
         grid, facts = lay(header, high and high.header, low and low.header, options)
         taxonomy = ignoring(options.taxonomy, facts["nodata"])
         crs = system_tags(image)
@@ -87,7 +87,7 @@ def cut_scene(root, scene, options):
                 raise unknown or error from None
             rule = _broken_rule(counts, px * px, options.filter)
             if not rule:
-                pixels, nodata = _with_nodata(image, bands, window)
+                pixels, nodata = window_with_nodata(image, bands, *window)
                 rule = "empty" if nodata is not None and (pixels == nodata).all() else None
             if rule:
                 dropped[rule] += 1
@@ -152,30 +152,6 @@ def system_tags(raster):
     """The tags of a raster's coordinate system that its tiles need: none where an EPSG code and metres say it all."""
     said_by_code = raster.header.epsg and raster.header.unit_m in (1.0, None)
     return () if said_by_code else system_alone(raster.georeference())
-
-
-def input_bands(header, bands):
-    """How many bands of an image the tiles have: all, or `bands`; Refused where an alpha band leaves it open."""
-    path = header.path
-    if bands is None and header.alpha is not None:
-        raise Refused(
-            f"{path}: band {header.alpha + 1} of {header.bands} is tagged alpha; --bands {header.bands - 1} takes it "
-            f"for where there are data, --bands {header.bands} for a band like the others, as near infrared"
-        )
-    if bands and header.bands != bands and not takes_alpha(header, bands):
-        raise Refused(f"{path}: has {header.bands} bands, not {bands} (--bands)")
-    return bands or header.bands
-
-
-def _with_nodata(image, bands, window):
-    """Pixels of a window, and the value of those without data: what a mask or an alpha band hides gets it, or 0."""
-    pixels, void = window_with_void(image, bands, *window)
-    nodata = image.header.nodata
-    if void is not None and nodata is None:
-        nodata = 0
-    if void is not None:
-        pixels[void] = nodata
-    return pixels, nodata
 
 
 def _made_coarse(high_codes, materials, transform, options, name):

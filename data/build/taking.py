@@ -5,10 +5,10 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from data.band_statistics import sum_bands
-from data.build.cutting import ignoring, input_bands, lay, system_tags
+from data.build.cutting import ignoring, lay, system_tags
 from data.label_masks import ColorMask, open_label
 from data.rasters import geotiff
-from data.rasters.images import TIFFS, open_image
+from data.rasters.images import TIFFS, input_bands, open_image
 from data.tile_writer import count_labels
 from runtime.errors import Refused
 from runtime.files import temporary_of
@@ -24,7 +24,7 @@ def take_tile(root, scene, options):
     with ExitStack() as stack:
         image = stack.enter_context(open_image(scene.image))
         pixels, header, void = image.read(), image.header, image.void()
-        if input_bands(header, options.bands or scene.bands) != header.bands:
+        if input_bands(header, options.bands or scene.bands, "--bands ") != header.bands:
             raise Refused(f"{scene.image}: has an alpha band beside the {options.bands}; --scenes cuts without it")
         if header.height != header.width:
             raise Refused(f"{scene.image}: is {header.height} x {header.width} px; tiles are square; --scenes cuts")

@@ -39,6 +39,23 @@ def takes_alpha(header, bands):
     return header.alpha is not None and header.bands == bands + 1
 
 
+def input_bands(header, bands, setting):
+    """How many bands of an image are taken: `bands`, or all it has where that is 0 or None.
+
+    setting: what gives `bands` a value, as "--bands " or "data.bands="
+    raises:  Refused where an alpha band leaves it open, or where the image has another number
+    """
+    path = header.path
+    if not bands and header.alpha is not None:
+        raise Refused(
+            f"{path}: band {header.alpha + 1} of {header.bands} is tagged alpha; {setting}{header.bands - 1} takes it "
+            f"for where there are data, {setting}{header.bands} for a band like the others, as near infrared"
+        )
+    if bands and header.bands != bands and not takes_alpha(header, bands):
+        raise Refused(f"{path}: has {header.bands} bands, not {bands} ({setting.strip(' =')})")
+    return bands or header.bands
+
+
 def window_with_void(image, bands, row, col, height, width):
     """A window of an open image, and where it has no data: by nodata in all bands, by a mask, by an alpha band.
 
@@ -56,6 +73,17 @@ def window_with_void(image, bands, row, col, height, width):
             empty &= pixels[..., k] == header.nodata
         void |= empty
     return pixels, void if void.any() else None
+
+
+def window_with_nodata(image, bands, row, col, height, width):
+    """Pixels as of `window_with_void`, and the value of those without data: what nothing is behind gets it, or 0."""
+    pixels, void = window_with_void(image, bands, row, col, height, width)
+    nodata = image.header.nodata
+    if void is not None and nodata is None:
+        nodata = 0
+    if void is not None:
+        pixels[void] = nodata
+    return pixels, nodata
 
 
 class Picture(Opened):

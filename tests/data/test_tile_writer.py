@@ -77,7 +77,7 @@ def test_statistics_counted_anew_are_those_of_the_description_to_the_last_digit(
     train = [tmp_path / row["image"] for row in rows if row["split"] == "train"]
     assert len(train) == 2
     for paths in (train, train[::-1]):
-        assert band_statistics(paths) == (description.band_mean, description.band_std)
+        assert band_statistics(paths, len(description.band_mean)) == (description.band_mean, description.band_std)
 
 
 @pytest.mark.parametrize("dtype", [np.int16, np.float32, np.int32])
@@ -85,7 +85,7 @@ def test_images_of_other_types_are_counted_too(tmp_path, dtype):
     pixels = np.random.default_rng(0).integers(-3000, 3000, (40, 30, 2)).astype(dtype)
     pixels[:5] = -9999
     geotiff.write(tmp_path / "a.tif", pixels, nodata=-9999)
-    mean, std = band_statistics([tmp_path / "a.tif"])
+    mean, std = band_statistics([tmp_path / "a.tif"], 2)
     held = pixels[5:].reshape(-1, 2).astype(np.float64)
     np.testing.assert_allclose(mean, held.mean(axis=0), rtol=1e-12)
     np.testing.assert_allclose(std, held.std(axis=0), rtol=1e-12)

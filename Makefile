@@ -17,7 +17,7 @@ demo: $(RUNTIME)
 	$(VENV)/bin/python reproduce.py demo
 
 test: $(DEVELOPMENT)
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest --numprocesses logical --maxprocesses 4 --dist worksteal
 
 lint: $(DEVELOPMENT)
 	$(VENV)/bin/python -m ruff check .

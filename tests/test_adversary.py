@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from commands import ROOT, error_of, run_script
+from commands import ROOT, TORCHRUN, error_of, run_script
 from test_train_seg import assert_same, settings
 from torchvision.transforms.functional import gaussian_blur
 
@@ -101,8 +101,7 @@ def test_two_processes_and_micro_batches_equal_one(tile_set, tmp_path):
         run_dir = tmp_path / str(processes)
         command = settings(tile_set, run_dir, *GAME, "train.batch_size=20", f"train.micro_batch={micro_batch}")
         command += ["adversarial.steps=2", "train.encoder_rate=0.5"]
-        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"] if processes == 2 else []
-        run_script(*launcher, "tests/two_processes.py", *command, PYTHONPATH=str(ROOT))
+        run_script(*(TORCHRUN if processes == 2 else []), "-m", "tests.two_processes", *command)
         states.append(torch.load(run_dir / "last.pt", weights_only=True))
     for part in ("segmenter", "discriminator"):
         assert_same(states[0][part], states[1][part], part, 1e-8)

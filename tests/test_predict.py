@@ -1,12 +1,10 @@
 import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import tifffile
 import torch
-from commands import ROOT, error_of
+from commands import TORCHRUN, error_of, run_script
 from geokeys import SCALE_AND_TIE, albers, tags
 from mapping import default_signals, run  # noqa: F401 - a fixture
 from PIL import Image
@@ -335,11 +333,8 @@ def test_a_disk_that_fills_ends_it_and_keeps_what_is_complete(trained, tmp_path,
 def test_two_processes_share_the_scenes(trained, tmp_path):
     for i in range(3):
         save_scene(tmp_path / f"{i}.tif", 40 + i, 64)
-    words = ["-m", "torch.distributed.run", "--nproc_per_node=2", "predict.py", trained, tmp_path / "*.tif"]
-    words += ["--out", tmp_path / "maps", *SMALL]
-    done = subprocess.run([sys.executable, *map(str, words)], cwd=ROOT, capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stderr
-    made = [line.split(":")[0][-5:] for line in done.stdout.splitlines() if "megapixels/s" in line]
+    printed = run_script(*TORCHRUN, "predict.py", trained, tmp_path / "*.tif", "--out", tmp_path / "maps", *SMALL)
+    made = [line.split(":")[0][-5:] for line in printed.splitlines() if "megapixels/s" in line]
     assert sorted(made) == ["0.tif", "1.tif", "2.tif"]
     assert sorted(path.name for path in (tmp_path / "maps").glob("*.tif")) == ["0.tif", "1.tif", "2.tif"]
     assert len(list((tmp_path / "maps").glob("*_preview.png"))) == 3

@@ -11,7 +11,7 @@ from functools import partial
 
 import pytest
 import torch
-from commands import ROOT
+from commands import ROOT, TORCHRUN
 
 import train_mae
 import train_seg
@@ -22,7 +22,6 @@ from runtime.settings import load_config
 
 CONFIGS = {train_seg: SegmenterConfig, train_mae: PretrainConfig}
 SMALL = ["model.width=8", "train.batch_size=8", "train.precision=off", "run.log_every=1"]
-TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
 
 
 def begin(*words):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from commands import ROOT, error_of, run_script
+from commands import ROOT, TORCHRUN, error_of, run_script
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 import evaluate
@@ -118,8 +118,7 @@ def test_two_processes_equal_one(tile_set, tmp_path, labels):
     for processes, micro_batch in ((1, 0), (2, 5)):
         run_dir = tmp_path / str(processes)
         command = settings(tile_set, run_dir, *more, f"train.micro_batch={micro_batch}")
-        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"] if processes == 2 else []
-        run_script(*launcher, "tests/two_processes.py", *command, PYTHONPATH=str(ROOT))
+        run_script(*(TORCHRUN if processes == 2 else []), "-m", "tests.two_processes", *command)
         states.append(torch.load(run_dir / "last.pt", weights_only=True))
     assert states[0]["step"] == 3
     assert states[0]["segmenter"]["head.weight"].dtype == torch.float64

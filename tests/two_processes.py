@@ -1,6 +1,6 @@
 """Train in float64 with batch norm in eval mode: what the tests run on one and on two processes.
 
-python tests/two_processes.py [mae] CONFIG.yaml [section.key=value ...]
+python -m tests.two_processes [mae] CONFIG.yaml [section.key=value ...]
 """
 
 import sys

@@ -31,6 +31,12 @@ class BasicBlock(nn.Module):
         return self.relu(x + shortcut)
 
 
+def draw_weights(conv, mode="fan_in"):
+    """Kaiming's normal draw; none on the device meta, where weights follow and torch imports its compiler to draw."""
+    if not conv.weight.is_meta:
+        nn.init.kaiming_normal_(conv.weight, mode=mode, nonlinearity="relu")
+
+
 class Pointwise(nn.Conv2d):
     """A 1x1 convolution. With few channels it takes every stride-th pixel first and convolves those, which is the same.
 
@@ -64,7 +70,7 @@ class ResNet18(nn.Module):
         self.layer4 = nn.Sequential(BasicBlock(4 * width, 8 * width, 2), BasicBlock(8 * width, 8 * width))
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+                draw_weights(module, "fan_out")
 
     def forward(self, image):
         stem = self.relu(self.bn1(self.conv1(image)))

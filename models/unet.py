@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from models.resnet import ResNet18
+from models.resnet import ResNet18, draw_weights
 
 
 class Double(torch.autograd.Function):
@@ -61,7 +61,7 @@ class UNet(nn.Module):
         self.head = nn.Conv2d(width // 2, classes, 1)
         for block in (self.up3, self.up2, self.up1, self.up0):
             for conv in (block.conv1, block.conv2):
-                nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
+                draw_weights(conv)
                 nn.init.zeros_(conv.bias)
         # Zero logits at the start [paper silent; ours]: the sum over a region does not see the texture of random ones,
         # so nothing would take it away again (docs/experiments.md).

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from commands import run_script
 from random_checkpoint import save_random_checkpoint
 
 from runtime import checkpoint
@@ -38,3 +39,10 @@ def test_logits_mean_the_same_whatever_the_sum_was(tmp_path, labels, aggregate, 
     checkpoint.save(tmp_path / "other.pt", {**state, "config": config})
     image = torch.randint(0, 256, (1, 3, 64, 64), generator=torch.Generator().manual_seed(0))
     assert torch.equal(load_trained(tmp_path / "other.pt", CPU)(image), gain * plain(image))
+
+
+def test_a_network_is_loaded_without_torchs_compiler(tmp_path):
+    """torch imports it, two seconds, to draw numbers on the device meta."""
+    path = save_random_checkpoint(tmp_path / "plain.pt")
+    run_script("-c", "import sys, trained; trained.load_trained(sys.argv[1], 'cpu'); "
+               "sys.exit('torch._dynamo' in sys.modules)", path)  # fmt: skip

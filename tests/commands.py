@@ -8,6 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import pytest
 import torch
 
 ROOT = Path(__file__).parent.parent
@@ -48,7 +49,9 @@ def _forked(words, paths, _):
     process = FORKS.Process(target=_command, args=(words, paths, {**os.environ, "OMP_NUM_THREADS": "1"}))
     process.start()
     process.join(SECONDS)
-    assert process.exitcode is not None, process.kill() or f"{words} took more than {SECONDS} s"
+    if process.exitcode is None:
+        process.kill()
+        pytest.fail(f"{words} took more than {SECONDS} s")
     return process.exitcode
 
 

@@ -36,7 +36,7 @@ from data.loading import to_device, to_tensor
 from data.rasters.images import PICTURES, TIFFS, open_image
 from data.samples import stack_cells
 from data.taxonomy import IGNORE, taxonomy_from_dict
-from data.transforms import normalize
+from data.transforms import normalize_rows
 from maps.map_writer import MapWriter, read_description
 from maps.overlay import Overlay
 from maps.preview import MARK, Preview, is_preview
@@ -176,7 +176,7 @@ def predict(trained, windows, device, autocast, tta, cell_px=None):
     if not windows:
         return ()
     images = torch.stack([to_tensor(pixels) for _, _, pixels, *_ in windows]).to(device, non_blocking=True)
-    images = normalize(images.permute(0, 3, 1, 2), trained.mean, trained.std)  # channels last, as they are stored
+    images = normalize_rows(images, trained.mean, trained.std)
 
     def network(images):
         with autocast:

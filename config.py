@@ -107,8 +107,8 @@ class LoopConfig:
     eval_every: int = opt(0, "steps between validations and saves; 0: once an epoch [paper silent; ours]", "[0, inf)")
     precision: str = opt("auto", "of the networks: bf16, fp16 (with loss scaling) or off (float32); auto: bf16 on CUDA "
         "and on CPUs that multiply it (AMX, AVX-512 bf16), else off", ("auto", "bf16", "fp16", "off"))
-    channels_last: bool = opt(True, "memory format of the networks' tensors: faster convolutions; at model.width=64 on "
-        "CPUs with AVX2 alone, false is faster")
+    channels_last: bool = opt(True, "memory format of the networks' tensors: faster convolutions; for tiles of 512 px "
+        "at model.width=64 on CPUs with AVX2 alone, false is faster")
     compile: bool = opt(False, "torch.compile the trained network; minutes at the start, and without it where it fails")
 
     def split(self, world):

@@ -40,7 +40,7 @@ from data.transforms import normalize_rows
 from maps.map_writer import MapWriter, read_description
 from maps.overlay import Overlay
 from maps.preview import MARK, Preview, is_preview
-from maps.scenes import lost_georeference, read_windows, require_fitting, scale_warning, scene_paths
+from maps.scenes import lost_beside, read_windows, require_fitting, scale_warning, scene_paths
 from maps.windows import ALIGN, Blend, mean_over_views, most_probable, probabilities, window_starts
 from runtime import command, content, distributed
 from runtime.errors import DiskFull, Refused
@@ -48,6 +48,7 @@ from runtime.workers import default_workers
 from trained import checkpoint_path, load_trained
 
 CERTAIN = 254  # what stands for probability 1 in --probs; 255 is nodata
+MOST = 1024  # windows at a time, and threads that read them
 AHEAD = 3  # windows that are read, and blocks that wait to be written, beside those in work
 
 
@@ -108,7 +109,7 @@ def map_scene(trained, scene, outputs, recipe, arguments, device, autocast):
         header = raster.header
         require_fitting(header, trained.facts, arguments.window)
         facts = {"georeference": raster.georeference(), "nodata": IGNORE, "description": recipe}
-        for warning in filter(None, (scale_warning(header, trained.facts["image_gsd"]), lost_georeference(header))):
+        for warning in filter(None, (scale_warning(header, trained.facts["image_gsd"]), *lost_beside(header))):
             command.say(f"warning: {warning}", file=sys.stderr)
         rows, height = window_starts(header.height, arguments.window, arguments.overlap)
         cols, width = window_starts(header.width, arguments.window, arguments.overlap)
@@ -230,7 +231,10 @@ def output_paths(scenes, out, with_probs):
 
 def recipe_of(scene, how, beside):
     """What a map says of its making; beside: checksum of the coarse map, or nothing."""
-    return f"{MARK}{how}, scene of {scene.stat().st_size} bytes, content {content.checksum(scene)}{beside}"
+    stat = scene.stat()
+    # Of a larger scene the checksum reads pieces: there a time of change counts too.
+    changed = f" of {stat.st_mtime_ns}" if stat.st_size > content.WHOLE else ""
+    return f"{MARK}{how}, scene of {stat.st_size} bytes, content {content.checksum(scene)}{changed}{beside}"
 
 
 def is_complete(outputs, recipe):
@@ -275,8 +279,8 @@ def parse(argv=None):
     if not 0 <= arguments.overlap <= arguments.window // 2 or arguments.overlap % ALIGN:
         parser.error(f"--overlap {arguments.overlap}: must be a multiple of {ALIGN}, at most half of --window")
     for name in ("batch", "readers"):
-        if getattr(arguments, name) < 1:
-            parser.error(f"--{name} {getattr(arguments, name)}: must be 1 or more")
+        if not 1 <= getattr(arguments, name) <= MOST:
+            parser.error(f"--{name} {getattr(arguments, name)}: must be 1 to {MOST}")
     if arguments.out.suffix.lower() in PICTURES:
         parser.error(f"--out {arguments.out}: maps are GeoTIFFs; name a .tif or a folder")
     return arguments

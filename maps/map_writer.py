@@ -53,7 +53,7 @@ class MapWriter(contextlib.AbstractContextManager):
         self.path, self.nodata, self._rows = Path(path), nodata, None
         self._shrink = {"nearest": _nearest, "mean": _mean}[overviews]
         sizes = [(height, width)]
-        while max(sizes[-1]) > TILE and min(sizes[-1]) > 1:
+        while max(sizes[-1]) > TILE and sizes[-1][1] > 1:  # validators refuse to halve a single column
             sizes.append(tuple(-(-side // 2) for side in sizes[-1]))
         # Validators take tall images of one column of tiles for strips, unless the tiles are wider than they.
         columns = {width for height, width in sizes if height > TILE}
@@ -61,7 +61,7 @@ class MapWriter(contextlib.AbstractContextManager):
         self._levels = [_Level(height, width, bands, nodata, self._across) for height, width in sizes]
         self._first, self._each = list(georeference), _page_tags(bands, nodata, palette, self._across)
         if description:
-            self._first.append(tag(270, 2, description.encode()))
+            self._first.append(tag(270, 2, description.encode(errors="backslashreplace")))
         if names:
             names = (escape(escape(name)) for name in names)  # twice, as GDAL does
             item = '<Item name="DESCRIPTION" sample="{}" role="description">{}</Item>'

@@ -1,8 +1,6 @@
 """Scenes to map: which ones, whether they go with a network, and their pixels window by window."""
 
 import glob
-import math
-import re
 import shlex
 from collections import Counter
 from pathlib import Path
@@ -10,8 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from data.lists import read_csv, read_lines, relative_path
-from data.rasters.geotiff_header import gsd
+from data.rasters.geotiff_header import gsd, middle
 from data.rasters.images import PICTURES, TIFFS, takes_alpha, window_with_void
+from data.rasters.sidecars import mask_beside, masked, placed_by, written_in
 from runtime.errors import Refused
 
 ROWS = 256  # read at a time: strips and tiles of this height are decoded once, taller ones are still in the cache
@@ -71,15 +70,10 @@ def require_fitting(header, facts, window):
 
 def scale_warning(header, image_gsd):
     """One line where a scene's pixels have another size than the training images', with what mends it; else None."""
-    size, target, crs = gsd(header), None, ""
-    if size is not None:
-        target = image_gsd / header.unit_m
-    elif header.transform is not None:  # degrees: metres at the scene's middle, and its UTM zone
-        a, b, c, d, e, f = header.transform
-        lon, lat = c + a * header.width / 2, f + e * header.height / 2
-        if abs(lon) <= 180 and abs(lat) < 85:
-            size, target = 111_320 * math.sqrt(abs(a * e - b * d) * math.cos(math.radians(lat))), image_gsd
-            crs = f"-t_srs EPSG:{(32600 if lat >= 0 else 32700) + int((lon + 180) // 6) % 60 + 1} "
+    size, target, crs = gsd(header), image_gsd / (header.unit_m or 1.0), ""
+    if size is not None and header.unit_m is None:  # degrees: the UTM zone of the scene's middle
+        lon, lat = middle(header)
+        crs = f"-t_srs EPSG:{(32600 if lat >= 0 else 32700) + int((lon + 180) // 6) % 60 + 1} "
     if size is None or abs(size / image_gsd - 1) <= GSD_TOLERANCE:
         return None
     if size > WIDEST * image_gsd * (1 + GSD_TOLERANCE):
@@ -94,22 +88,14 @@ def scale_warning(header, image_gsd):
     )
 
 
-def lost_georeference(header):
-    """One line where a scene is placed by a file beside it, which is not read, with what mends it; else None."""
-    path = header.path
-    if header.transform or header.gcps:
-        return None
-    world = (path.with_suffix(f"{path.suffix[:2]}{path.suffix[-1]}w"), path.with_suffix(".wld"))  # .tfw, .jgw, .pgw
-    notes = path.with_name(f"{path.name}.aux.xml")
-    found = next(filter(Path.is_file, world), None)
-    if not found and notes.is_file() and re.search(rb"<(GeoTransform|GCPList)\b", notes.read_bytes()[: 2**20]):
-        found = notes
-    if not found:
-        return None
-    return (
-        f"{path}: lies by {found.name}, which is not read: its map has no georeference; gdal_translate "
-        f"{_beside(path, 'placed')}"
-    )
+def lost_beside(header):
+    """Lines on what a file beside a scene says and is not read, where it lies or where it has data, with the mend."""
+    path, placed, mask = header.path, placed_by(header), mask_beside(header.path)
+    if placed:
+        lost = "coordinate system" if header.transform or header.gcps else "georeference"
+        yield f"{path}: lies by {placed.name}, which is not read: its map has no {lost}; {written_in(header)}"
+    if mask:
+        yield f"{path}: {mask.name} is not read: what it hides is mapped too; {masked(path)}"
 
 
 def read_windows(raster, rows, cols, height, width, bands=None):

@@ -72,7 +72,9 @@ def status(work, again="goes on from what is complete", error_is="", where=""):
 
 
 def _say(line):
-    sys.stderr.write(f"{line}\n")  # in one piece: ranks share the terminal
+    # In one piece: ranks share the terminal. A file's name may hold what would break the line.
+    line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(line))
+    sys.stderr.write(f"{line}\n")
     sys.stderr.flush()
 
 
@@ -88,6 +90,7 @@ def _tell_torchrun(line):
 
 def run(main, at_end=lambda: None):
     """Call main() and leave. at_end: what there is to close, as a process group, where all ranks end alike."""
+    sys.stdout.reconfigure(errors="backslashreplace")  # a name that is no text of this terminal is none of its end
     try:
         left = status(main, error_is="error: ")
         if left and _RANK:  # under torchrun the other ranks wait in a collective; the launcher ends them

@@ -32,11 +32,12 @@ def record(files, before=None):
     """{"times", "content"} of files, in plain values, for a later run to compare "content".
 
     files:  [(name, path, most)], names as they stay when all is copied elsewhere; most: as in checksum
-    before: an earlier record: where no size and no time of change differs, it holds, and nothing is read
+    before: an earlier record: where no size and no time of change differs, the system's own (ctime) neither, which no
+            program sets, it holds, and nothing is read
     raises: OSError, Refused
     """
     stats = [(name, os.stat(path)) for name, path, _ in files]
-    times = _digest((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)
+    times = _digest((name, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns) for name, stat in stats)
     if before and before["times"] == times:
         return before
     every = len(files) // MOST_FILES + 1

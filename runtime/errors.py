@@ -33,4 +33,5 @@ def reason(error):
 
 def nearest(word, known):
     """The word of `known` that is most like this one, for "did you mean"."""
-    return difflib.get_close_matches(str(word)[:80], known, 1, 0)[0]
+    alike = {str(each).lower(): each for each in reversed(list(known))}
+    return alike[difflib.get_close_matches(str(word)[:80].lower(), alike, 1, 0)[0]]

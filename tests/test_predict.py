@@ -1,4 +1,5 @@
 import os
+import sys
 
 import numpy as np
 import pytest
@@ -108,6 +109,26 @@ def test_a_georeference_in_a_file_beside_the_scene_is_said_to_be_lost(trained, t
     save_scene(scene, 70, 90)
     run(trained, scene, "--out", tmp_path / "placed.tif", *SMALL)
     assert "lies by" not in capsys.readouterr().err
+
+
+def test_what_a_file_beside_a_scene_says_of_its_system_and_its_data_is_said_to_be_lost(trained, tmp_path, capsys):
+    scene = save_scene(tmp_path / "scene.tif", 70, 90, epsg=None)
+    (tmp_path / "scene.tif.aux.xml").write_text("<PAMDataset><SRS>PROJCS[any]</SRS></PAMDataset>")
+    (tmp_path / "scene.tif.msk").touch()
+    run(trained, scene, "--out", tmp_path / "map.tif", *SMALL)
+    said = capsys.readouterr().err
+    assert "lies by scene.tif.aux.xml, which is not read: its map has no coordinate system; gdalwarp -t_srs" in said
+    assert "scene.tif.msk is not read: what it hides is mapped too; gdal_translate --config" in said
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="its file systems hold no such name")
+def test_names_that_are_no_text_are_mapped(trained, tmp_path):
+    scene = save_scene(tmp_path / "scene.tif", 40, 40)
+    name = os.fsencode(tmp_path) + b"/lat\xe9.tif"
+    os.rename(scene, name)
+    words = trained, os.fsdecode(name), "--out", tmp_path / "maps", *SMALL
+    run_script("predict.py", *words, PYTHONIOENCODING="utf-8:strict")
+    assert len(list((tmp_path / "maps").iterdir())) == 2
 
 
 @pytest.mark.parametrize("size", [(1, 1), (5, 200), (33, 31), (96, 64)])
@@ -286,6 +307,18 @@ def test_a_scene_that_changes_in_place_is_mapped_anew_and_one_that_is_copied_is_
     assert out.read_bytes() != before
     recipe = predict.read_description(out)
     assert predict.is_complete([out], recipe) and not predict.is_complete([out], recipe[:-1] + "x")
+
+
+def test_of_a_large_scene_the_time_of_change_counts_too(trained, tmp_path, monkeypatch):
+    scene, out = save_scene(tmp_path / "scene.tif", 64, 64), tmp_path / "map.tif"
+    monkeypatch.setattr(predict.content, "WHOLE", 100)
+    run(trained, scene, "--out", out, *SMALL)
+    made = out.stat().st_mtime_ns
+    run(trained, scene, "--out", out, *SMALL)
+    assert out.stat().st_mtime_ns == made
+    os.utime(scene, (1, 1))  # as of a change between the pieces that are read
+    run(trained, scene, "--out", out, *SMALL)
+    assert out.stat().st_mtime_ns > made
 
 
 def test_a_map_of_the_first_versions_holds_by_its_scenes_size(tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ import numpy as np
 
 from data.cells import PIXEL_GRID, compose, corners, invert
 from data.label_masks import open_label
-from data.rasters.alignment import DEFAULT_SCALE, check_high, lies_by_pixels, low_grid
+from data.rasters.alignment import DEFAULT_SCALE, check_high, check_image, lies_by_pixels, low_grid
 from data.rasters.georeference import system_alone
 from data.rasters.geotiff_header import gsd
 from data.rasters.images import input_bands, open_image, window_with_nodata
@@ -132,6 +132,7 @@ def lay(image, high, low, options):
     returns: the low label's own grid or None (rasters/alignment.py), {"image_gsd", "scale", "nodata", "by_pixels": the
              labels that lie by their pixels alone}
     """
+    check_image(image)
     if image.dtype not in (np.uint8, np.uint16):
         raise Refused(
             f"{image.path}: pixels are {image.dtype}; convert them to uint8 or uint16: gdal_translate -ot "

@@ -182,6 +182,8 @@ def _checked(scenes, where):
     for scene in scenes:
         if not re.fullmatch(r"[^\s./\\:][^/\\:\x00-\x1f]{0,199}", scene.name):
             raise Refused(f"{where}: {scene.name!r:.80} cannot name a tile's file")
+        if re.search("[\ud800-\udfff]", f"{scene.name}{scene.region}"):  # bytes of a name that are no UTF-8
+            raise Refused(f"{where}: {scene.name!a:.80} or its region {scene.region!a:.80} is no text; rename it")
     twice = [name for name, count in Counter(scene.name.casefold() for scene in scenes).items() if count > 1]
     if twice:
         first, second = [scene.image for scene in scenes if scene.name.casefold() == twice[0]][:2]

@@ -4,6 +4,7 @@ import math
 import shlex
 
 from data.cells import PIXEL_GRID, compose, corners, invert
+from data.rasters.sidecars import mask_beside, masked, place_beside, placed_by, written_in
 from runtime.errors import Refused
 
 DEFAULT_SCALE = 30  # NLCD on 1 m imagery [paper, Sec. 4.3]
@@ -16,7 +17,7 @@ def check_label(header):
     if header.bands != 1 or header.dtype.kind not in "iu":
         mend = "; of a mask of colours the taxonomy says so: `colors`" if header.bands in (3, 4) else ""
         raise Refused(f"{header.path}: has {header.bands} bands of {header.dtype}; a label has one, of integers{mend}")
-    if header.masked:
+    if header.masked or mask_beside(header.path):
         burnt = shlex.join([str(header.path), str(header.path.with_name(f"{header.path.stem}_burnt.tif"))])
         raise Refused(f"{header.path}: has a mask; write it into the codes: gdalwarp -dstnodata 255 {burnt}")
 
@@ -111,16 +112,32 @@ def check_crs(image, label, same_crs=False):
     A label without any georeference claims no place, and lies by its pixels (`lies_by_pixels`).
     """
     theirs, ours = _system(label), _system(image)
-    if same_crs or _is_plain(label) or (theirs == ours and label.gcps == image.gcps):
+    if same_crs or _is_plain(label) and not placed_by(label):
         return
+    if theirs == ours and label.gcps == image.gcps and place_beside(label) == place_beside(image):
+        return
+    for header, path in ((label, placed_by(label)), (image, placed_by(image))):
+        if path:
+            raise Refused(
+                f"{header.path}: lies by {path.name}, which is not read; {written_in(header)}; or "
+                "--same-crs, where you know that image and label lie alike"
+            )
     if theirs == ours:
         apart = f"lies by other control points than its image {image.path}"
     else:
-        other = "another user-defined system" if _named(theirs) == _named(ours) else _named(theirs)
+        other = _named(theirs)
+        if other == _named(ours):
+            other = f"{other} with other keys" if theirs[0] == "EPSG" else "another user-defined system"
         apart = f"is in {other}, its image {image.path} in {_named(ours)}"
     raise Refused(
         f"{label.path}: {apart}; mend it: {_mend(image, label)}; or --same-crs, where you know that the two are one"
     )
+
+
+def check_image(header):
+    """Refused where an image has a mask in a file of its own."""
+    if mask := mask_beside(header.path):
+        raise Refused(f"{header.path}: {mask.name} hides some of it and is not read; {masked(header.path)}")
 
 
 def lies_by_pixels(image, label):

@@ -8,11 +8,16 @@ SCALE, TIES, MATRIX, DIRECTORY, DOUBLES, TEXTS, RPC = 33550, 33922, 34264, 34735
 TAGS = (SCALE, TIES, MATRIX, DIRECTORY, DOUBLES, TEXTS, RPC)  # all that places a raster; RPC: of raw satellite scenes
 METRES = {9001: 1.0, 9002: 0.3048, 9003: 1200 / 3937}  # ProjLinearUnits: metre, foot, US survey foot
 MODEL, RASTER_TYPE, GEOGRAPHIC, PROJECTED, UNIT = 1024, 1025, 2048, 3072, 3076
+PRIME_MERIDIAN, ANGLES, PROJECTED_CITATION = 2051, 2054, 3073
 POINT = 2  # RASTER_TYPE: coordinates are those of pixel centres
 USER_DEFINED = 32767
-CITATIONS = (1026, 2049, 3073)
+CITATIONS = (1026, 2049, PROJECTED_CITATION)
 ON_THE_ELLIPSOID = range(2050, 2063)  # what an EPSG code of the geographic system says already
-METHODS = {2050, 2056, 2057, 3074, 3075}  # without one of these a user-defined system is told by its citations alone
+# Without one of these a user-defined system is told by its citations alone.
+ELLIPSOIDS, METHODS = {2050, 2056, 2057}, {3074, 3075}
+# Keys beside an EPSG code that say otherwise: Greenwich, degrees and metres are what they say most.
+USUAL = {True: {UNIT: 9001}, False: {PRIME_MERIDIAN: 8901, ANGLES: 9102}}
+DATUMS = {267: 4267, 269: 4269, 326: 4326, 327: 4326}  # of UTM's codes, by their hundreds
 HEIGHTS = range(4096, 4100)  # the vertical system moves no pixel
 
 
@@ -75,18 +80,23 @@ def unit_metres(keys):
 def system(keys):
     """What tells a coordinate system from another, to be compared by ==; None where nothing is said.
 
-    Its EPSG code, or all parameters of a user-defined one. Names do not count, unless they are all there is.
+    Its EPSG code and what is said beside it otherwise, or all parameters of a user-defined one. Names do not count,
+    unless they are all there is: some projections have no keys, and a citation spells them ("ESRI PE String").
     """
-    code = epsg_code(keys)
+    code, projected = epsg_code(keys), _is_projected(keys)
     if code:
-        return ("EPSG", code)
+        usual = dict(USUAL[projected])
+        if projected and code // 100 in DATUMS:
+            usual[GEOGRAPHIC] = DATUMS[code // 100]
+        other = {key: keys[key] for key, value in usual.items() if keys.get(key, value) not in (value, 0, USER_DEFINED)}
+        return ("EPSG", code, *sorted(other.items()))
     apart = {MODEL, RASTER_TYPE, *CITATIONS, 4097, *HEIGHTS}
     if keys.get(GEOGRAPHIC, USER_DEFINED) != USER_DEFINED:
         apart.update(ON_THE_ELLIPSOID)
     said = {key: value for key, value in keys.items() if key not in apart and value not in (0, USER_DEFINED)}
-    if not METHODS & said.keys():
+    if not (METHODS if projected else ELLIPSOIDS) & said.keys():
         said.update({key: keys[key] for key in CITATIONS if key in keys})
-    if said and _is_projected(keys):
+    if said and projected:
         said.setdefault(UNIT, 9001)
     return tuple(sorted(said.items())) or None
 
@@ -130,7 +140,8 @@ def in_degrees(epsg):
 
 
 def _is_projected(keys):
-    return any(keys.get(key) for key in (PROJECTED, 3074, 3075))
+    spelt = "PROJCS[" in str(keys.get(PROJECTED_CITATION, ""))  # an "ESRI PE String", where no key has the projection
+    return keys.get(MODEL) != 2 and (spelt or any(keys.get(key) for key in (PROJECTED, 3074, 3075)))
 
 
 def _numbers(tags, code):

@@ -195,10 +195,10 @@ class Raster(Opened):
         page, count = self._page, self._counts[index]
         if not count:
             return None
+        rows = self._rows if page.is_tiled else min(self._rows, page.imagelength - index % self._down * self._rows)
         if page.compression != 1:  # the last raw tiles of a row may be cut short
-            rows = self._rows if page.is_tiled else min(self._rows, page.imagelength - index % self._down * self._rows)
             refuse_absurd(self.path, page, rows * self._cols, count)
-            refuse_large(self.path, rows, self._cols, page.shaped[-1] * page.dtype.itemsize, "one strip or tile")
+        refuse_large(self.path, rows, self._cols, page.shaped[-1] * page.dtype.itemsize, "one strip or tile")
         data = os.pread(self._file.fileno(), count, self._offsets[index])
         try:
             return page.decode(data, index, jpegtables=page.jpegtables, jpegheader=page.jpegheader)[0][0]

@@ -9,6 +9,8 @@ import numpy as np
 
 from data.rasters import georeference
 
+METRES_PER_DEGREE = 111_320  # of latitude
+
 
 @dataclass(frozen=True)
 class Header:
@@ -42,11 +44,23 @@ class Opened(AbstractContextManager):
 
 
 def gsd(header):
-    """Metres per pixel, the root of a pixel's area; None without a georeference or where its unit is degrees."""
-    if header.transform is None or header.unit_m is None:
+    """Metres per pixel, the root of a pixel's area, of degrees at the raster's middle; None without a georeference."""
+    if header.transform is None:
         return None
     a, b, _, d, e, _ = header.transform
-    return math.sqrt(abs(a * e - b * d)) * header.unit_m
+    side = math.sqrt(abs(a * e - b * d))
+    if header.unit_m is not None:
+        return side * header.unit_m
+    lon, lat = middle(header)
+    on_earth = abs(lon) <= 180 and abs(lat) < 85
+    return METRES_PER_DEGREE * side * math.sqrt(math.cos(math.radians(lat))) if on_earth else None
+
+
+def middle(header):
+    """(x, y) of the middle of a raster that has a transform."""
+    a, b, c, d, e, f = header.transform
+    col, row = header.width / 2, header.height / 2
+    return a * col + b * row + c, d * col + e * row + f
 
 
 def read_header(path, page, masked):

@@ -1,5 +1,6 @@
 """Scenes and tiles by their suffix: GeoTIFFs as geotiff.py reads them, PNG and JPEG pictures through pillow."""
 
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from runtime.files import require_file
 TIFFS = (".tif", ".tiff")
 PICTURES = (".png", ".jpg", ".jpeg")
 GREY = {"1": "L", "L": "L", "LA": "L", "I;16": "I;16", "I;16B": "I;16", "I": "I"}  # pillow's modes that stay one band
+ORIENTATION = 0x0112  # of EXIF; 1: upright
 PIXEL_BYTES = {"L": 1, "P": 1, "I;16": 2, "I": 4, "RGB": 3}
 
 
@@ -99,6 +101,7 @@ class Picture(Opened):
         with naming(path, "cannot be read as a picture: "):
             with Image.open(path) as picture:
                 kind = "P" if indices and picture.mode == "P" else GREY.get(picture.mode, "RGB")
+                _refuse_unfaithful(path, picture, kind)
                 refuse_large(path, picture.height, picture.width, PIXEL_BYTES[kind], "a picture")
                 self._void = None
                 if picture.has_transparency_data and kind != "P":  # an index says itself what it means
@@ -127,3 +130,17 @@ class Picture(Opened):
         """Pixels (height, width, K) from (row, col) on."""
         require_inside(self.header, row, col, height, width)
         return self._pixels[row : row + height, col : col + width].copy()
+
+
+def _refuse_unfaithful(path, picture, kind):
+    """Refuse what pillow reads otherwise than the file means it: 16 bits a band as 8, and a photograph that is to be
+    turned for show, on which nobody knows how labels lie."""
+    if picture.tile and "16" in str(picture.tile[0][-1]) and not kind.startswith("I"):
+        copy = path.with_suffix(".tif")
+        raise Refused(
+            f"{path}: holds 16 bits a band, which is read of GeoTIFFs and of grey pictures alone; "
+            f"{shlex.join(['gdal_translate', str(path), str(copy)])}"
+        )
+    turned = 1 if picture.format == "PNG" else picture.getexif().get(ORIENTATION, 1)  # a PNG's would decode it whole
+    if turned not in (0, 1):
+        raise Refused(f"{path}: is turned for show (EXIF orientation {turned}); save it upright, as its labels lie")

@@ -17,6 +17,7 @@ from runtime.signals import Stopped
     [
         (Refused("no such thing"), 2, "error: no such thing"),
         (OSError(28, "No space left on device", "a.json"), 2, "error: a.json: No space left on device"),
+        (Refused("no\nsuch\x1b[2J.tif"), 2, "error: no\\nsuch\\x1b[2J.tif"),
         (KeyboardInterrupt(), 130, "stopped; the same command goes on from what is complete"),
         (Stopped("run", 7, 9, signal.SIGTERM), 143, "run: SIGTERM: stopped at step 7 of 9; the same command goes on"),
     ],

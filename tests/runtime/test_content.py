@@ -82,3 +82,11 @@ def test_images_may_be_mended_on_the_way_and_a_line_says_so(tiles, tmp_path, cap
     (tiles / "b").write_bytes(b"c" * 100)
     opened(tmp_path, files={"images": files(tiles)})
     assert f"its images are others than those that the run in {tmp_path}" in capsys.readouterr().out
+
+
+def test_a_change_whose_time_was_put_back_is_noticed(tiles):
+    before = content.record(files(tiles))
+    times = os.stat(tiles / "a").st_atime_ns, os.stat(tiles / "a").st_mtime_ns
+    (tiles / "a").write_bytes(b"x" * 100)
+    os.utime(tiles / "a", ns=times)
+    assert content.record(files(tiles), before)["content"] != before["content"]

@@ -1,6 +1,7 @@
 """Scene lists, and public sets as they are distributed."""
 
 import os
+import sys
 from collections import Counter
 from functools import partial
 
@@ -273,3 +274,11 @@ def test_a_file_that_is_no_scene_list_is_named(tmp_path, content, said):
         scene_list(path)
     with pytest.raises(Refused, match="none.csv: No such file"):
         scene_list(tmp_path / "none.csv")
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="its file systems hold no such name")
+def test_names_that_are_no_text_are_refused(tmp_path):
+    name = os.fsdecode(b"lat\xe9")
+    root = raw_chesapeake(tmp_path / "raw", ["de_1m_2013_extended-debuffered-val_tiles"], ["m_1", name])
+    with pytest.raises(Refused, match=r"lat.*is no text; rename it"):
+        chesapeake(root)

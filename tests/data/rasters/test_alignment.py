@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data.rasters.alignment import check_high, lies_by_pixels, low_grid, warp_line
+from data.rasters.alignment import check_high, check_image, check_label, lies_by_pixels, low_grid, warp_line
 from data.rasters.geotiff_header import Header
 from runtime.errors import Refused
 
@@ -132,3 +132,54 @@ def test_georeferences_that_cannot_be_compared_are_refused():
 def test_the_warp_line_covers_a_tilted_image_and_quotes_paths():
     line = warp_line(header("i.tif", 10, 10, (0.6, 0.8, 0.0, 0.8, -0.6, 0.0)), header("my label.tif"))
     assert line == ("gdalwarp -t_srs EPSG:26917 -tr 1 1 -r near -te 0 -6 14 8 'my label.tif' 'my label_aligned.tif'")
+
+
+def beside(tmp_path, name, ending, text, **header_of):
+    """A header, and a file beside it that places it."""
+    raster = header(tmp_path / name, **{"transform": None, "epsg": None, **header_of})
+    (tmp_path / f"{name.partition('.')[0]}{ending}").write_text(text)
+    return raster
+
+
+HERE, THERE = "1\n0\n0\n-1\n500000.5\n4300000.5\n", "1\n0\n0\n-1\n600000.5\n4300000.5\n"
+SRS = "<PAMDataset><SRS>PROJCS[{}]</SRS></PAMDataset>"
+
+
+def test_a_label_that_a_file_beside_it_places_is_not_laid_by_its_pixels(tmp_path):
+    image, plain = header(tmp_path / "i.tif"), header(tmp_path / "p.png", transform=None, epsg=None)
+    for name, ending in (("l.tif", ".tfw"), ("m.jpg", ".jgw"), ("n.png", ".wld")):
+        label = beside(tmp_path, name, ending, HERE)
+        for of in (image, plain):
+            with pytest.raises(Refused, match=rf"{name}: lies by .{ending}, which is not read; gdal_translate "):
+                check_high(of, label)
+            check_high(of, label, same_crs=True)
+    there = beside(tmp_path, "k.tif", ".tfw", THERE)
+    same = beside(tmp_path, "j.tif", ".tfw", HERE.replace("\n", "\r\n"))
+    with pytest.raises(Refused, match="k.tif: lies by k.tfw"):
+        check_high(same, there)
+    check_high(same, header(tmp_path / "l.tif", transform=None, epsg=None))
+    check_high(image, plain)
+
+
+def test_a_system_that_stands_in_a_file_beside_is_compared(tmp_path):
+    known = {"transform": UTM}
+    mine, same, other = (
+        beside(tmp_path, f"{name}.tif", ".tif.aux.xml", SRS.format(text), **known)
+        for name, text in (("a", "Equal Earth"), ("b", "Equal Earth"), ("c", "perspective"))
+    )
+    check_high(mine, same)
+    for label in (other, header(tmp_path / "d.tif", epsg=None)):
+        with pytest.raises(Refused, match="lies by ..tif.aux.xml, which is not read; gdalwarp -t_srs"):
+            check_high(mine, label)
+    (tmp_path / "e.tif.aux.xml").write_text("<PAMDataset><Metadata>statistics</Metadata></PAMDataset>")
+    check_high(header(tmp_path / "f.tif", epsg=None), header(tmp_path / "e.tif", epsg=None))
+
+
+def test_a_mask_in_a_file_of_its_own_is_refused(tmp_path):
+    (tmp_path / "i.tif.msk").touch()
+    raster = header(tmp_path / "i.tif")
+    with pytest.raises(Refused, match="i.tif: i.tif.msk hides some of it and is not read; gdal_translate --config"):
+        check_image(raster)
+    with pytest.raises(Refused, match="i.tif: has a mask; write it into the codes"):
+        check_label(raster)
+    check_image(header(tmp_path / "other.tif"))

@@ -7,6 +7,7 @@ from geokeys import PARAMETERS, albers, tags
 
 from data.rasters import geotiff
 from data.rasters.georeference import geo_keys, system
+from data.rasters.geotiff_header import gsd
 
 
 def header_of(tmp_path, extratags):
@@ -60,3 +61,55 @@ def test_keys_that_say_nothing_are_no_system():
             return (1, 1, 0, 2, 1024, 0, 1, 1, 1025, 0, 1, 1) if code == 34735 else default
 
     assert system(geo_keys(Tags())) is None
+
+
+@pytest.mark.parametrize(
+    "other, same",
+    [
+        ([(3076, 9001), (2048, 4269)], True),
+        ([(3076, 9003)], False),
+        ([(2048, 4267)], False),
+        ([(2048, 32767)], True),
+    ],
+    ids=["what it means", "feet", "another datum", "no datum"],
+)
+def test_keys_beside_an_epsg_code_that_say_otherwise_tell_systems_apart(tmp_path, other, same):
+    utm = header_of(tmp_path, tags([(1024, 1), (3072, 26917)]))
+    told = header_of(tmp_path, tags(sorted([(1024, 1), (3072, 26917), *other])))
+    assert utm.epsg == told.epsg == 26917 and (utm.crs == told.crs) == same
+
+
+def test_what_says_that_it_is_geographic_is_so_whatever_projection_stands_beside(tmp_path):
+    header = header_of(tmp_path, tags([(1024, 2), (2048, 4269), (3072, 26917)]))
+    assert (header.epsg, header.unit_m) == (4269, None)
+
+
+def test_degrees_from_another_meridian_are_another_system(tmp_path):
+    greenwich, paris = (header_of(tmp_path, tags([(1024, 2), (2048, 4807), *more])) for more in ([], [(2051, 8903)]))
+    assert greenwich.crs == ("EPSG", 4807) != paris.crs
+
+
+SPELT = ["ESRI:54009", "ESRI:54012", "+proj=moll +lon_0=-90", "+proj=igh", "+proj=geos +h=35785831 +lon_0=-75",
+         "+proj=geos +h=35785831 +lon_0=-137", "+proj=eck4 +R=6371007"]  # fmt: skip
+
+
+def by_rasterio(tmp_path, crs, **options):
+    rasterio = pytest.importorskip("rasterio")
+    layout = {"driver": "GTiff", "width": 8, "height": 8, "count": 1, "dtype": "uint8", **options}
+    with rasterio.open(tmp_path / "a.tif", "w", crs=crs, transform=rasterio.Affine(10, 0, 5e5, 0, -10, 4e6), **layout):
+        pass
+    with geotiff.open_raster(tmp_path / "a.tif") as raster:
+        return raster.header
+
+
+def test_projections_that_have_no_keys_and_are_spelt_in_a_citation_are_told_apart(tmp_path):
+    systems = [by_rasterio(tmp_path, crs).crs for crs in SPELT]
+    assert None not in systems and len(set(systems)) == len(SPELT)
+    assert systems == [by_rasterio(tmp_path, crs).crs for crs in SPELT]
+
+
+def test_a_spelt_projection_is_not_the_geographic_system_that_it_is_on(tmp_path):
+    flavour = {"GEOTIFF_KEYS_FLAVOR": "ESRI_PE"}
+    mercator, degrees = (by_rasterio(tmp_path, crs, **flavour) for crs in ("EPSG:3857", "EPSG:4326"))
+    assert (mercator.epsg, mercator.unit_m, gsd(mercator)) == (None, 1.0, 10.0) and mercator.crs
+    assert (degrees.epsg, degrees.unit_m) == (4326, None)

@@ -649,6 +649,13 @@ def test_a_tile_that_decodes_to_more_than_the_ceiling_is_refused_with_what_mends
         else:
             with pytest.raises(Refused, match="decodes to 1 MB, LOW2HIGH_BLOCK_MB is 1;"):
                 read(small)
+    # One strip that needs no codec, but unpacking: eight pixels a byte.
+    bits = np.zeros((1000, 1600), bool)
+    tifffile.imwrite(tmp_path / "bits.tif", bits, rowsperstrip=1000, photometric="minisblack")
+    assert not read(tmp_path / "bits.tif")[0].any()
+    monkeypatch.setenv("LOW2HIGH_BLOCK_MB", "1")
+    with pytest.raises(Refused, match="one strip or tile of 1,000 x 1,600 px decodes to 2 MB"):
+        read(tmp_path / "bits.tif")
     monkeypatch.setenv("LOW2HIGH_BLOCK_MB", "much")
     with pytest.raises(Refused, match="LOW2HIGH_BLOCK_MB=much: should be a whole number of megabytes, as 256"):
         read(small)

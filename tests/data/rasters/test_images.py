@@ -132,3 +132,39 @@ def test_a_picture_that_decodes_to_more_than_the_ceiling_is_refused_before_it_is
     with pytest.raises(Refused) as refused:
         open_image(path)
     assert str(refused.value) == f"{said}TILED=YES -co COMPRESS=DEFLATE {path} {tmp_path / 'a_tiled.tif'}"
+
+
+def png_of_16_bits(path, array, kind):
+    """A PNG of 16 bits a band, as no PIL writes it; kind: 2 for colours, 4 for grey and opacity."""
+
+    def chunk(name, content):
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    lines = b"".join(b"\0" + row.astype(">u2").tobytes() for row in array)
+    head = struct.pack(">IIBBBBB", array.shape[1], array.shape[0], 16, kind, 0, 0, 0)
+    chunks = chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunks)
+    return path
+
+
+@pytest.mark.parametrize("bands, kind", [(3, 2), (4, 6), (2, 4)])
+def test_a_picture_of_16_bits_a_band_is_not_read_with_8(tmp_path, bands, kind):
+    path = png_of_16_bits(tmp_path / "a.png", np.arange(6 * bands).reshape(2, 3, bands) * 999, kind)
+    with pytest.raises(Refused, match="a.png: holds 16 bits a band, .*; gdal_translate .*a.png .*a.tif"):
+        open_image(path)
+    grey = png_of_16_bits(tmp_path / "b.png", np.arange(6).reshape(2, 3) * 9999, 0)
+    with open_image(grey) as image:
+        assert image.read()[..., 0].tolist() == (np.arange(6).reshape(2, 3) * 9999).tolist()
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+def test_a_photograph_that_is_turned_for_show_is_refused(tmp_path, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(pixels(8, 8, 3)).save(tmp_path / "a.jpg", exif=exif)
+    if orientation == 1:
+        with open_image(tmp_path / "a.jpg") as image:
+            assert image.header.bands == 3
+    else:
+        with pytest.raises(Refused, match=f"a.jpg: is turned for show .EXIF orientation {orientation}.; save it"):
+            open_image(tmp_path / "a.jpg")

@@ -32,8 +32,8 @@ def record(files, before=None):
     """{"times", "content"} of files, in plain values, for a later run to compare "content".
 
     files:  [(name, path, most)], names as they stay when all is copied elsewhere; most: as in checksum
-    before: an earlier record: where no size and no time of change differs, the system's own (ctime) neither, which no
-            program sets, it holds, and nothing is read
+    before: an earlier record: where no size and no time differs (ctime among them, which no program can put back), it
+            holds, and nothing is read
     raises: OSError, Refused
     """
     stats = [(name, os.stat(path)) for name, path, _ in files]

@@ -78,7 +78,7 @@ def window_with_void(image, bands, row, col, height, width):
 
 
 def window_with_nodata(image, bands, row, col, height, width):
-    """Pixels as of `window_with_void`, and the value of those without data: what nothing is behind gets it, or 0."""
+    """Pixels as of `window_with_void`, and the value that those without data have: the file's nodata, or 0."""
     pixels, void = window_with_void(image, bands, row, col, height, width)
     nodata = image.header.nodata
     if void is not None and nodata is None:

@@ -8,7 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from data.rasters import georeference
+from runtime.errors import Refused
 
+NODATA = 42113  # GDAL's tag
+MOST_TAG_BYTES = 2**24  # of what places a raster: 350,000 ground control points
 METRES_PER_DEGREE = 111_320  # of latitude
 
 
@@ -64,7 +67,11 @@ def middle(header):
 
 
 def read_header(path, page, masked):
-    """Header of a page of tifffile's; masked: whether the file has a mask of it."""
+    """Header of a page of tifffile's; masked: whether the file has a mask of it. raises: Refused"""
+    for code in (*georeference.TAGS, NODATA):
+        tag = page.tags.get(code)
+        if tag is not None and tag.valuebytecount > MOST_TAG_BYTES:  # not read yet
+            raise Refused(f"{path}: corrupt: its tag {code} claims {tag.valuebytecount:,} bytes")
     planes, _, height, width, samples = page.shaped
     dtype = np.dtype(np.uint8) if page.dtype == bool else page.dtype.newbyteorder("=")
     palette = None
@@ -80,7 +87,7 @@ def read_header(path, page, masked):
         width,
         bands,
         dtype,
-        nodata=nodata_value(page.tags.valueof(42113), dtype),
+        nodata=nodata_value(page.tags.valueof(NODATA), dtype),
         transform=georeference.affine(page.tags),
         gcps=georeference.control_points(page.tags),
         epsg=georeference.epsg_code(keys),

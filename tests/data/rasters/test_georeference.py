@@ -8,6 +8,7 @@ from geokeys import PARAMETERS, albers, tags
 from data.rasters import geotiff
 from data.rasters.georeference import geo_keys, system
 from data.rasters.geotiff_header import gsd
+from runtime.errors import Refused
 
 
 def header_of(tmp_path, extratags):
@@ -113,3 +114,17 @@ def test_a_spelt_projection_is_not_the_geographic_system_that_it_is_on(tmp_path)
     mercator, degrees = (by_rasterio(tmp_path, crs, **flavour) for crs in ("EPSG:3857", "EPSG:4326"))
     assert (mercator.epsg, mercator.unit_m, gsd(mercator)) == (None, 1.0, 10.0) and mercator.crs
     assert (degrees.epsg, degrees.unit_m) == (4326, None)
+
+
+def test_a_tag_that_claims_gigabytes_is_not_read(tmp_path):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, np.zeros((8, 8), np.uint8), metadata=None, extratags=albers())
+    with tifffile.TiffFile(path) as tiff:
+        count_at = tiff.pages.first.tags[34737].offset + 4
+    content = bytearray(path.read_bytes())
+    content[count_at : count_at + 4] = (2**31 - 2).to_bytes(4, "little")
+    path.write_bytes(content)
+    with open(path, "r+b") as file:
+        file.truncate(2**31 + 1000)  # sparse: the bytes are there, and take no room
+    with pytest.raises(Refused, match="a.tif: corrupt: its tag 34737 claims 2,147,483,646 bytes"):
+        geotiff.open_raster(path)

@@ -44,13 +44,7 @@ def main(config):
     # Data: training crops are endless; validation shares do not overlap.
     data = config.data
     images, validation_images = read_unlabelled(
-        data.root,
-        data.images,
-        data.bands,
-        data.validation_share,
-        data.regions,
-        data.exclude_regions,
-        data.heldout,
+        data.root, data.images, data.bands, data.validation_share, data.regions, data.exclude_regions, data.heldout
     )
     facts = {**images.facts, "images": len(images)}
     tokens = math.prod(token_grid(data.crop_px, data.crop_px))

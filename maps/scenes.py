@@ -1,7 +1,6 @@
 """Scenes to map: which ones, whether they go with a network, and their pixels window by window."""
 
 import glob
-import shlex
 from collections import Counter
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from data.lists import read_csv, read_lines, relative_path
 from data.rasters.geotiff_header import gsd, middle
 from data.rasters.images import PICTURES, TIFFS, takes_alpha, window_with_void
 from data.rasters.sidecars import mask_beside, masked, placed_by, written_in
-from runtime.errors import Refused
+from runtime.errors import Refused, into_copy
 
 ROWS = 256  # read at a time: strips and tiles of this height are decoded once, taller ones are still in the cache
 BAND_BYTES = 4 * 2**30  # of scene that is held at a time; a sparse file may claim any width
@@ -56,7 +55,7 @@ def require_fitting(header, facts, window):
         chosen = " ".join(f"-b {k + 1}" for k in range(bands))
         raise Refused(
             f"{path}: has {header.bands} bands, the network was trained on {bands}; if these are the first: "
-            f"gdal_translate {chosen} {_beside(path, f'{bands}bands')}"
+            f"gdal_translate {chosen} {into_copy(path, f'{bands}bands')}"
         )
     if header.bands < bands:
         raise Refused(f"{path}: has {header.bands} bands, the network was trained on {bands}")
@@ -84,7 +83,7 @@ def scale_warning(header, image_gsd):
     how = "average" if size < image_gsd else "bilinear"
     return (
         f"{header.path}: its pixels are {size:.3g} m, the network learned from {image_gsd:.3g} m; "
-        f"gdalwarp {crs}-tr {target:.12g} {target:.12g} -r {how} {_beside(header.path, f'{image_gsd:.3g}m')}"
+        f"gdalwarp {crs}-tr {target:.12g} {target:.12g} -r {how} {into_copy(header.path, f'{image_gsd:.3g}m')}"
     )
 
 
@@ -146,10 +145,6 @@ def _nearest(seen):
     before = np.maximum.accumulate(np.where(seen, places, -2 * beyond), axis=-1)
     after = np.minimum.accumulate(np.where(seen, places, 3 * beyond)[..., ::-1], axis=-1)[..., ::-1]
     return np.where(places - before <= after - places, before, after).clip(0, beyond - 1)
-
-
-def _beside(path, ending):
-    return shlex.join([str(path), str(path.with_name(f"{path.stem}_{ending}.tif"))])
 
 
 def _listed(path):

@@ -27,10 +27,10 @@ def run_script(*words, status=0, **environment):
     It is a fork, but for lines of Python (-c) and with variables of its own.
     """
     words = [str(word) for word in words]
-    begun = _started if environment or words[0] == "-c" else _forked
     with tempfile.TemporaryDirectory() as folder:
         paths = [f"{folder}/{name}" for name in ("stdout", "stderr")]
-        left = begun(words, paths, environment)
+        new = environment or words[0] == "-c"
+        left = _started(words, paths, environment) if new else _forked(words, paths)
         printed = "".join(Path(path).read_text(errors="replace") for path in paths)
     assert left == status, printed
     return printed
@@ -45,7 +45,7 @@ def _started(words, paths, environment):
     return process.returncode
 
 
-def _forked(words, paths, _):
+def _forked(words, paths):
     process = FORKS.Process(target=_command, args=(words, paths, {**os.environ, "OMP_NUM_THREADS": "1"}))
     process.start()
     process.join(SECONDS)

@@ -4,8 +4,8 @@ import math
 import shlex
 
 from data.cells import PIXEL_GRID, compose, corners, invert
-from data.rasters.sidecars import mask_beside, masked, place_beside, placed_by, written_in
-from runtime.errors import Refused
+from data.rasters.sidecars import mask_beside, masked, place_in, placed_by, written_in
+from runtime.errors import Refused, into_copy
 
 DEFAULT_SCALE = 30  # NLCD on 1 m imagery [paper, Sec. 4.3]
 TOLERANCE_PX = 0.05  # up to here two rasters share their pixels
@@ -18,8 +18,8 @@ def check_label(header):
         mend = "; of a mask of colours the taxonomy says so: `colors`" if header.bands in (3, 4) else ""
         raise Refused(f"{header.path}: has {header.bands} bands of {header.dtype}; a label has one, of integers{mend}")
     if header.masked or mask_beside(header.path):
-        burnt = shlex.join([str(header.path), str(header.path.with_name(f"{header.path.stem}_burnt.tif"))])
-        raise Refused(f"{header.path}: has a mask; write it into the codes: gdalwarp -dstnodata 255 {burnt}")
+        mend = f"gdalwarp -dstnodata 255 {into_copy(header.path, 'burnt')}"
+        raise Refused(f"{header.path}: has a mask; write it into the codes: {mend}")
 
 
 def check_high(image, high, same_crs=False):
@@ -102,7 +102,7 @@ def warp_line(image, label):
     else:
         crs = f'-t_srs "$(gdalsrsinfo -o wkt {shlex.quote(str(image.path))})" ' if image.crs else ""
     extent = " ".join(f"{value:.12g}" for value in (min(xs), min(ys), max(xs), max(ys)))
-    paths = shlex.join([str(label.path), str(label.path.with_name(f"{label.path.stem}_aligned.tif"))])
+    paths = into_copy(label.path, "aligned")
     return f"gdalwarp {crs}-tr {math.hypot(a, d):.12g} {math.hypot(b, e):.12g} -r near -te {extent} {paths}"
 
 
@@ -111,12 +111,14 @@ def check_crs(image, label, same_crs=False):
 
     A label without any georeference claims no place, and lies by its pixels (`lies_by_pixels`).
     """
-    theirs, ours = _system(label), _system(image)
-    if same_crs or _is_plain(label) and not placed_by(label):
+    if same_crs:
         return
-    if theirs == ours and label.gcps == image.gcps and place_beside(label) == place_beside(image):
+    theirs, ours, beside, image_beside = _system(label), _system(image), placed_by(label), placed_by(image)
+    if _is_plain(label) and not beside:
         return
-    for header, path in ((label, placed_by(label)), (image, placed_by(image))):
+    if theirs == ours and label.gcps == image.gcps and place_in(beside) == place_in(image_beside):
+        return
+    for header, path in ((label, beside), (image, image_beside)):
         if path:
             raise Refused(
                 f"{header.path}: lies by {path.name}, which is not read; {written_in(header)}; or "
@@ -157,13 +159,13 @@ def _named(system):
 
 def _mend(image, label):
     """The command that brings a label into the image's coordinate system; or that says first which one a file has."""
-    image_path, placed = str(image.path), str(image.path.with_name(f"{image.path.stem}_placed.tif"))
+    placed = into_copy(image.path, "placed")
     if image.transform is None:
         if image.gcps:
-            return shlex.join(["gdalwarp", image_path, placed])
-        return f"gdal_translate -a_srs ITS_SYSTEM -a_ullr LEFT TOP RIGHT BOTTOM {shlex.join([image_path, placed])}"
+            return f"gdalwarp {placed}"
+        return f"gdal_translate -a_srs ITS_SYSTEM -a_ullr LEFT TOP RIGHT BOTTOM {placed}"
     if _system(image) is None:
-        return f"gdal_translate -a_srs ITS_SYSTEM {shlex.join([image_path, placed])}"
+        return f"gdal_translate -a_srs ITS_SYSTEM {placed}"
     line = warp_line(image, label)
     return line if _system(label) else line.replace("gdalwarp ", "gdalwarp -s_srs ITS_SYSTEM ", 1)
 

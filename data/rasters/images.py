@@ -81,9 +81,8 @@ def window_with_nodata(image, bands, row, col, height, width):
     """Pixels as of `window_with_void`, and the value that those without data have: the file's nodata, or 0."""
     pixels, void = window_with_void(image, bands, row, col, height, width)
     nodata = image.header.nodata
-    if void is not None and nodata is None:
-        nodata = 0
     if void is not None:
+        nodata = 0 if nodata is None else nodata
         pixels[void] = nodata
     return pixels, nodata
 

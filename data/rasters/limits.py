@@ -1,9 +1,8 @@
 """What a file may make of the bytes that it stores: damage and bombs are refused before memory is asked for."""
 
 import os
-import shlex
 
-from runtime.errors import Refused
+from runtime.errors import Refused, into_copy
 
 # How far none, LZW, deflate (two codes) and PackBits can expand what is stored; a claim beyond that is damage.
 EXPANSION = {1: 1, 5: 2731, 8: 1040, 32946: 1040, 32773: 64}
@@ -30,10 +29,9 @@ def refuse_large(path, height, width, pixel_bytes, what):
     """Refuse what decodes in one piece to more than the ceiling. what: "one strip or tile", "a picture" """
     decoded, ceiling = height * width * pixel_bytes, _ceiling_mb()
     if decoded > ceiling * 10**6:
-        tiled = path.with_name(f"{path.stem}_tiled.tif")
         raise Refused(
             f"{path}: {what} of {height:,} x {width:,} px decodes to {decoded / 1e6:,.0f} MB, LOW2HIGH_BLOCK_MB is "
-            f"{ceiling}; gdal_translate -co TILED=YES -co COMPRESS=DEFLATE {shlex.join([str(path), str(tiled)])}"
+            f"{ceiling}; gdal_translate -co TILED=YES -co COMPRESS=DEFLATE {into_copy(path, 'tiled')}"
         )
 
 

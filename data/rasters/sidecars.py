@@ -1,8 +1,9 @@
 """What lies beside a raster and says of it what is not read here: where it lies, and where it has data."""
 
 import re
-import shlex
 from pathlib import Path
+
+from runtime.errors import into_copy
 
 SYSTEM, PLACE = rb"<SRS\b", rb"<(GeoTransform|GCPList)\b"  # in GDAL's .aux.xml
 SAID = re.compile(rb"<(SRS|GeoTransform|GCPList)\b.*?</\1>", re.DOTALL)
@@ -20,9 +21,8 @@ def placed_by(header):
     return next(filter(Path.is_file, world), None) or (notes if _holds(notes, PLACE) else None)
 
 
-def place_beside(header):
-    """What `placed_by` says of the place, to be compared by ==; None where there is none."""
-    path = placed_by(header)
+def place_in(path):
+    """What the file that `placed_by` found says of the place, to be compared by ==; None where it found none."""
     text = path and path.read_bytes()[:MOST_BYTES]
     return path and (text.split() if path.suffix != ".xml" else [found.group() for found in SAID.finditer(text)])
 
@@ -35,16 +35,15 @@ def mask_beside(path):
 
 def written_in(header):
     """The command that writes into a copy of a raster where it lies, by the file beside it."""
-    paths = str(header.path), str(header.path.with_name(f"{header.path.stem}_placed.tif"))
-    if header.transform or header.gcps:  # GDAL leaves beside a GeoTIFF what its keys cannot say
-        return f"gdalwarp -t_srs A_SYSTEM_WITH_A_CODE {shlex.join(paths)}"
-    return shlex.join(["gdal_translate", *paths])
+    # GDAL leaves beside a GeoTIFF the systems that its keys cannot say.
+    system_alone = header.transform or header.gcps
+    command = "gdalwarp -t_srs A_SYSTEM_WITH_A_CODE" if system_alone else "gdal_translate"
+    return f"{command} {into_copy(header.path, 'placed')}"
 
 
 def masked(path):
     """The command that writes the mask beside a raster into a copy of it."""
-    copy = path.with_name(f"{path.stem}_masked.tif")
-    return shlex.join(["gdal_translate", "--config", "GDAL_TIFF_INTERNAL_MASK", "YES", str(path), str(copy)])
+    return f"gdal_translate --config GDAL_TIFF_INTERNAL_MASK YES {into_copy(path, 'masked')}"
 
 
 def _holds(path, pattern):

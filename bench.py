@@ -37,9 +37,9 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from config import DataConfig, PretrainConfig, SegmenterConfig
-from data.build.cutting import Options, cut_scene
-from data.build.sources import Scene
-from data.build.tile_set import TAXONOMIES
+from data.prepare.cutting import Options, cut_scene
+from data.prepare.sources import Scene
+from data.prepare.tile_set import TAXONOMIES
 from data.cells import majority_blocks
 from data.loading import training_batches
 from data.rasters import geotiff
@@ -319,7 +319,7 @@ def naip(bench):
     root, run, began = bench.naip215, bench.folder / "naip_agg", time.perf_counter()
     if not (root / "dataset.yaml").exists():
         root = bench.folder / "naip"
-        run_command("-m", "data.build", root, "--naip215", bench.naip215, "--rotation", 0, "--compression", "none")
+        run_command("-m", "data.prepare", root, "--naip215", bench.naip215, "--rotation", 0, "--compression", "none")
     words = [f"data.root={root}", "data.workers=4", f"model.width={WIDTH}", f"run.device={bench.device.type}"]
     run_command("train_seg.py", "configs/naip215/agg.yaml", *words, f"run.dir={run}")
     minutes = (time.perf_counter() - began) / 60

@@ -12,7 +12,7 @@ from runtime.settings import ScriptSettings, opt, require
 
 @dataclass(frozen=True)
 class DataConfig:
-    root: str = opt("", "the tile set's folder, as data.build or data.synthetic writes it; required")
+    root: str = opt("", "the tile set's folder, as data.prepare or data.synthetic writes it; required")
     regions: tuple[str, ...] = opt((), "use the tiles of these regions only, as [a, b]; empty: of all")
     exclude_regions: tuple[str, ...] = opt((), "leave the tiles of these regions out")
     workers: int = opt(2, "processes that read and change tiles; 0: the training process itself", "[0, 1024]")

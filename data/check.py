@@ -95,7 +95,7 @@ def main(arguments=None):
     parser = command.parser(__doc__, "python -m data.check")
     parser.add_argument("root", type=Path, metavar="ROOT", help="folder of the tile set")
     parser.add_argument("--decode", action="store_true", help="decode every tile, and look up every label code")
-    parser.add_argument("--same-crs", action="store_true", help="as it was given to data.build --tiled")
+    parser.add_argument("--same-crs", action="store_true", help="as it was given to data.prepare --tiled")
     parser.add_argument(
         "--workers", type=int, default=default_workers(), metavar="N", help="processes (default: one a processor)"
     )

@@ -61,7 +61,7 @@ def require_visible(text, where):
 def relative_path(path, where):
     """The path in its shortest form; Refused if its name leads out of the folder that it is relative to.
 
-    Symbolic links are followed as the file system has them: `data.build --tiled` makes some.
+    Symbolic links are followed as the file system has them: `data.prepare --tiled` makes some.
     """
     require_visible(path, where)
     shortest = os.path.normpath(path) if path else ""

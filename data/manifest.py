@@ -75,7 +75,7 @@ def read_description(root):
     """dataset.yaml, every key checked."""
     path = Path(root) / "dataset.yaml"
     if not path.is_file():
-        raise Refused(f"{path}: not found; a tile set is made by python -m data.build or data.synthetic")
+        raise Refused(f"{path}: not found; a tile set is made by python -m data.prepare or data.synthetic")
     values = read_yaml(path)
     taxonomy = taxonomy_from_dict(values, path)
     require_facts(values, path)

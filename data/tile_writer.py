@@ -1,4 +1,4 @@
-"""The writer of tile sets: every builder (data/build/tile_set.py, data/synthetic/tile_set.py) ends here.
+"""The writer of tile sets: every builder (data/prepare/tile_set.py, data/synthetic/tile_set.py) ends here.
 
 `write_tile` writes one tile and returns its record; `write_tile_set` turns all records into a tile set. dataset.yaml is
 written last: a folder that has one is a whole tile set.

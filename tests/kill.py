@@ -44,14 +44,14 @@ def pretrain(folder, place):
 
 
 def build(folder, place):
-    """data.build of 24 scenes into 1,536 tiles, in two processes."""
+    """data.prepare of 24 scenes into 1,536 tiles, in two processes."""
     scenes, rows = folder / "scenes", ["scene,region,image,high,low"]
     for i in range(24) if not scenes.exists() else ():
         write_scene(scenes, f"s{i}", 512, i)
         rows.append(f"s{i},{'ab'[i % 2]},s{i}.tif,s{i}_high.tif,s{i}_low.tif")
         (scenes / "scenes.csv").write_text("\n".join(rows))
     options = ["--taxonomy", "configs/taxonomies/low2high.yaml", "--tile-px", 64, "--no-filter", "--workers", 2]
-    return ["-m", "data.build", place / "set", "--scenes", scenes / "scenes.csv", *options]
+    return ["-m", "data.prepare", place / "set", "--scenes", scenes / "scenes.csv", *options]
 
 
 def predict(folder, place):

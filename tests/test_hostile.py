@@ -16,7 +16,7 @@ from PIL import Image
 
 import train_seg
 from config import PretrainConfig, SegmenterConfig
-from data.build.sources import scene_list, tile_list
+from data.prepare.sources import scene_list, tile_list
 from data.manifest import read_manifest
 from data.rasters import geotiff
 from data.rasters.images import open_image
@@ -242,7 +242,7 @@ def test_a_region_never_becomes_a_path(tmp_path, region):
     geotiff.write(tmp_path / "s.tif", rng.integers(0, 256, (64, 64, 3), np.uint8))
     (tmp_path / "scenes.csv").write_text(f'scene,region,split,image,high,low\ns,"{region}",train,s.tif,,\n')
     out = tmp_path / "sub" / "set"
-    run_script("-m", "data.build", out, "--scenes", tmp_path / "scenes.csv", "--tile-px", 32, "--workers", 1,
+    run_script("-m", "data.prepare", out, "--scenes", tmp_path / "scenes.csv", "--tile-px", 32, "--workers", 1,
                "--taxonomy", "configs/taxonomies/low2high.yaml")  # fmt: skip
     made = {path.relative_to(tmp_path).parts[0] for path in tmp_path.rglob("*")}
     assert made == {"s.tif", "scenes.csv", "sub"} and len(list(out.glob("images/*.tif"))) == 4
@@ -474,7 +474,7 @@ def test_the_commands_say_one_line_too(tile_set, tmp_path):
     (tmp_path / "bomb.yaml").write_text(BOMB)
     assert "bomb.yaml" in error_of("train_seg.py", tmp_path / "bomb.yaml", f"run.dir={tmp_path}")
     (tmp_path / "scenes.csv").write_text("scene,region,split,image,high,low\ns,r,,../s.tif,,\n")
-    words = ["-m", "data.build", tmp_path / "set", "--scenes", tmp_path / "scenes.csv"]
+    words = ["-m", "data.prepare", tmp_path / "set", "--scenes", tmp_path / "scenes.csv"]
     printed = run_script(*words, "--taxonomy", "configs/taxonomies/low2high.yaml", status=2)
     assert "../s.tif" in printed and printed.count("\n") == 1
     assert not (ROOT / "executed").exists() and not (tmp_path / "set").exists()

@@ -1,4 +1,4 @@
-"""Coarse codes made from a fine land-cover map, in the manner of NLCD: made-up landscapes and `data.build
+"""Coarse codes made from a fine land-cover map, in the manner of NLCD: made-up landscapes and `data.prepare
 --coarse nlcd` have them."""
 
 import math

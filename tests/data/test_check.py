@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data.build.__main__ import main as build
+from data.prepare.__main__ import main as build
 from data.check import _check_rows, check, main
 from data.rasters import geotiff
 from data.taxonomy import load_taxonomy

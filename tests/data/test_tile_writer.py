@@ -225,5 +225,5 @@ def test_an_impossible_value_of_dataset_yaml_is_named(tmp_path, key, value):
 
 
 def test_a_folder_that_is_no_tile_set_says_how_one_is_made(tmp_path):
-    with pytest.raises(Refused, match="dataset.yaml: not found; a tile set is made by python -m data.build"):
+    with pytest.raises(Refused, match="dataset.yaml: not found; a tile set is made by python -m data.prepare"):
         read_manifest(tmp_path)

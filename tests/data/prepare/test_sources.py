@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from data.build.sources import (
+from data.prepare.sources import (
     NAIP215_MATERIALS,
     NAIP215_PLACES,
     chesapeake,

@@ -9,8 +9,8 @@ from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
-from data.build.cutting import cut_scene, ignoring
-from data.build.taking import take_tile
+from data.prepare.cutting import cut_scene, ignoring
+from data.prepare.taking import take_tile
 from data.rasters.alignment import DEFAULT_SCALE, same_scale
 from data.taxonomy import taxonomy_to_dict
 from data.tile_writer import write_tile_set
@@ -36,7 +36,7 @@ OPTION_NAMES = {  # the others are --their-name
 
 
 def build(root, scenes, options, workers=1):
-    """Build the tile set of some scenes (data/build/sources.py) below root, or complete it.
+    """Build the tile set of some scenes (data/prepare/sources.py) below root, or complete it.
 
     returns: the summary of write_tile_set; None where the tile set was complete already
     """
@@ -139,7 +139,7 @@ def _bind(root, options, inputs):
     asked = json.loads(json.dumps(asked))
     if not path.is_file():
         if complete:
-            raise Refused(f"{root}: holds a tile set that data.build did not make; give another folder")
+            raise Refused(f"{root}: holds a tile set that data.prepare did not make; give another folder")
     elif complete or any(path.parent.glob("scenes/*.json")):
         begun = _read_json(path)
         # Before it is complete scenes may come and go: a damaged one is mended or left out. Records say which hold.

@@ -5,7 +5,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from data.band_statistics import sum_bands
-from data.build.cutting import ignoring, lay, system_tags
+from data.prepare.cutting import ignoring, lay, system_tags
 from data.label_masks import ColorMask, open_label
 from data.rasters import geotiff
 from data.rasters.images import TIFFS, input_bands, open_image

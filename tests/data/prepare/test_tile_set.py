@@ -18,9 +18,9 @@ import tifffile
 from geokeys import albers
 from PIL import Image
 
-from data.build import sources
-from data.build import tile_set as build_module
-from data.build.__main__ import main
+from data.prepare import sources
+from data.prepare import tile_set as build_module
+from data.prepare.__main__ import main
 from data.cells import upsampled
 from data.check import check
 from data.manifest import read_manifest
@@ -427,7 +427,7 @@ def test_another_seed_draws_other_splits_of_the_same_tiles(tmp_path):
 
 def test_killed_at_any_moment_the_same_command_completes_the_same_set(tmp_path):
     scenes = many_scenes(tmp_path / "raw", 12)
-    command = [sys.executable, "-m", "data.build", "OUT", "--scenes", str(scenes), "--taxonomy", str(LOW2HIGH),
+    command = [sys.executable, "-m", "data.prepare", "OUT", "--scenes", str(scenes), "--taxonomy", str(LOW2HIGH),
                "--tile-px", str(PX), "--workers", "1"]  # fmt: skip
     whole, broken = tmp_path / "a" / "set", tmp_path / "b" / "set"
     assert run(whole, *command[4:-2]) == 0
@@ -1028,7 +1028,7 @@ def test_a_full_disk_is_one_line_and_the_scenes_that_are_done_stay(tmp_path, cap
             raise OSError(28, "No space left on device", str(root / name))
         return write_tile(root, name, *parts, **settings)
 
-    monkeypatch.setattr("data.build.cutting.write_tile", full)
+    monkeypatch.setattr("data.prepare.cutting.write_tile", full)
     assert run(*arguments) == 2
     assert capsys.readouterr().err == f"{tmp_path / 'out' / 's1_000_000'}: No space left on device\n"
     assert [path.stem for path in (tmp_path / "out").glob(".build/scenes/*")] == ["s0"]

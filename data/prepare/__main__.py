@@ -1,10 +1,10 @@
 """Scenes to a tile set (Sec. 3.1).
 
-    python -m data.build OUT --scenes scenes.csv --taxonomy configs/taxonomies/low2high.yaml
-    python -m data.build OUT --tiled tiles.csv --taxonomy configs/taxonomies/low2high.yaml
-    python -m data.build OUT --chesapeake RAW_DIR
-    python -m data.build OUT --dubai RAW_DIR --tile-px 256 --scale 32 --no-filter
-    python -m data.build OUT --naip215 RAW_DIR --rotation 0 --coarse nlcd
+    python -m data.prepare OUT --scenes scenes.csv --taxonomy configs/taxonomies/low2high.yaml
+    python -m data.prepare OUT --tiled tiles.csv --taxonomy configs/taxonomies/low2high.yaml
+    python -m data.prepare OUT --chesapeake RAW_DIR
+    python -m data.prepare OUT --dubai RAW_DIR --tile-px 256 --scale 32 --no-filter
+    python -m data.prepare OUT --naip215 RAW_DIR --rotation 0 --coarse nlcd
 
 A second run completes the first: each scene that is done leaves a record below OUT/.build, and dataset.yaml comes last.
 """
@@ -13,9 +13,9 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from data.build.cutting import Options
-from data.build.sources import NAIP215_ROTATIONS, chesapeake, dubai, naip215, scene_list, tile_list
-from data.build.tile_set import DEFAULT_TAXONOMY, MIN_TILE_PX, TAXONOMIES, build
+from data.prepare.cutting import Options
+from data.prepare.sources import NAIP215_ROTATIONS, chesapeake, dubai, naip215, scene_list, tile_list
+from data.prepare.tile_set import DEFAULT_TAXONOMY, MIN_TILE_PX, TAXONOMIES, build
 from data.rasters.alignment import DEFAULT_SCALE
 from data.taxonomy import load_colors, load_taxonomy
 from runtime import command
@@ -29,7 +29,7 @@ NAIP215_SCALE = {"majority": 32, "nlcd": 50}  # 19 m; 30 m, the paper's cell, on
 
 
 def main(arguments=None):
-    parser = command.parser(__doc__, "python -m data.build")
+    parser = command.parser(__doc__, "python -m data.prepare")
     parser.add_argument("out", type=command.place, metavar="OUT", help="folder of the tile set")
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument(

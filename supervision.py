@@ -14,7 +14,6 @@ from models.observation_table import fit_codes, from_plain, from_yaml, to_plain
 class Supervision:
     """train, validation: samples of both splits; watched: those of validation, each beside an exemplar
 
-    files: those that all this is read from, for runtime.content.record
     observation: what coarse labels say of their cells, of rows that are trained by it; table: the same in plain values;
                  origin: a line on where it is from; else None
     """
@@ -23,7 +22,6 @@ class Supervision:
     train: TrainingTiles
     validation: ScoringTiles
     watched: ScoringTiles
-    files: dict
     observation: Observation | None
     table: dict | None
     origin: str | None
@@ -54,12 +52,7 @@ def open_supervision(config, saved):
         exemplar_steps=config.adversarial.steps,
     )
     scoring = (ScoringTiles(validation, kind, min_coverage, shown) for shown in (None, exemplars))
-    files = {
-        "labels": [file for tiles in (training, validation) for file in tiles.files("high", "low")],
-        "images": [file for tiles in (training, validation) for file in tiles.files("image")],
-    }
-    files["labels"] += exemplars.tiles.files("high") if exemplars else []
-    return Supervision(description, train, *scoring, files, observation, table, origin)
+    return Supervision(description, train, *scoring, observation, table, origin)
 
 
 def label_maps(config, description, saved):

@@ -67,8 +67,7 @@ def main(config):
 
     # Resume. These are the parts of last.pt by name.
     parts = {"mae": mae, "optimizer": optimizer, "scaler": scaler}
-    files = {"images": images.files(data.root) + validation_images.files(data.root)}
-    run.begin(parts, {"data": facts}, items=len(images), best={"step": 0, "loss": math.inf}, files=files)
+    run.begin(parts, {"data": facts}, items=len(images), best={"step": 0, "loss": math.inf})
     run.introduce(
         f"{len(images)} training and {len(validation_images)} validation images of {facts['name']}",
         f"{sum(p.numel() for p in mae.parameters()):,} weights",

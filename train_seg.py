@@ -77,7 +77,7 @@ def main(config):
         "discriminator_optimizer": discriminator_optimizer,
     }
     about = {"data": {**description.facts(), "tiles": tiles}, "observation": data.table}
-    run.begin(parts, about, items=tiles, best={"step": 0, "score": -1.0}, files=data.files)
+    run.begin(parts, about, items=tiles, best={"step": 0, "score": -1.0})
     run.introduce(
         f"{tiles} training and {len(data.validation)} validation tiles of {description.name}",
         f"{sum(p.numel() for p in segmenter.parameters()):,} weights, {start}",

@@ -4,18 +4,17 @@ import math
 
 import numpy as np
 
-from data.rasters.images import open_image, window_with_nodata
+from data import tile_io
+from data.voids import input_bands
 from runtime.errors import Refused
 
 MOST_IMAGES = 1024  # evenly spread over the list; more change no digit that matters
 
 
-def sum_bands(image, nodata):
-    """Sums over the pixels of (H, W, K) that hold something, those that are nodata in every band left out:
-    {pixels, sums, squares}."""
+def sum_bands(image, void=None):
+    """Sums over the pixels of (H, W, K) that are not void, (H, W) bool or None: {pixels, sums, squares}."""
     holes = 0
-    if nodata is not None and (image[..., 0] == nodata).any():
-        void = (image == nodata).all(axis=-1)
+    if void is not None:
         image, holes = np.where(void[..., None], image.dtype.type(0), image), int(void.sum())
     bands = image.shape[-1]
     rows = image.reshape(len(image), -1)  # whole rows add up fifteen times as fast as the few bands of a pixel
@@ -48,13 +47,9 @@ def band_statistics(paths, bands):
     """
     counted = []
     for i in np.unique(np.linspace(0, len(paths) - 1, min(len(paths), MOST_IMAGES)).astype(int)):
-        with open_image(paths[i]) as image:
-            window = 0, 0, image.header.height, image.header.width
-            counted.append(sum_bands(*window_with_nodata(image, bands, *window)))
+        image = tile_io.read(paths[i], indices=False)
+        counted.append(sum_bands(*image.seen(input_bands(image, bands, "data.bands="))))
         if not all(map(math.isfinite, counted[-1]["squares"])):
-            raise Refused(f"{paths[i]}: holds pixels that are no numbers (NaN or infinite)")
-        its = len(counted[-1]["sums"])
-        if its != bands:
-            raise Refused(f"{paths[i]}: has {its} bands, the others {bands}")
+            raise Refused(f"{paths[i]}: holds pixels that are no numbers (infinite)")
     mean, std = mean_and_std(counted, paths[0])
     return tuple(mean), tuple(std)

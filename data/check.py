@@ -3,7 +3,8 @@
     python -m data.check ROOT               the manifest, and every tile's header
     python -m data.check ROOT --decode      every pixel too
 
-Names everything that is wrong, one line each, then a count. Ends with 0 if nothing is wrong, else with 2.
+Names everything that is wrong, one line each, then a count; and the ground that splits share. Ends with 0 if nothing is
+wrong, else with 2.
 """
 
 import sys
@@ -11,19 +12,21 @@ from contextlib import closing
 from functools import partial
 from pathlib import Path
 
+from data import tile_io
+from data.ground import ground, shared_ground
+from data.label_masks import require_label
+from data.laying import require_same_pixels, tile_grid
 from data.manifest import read_description, read_tiles
-from data.rasters import geotiff
-from data.rasters.alignment import check_high, check_label, tile_grid
 from data.taxonomy import merge
 from runtime import command
 from runtime.errors import Refused
 from runtime.workers import default_workers, map_unordered
 
-ROWS_PER_JOB = 64  # of headers; pixels are decoded tile by tile, so that a crash is one tile's
+ROWS_PER_JOB = 64
 
 
-def check(root, decode=False, workers=1, same_crs=False):
-    """(tiles in the manifest, one line for each thing that is wrong, in a fixed order)."""
+def check(root, decode=False, workers=1):
+    """(tiles in the manifest, one line for each thing that is wrong in a fixed order, lines on shared ground)."""
     root = Path(root)
     description = read_description(root)
     rows, problems = read_tiles(root)
@@ -33,69 +36,72 @@ def check(root, decode=False, workers=1, same_crs=False):
             first = users.setdefault(row[kind], row["tile"]) if row[kind] else row["tile"]
             if first != row["tile"]:
                 problems.append(f"{root / row[kind]}: belongs to two tiles, {first} and {row['tile']}")
-    per_job, died = (1, partial(_crashed, root)) if decode else (ROWS_PER_JOB, None)
-    jobs = [rows[i : i + per_job] for i in range(0, len(rows), per_job)]
-    found, check_rows = [], partial(_check_rows, root, description, decode, same_crs=same_crs)
-    with closing(map_unordered(check_rows, jobs, workers, "tiles", died)) as done:
-        for lines in done:
+    jobs = [rows[i : i + ROWS_PER_JOB] for i in range(0, len(rows), ROWS_PER_JOB)]
+    found, grounds = [], []
+    with closing(map_unordered(partial(_check_rows, root, description, decode), jobs, workers, "tiles")) as done:
+        for lines, places in done:
             found += lines
-    return len(rows), problems + sorted(found)
+            grounds += places
+    return len(rows), problems + sorted(found), list(shared_ground(sorted(grounds, key=lambda r: r["tile"])))
 
 
-def _check_rows(root, description, decode, rows, same_crs=False):
-    return [line for row in rows for line in _check_tile(root, description, decode, row, same_crs)]
+def _check_rows(root, description, decode, rows):
+    problems, grounds = [], []
+    for row in rows:
+        lines, place = _check_tile(root, description, decode, row)
+        problems += lines
+        grounds.append({"tile": row["tile"], "split": row["split"], "ground": place})
+    return problems, grounds
 
 
-def _crashed(root, rows):
-    files = ", ".join(row[kind] for row in rows for kind in ("image", "high", "low") if row[kind])
-    return [f"{root}/{files}: reading one of them ends the process (a crash inside a codec, or out of memory)"]
-
-
-def _check_tile(root, description, decode, row, same_crs):
-    """Lines on what is wrong with one tile's files, each on its own and against each other."""
-    headers, problems = {}, []
+def _check_tile(root, description, decode, row):
+    """Lines on what is wrong with one tile's files, each on its own and against each other; and its ground."""
+    found, problems = {}, []
     for kind in ("image", "high", "low"):
         if not row[kind]:
             continue
         try:
-            with geotiff.open_raster(root / row[kind]) as raster:
-                header = headers[kind] = raster.header
-                if kind == "image":
-                    problems += _check_image(header, description)
-                else:
-                    check_label(header)
-                if decode:
-                    pixels = raster.read()
-                    if kind != "image":
-                        merge(pixels[..., 0], getattr(description.taxonomy, kind), header.path)
+            stored = found[kind] = tile_io.read(root / row[kind], pixels=decode)
+            if kind == "image":
+                problems += _check_image(stored, description)
+            else:
+                require_label(stored)
+            if decode and kind != "image":
+                merge(stored.pixels[..., 0], getattr(description.taxonomy, kind), stored.path)
         except Refused as error:
             problems.append(str(error))
-    try:
-        if "image" in headers and "high" in headers:
-            check_high(headers["image"], headers["high"], same_crs)
-        if "image" in headers and "low" in headers:
-            tile_grid(headers["image"], headers["low"], description.scale, same_crs)
-    except Refused as error:
-        problems.append(str(error))
-    return problems
+    image = found.get("image")
+    for kind in ("high", "low") if image else ():
+        try:
+            if kind in found:
+                _check_label(image, found[kind], kind, description.scale)
+        except Refused as error:
+            problems.append(str(error))
+    return problems, image and ground(image.affine, image.size, image.system)
 
 
-def _check_image(header, description):
+def _check_label(image, label, kind, scale):
+    if kind == "high":
+        require_same_pixels(image, label)
+    else:
+        tile_grid(image, label, scale)
+
+
+def _check_image(image, description):
     px = description.tile_px
     for what, here, wanted in (
-        ("size", (header.height, header.width), (px, px)),
-        ("bands", header.bands, description.bands),
-        ("type", str(header.dtype), description.dtype),
+        ("size", image.size, (px, px)),
+        ("bands", image.bands, description.bands),
+        ("type", str(image.dtype), description.dtype),
     ):
         if here != wanted:
-            yield f"{header.path}: {what} is {here}, dataset.yaml says {wanted}"
+            yield f"{image.path}: {what} is {here}, dataset.yaml says {wanted}"
 
 
 def main(arguments=None):
     parser = command.parser(__doc__, "python -m data.check")
     parser.add_argument("root", type=Path, metavar="ROOT", help="folder of the tile set")
     parser.add_argument("--decode", action="store_true", help="decode every tile, and look up every label code")
-    parser.add_argument("--same-crs", action="store_true", help="as it was given to data.prepare --tiled")
     parser.add_argument(
         "--workers", type=int, default=default_workers(), metavar="N", help="processes (default: one a processor)"
     )
@@ -105,8 +111,8 @@ def main(arguments=None):
 
 def _report(given):
     command.require_options(vars(given), workers=1)
-    tiles, problems = check(given.root, given.decode, given.workers, given.same_crs)
-    for line in problems:
+    tiles, problems, notes = check(given.root, given.decode, given.workers)
+    for line in (*problems, *notes):
         print(line)
     print(f"{given.root}: {tiles} tiles, {len(problems) or 'no'} problem{'' if len(problems) == 1 else 's'}")
     return 2 if problems else 0

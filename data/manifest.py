@@ -27,6 +27,7 @@ class Description:
     band_mean: tuple  # raw pixel units, over the valid pixels of the training split
     band_std: tuple
     taxonomy: Taxonomy
+    range: tuple | None = None  # values of float and signed images at both ends of dtype (data/prepare/values.py)
 
     def classes(self):
         """[{"name", "color"}] in class order, as figures and checkpoints want it."""
@@ -36,7 +37,7 @@ class Description:
         """What a checkpoint says of its data, in plain values, so that scoring and mapping ask for nothing twice."""
         return {"name": self.name, "bands": self.bands, "dtype": self.dtype, "band_mean": list(self.band_mean),
                 "band_std": list(self.band_std), "image_gsd": self.image_gsd, "scale": self.scale,
-                **taxonomy_to_dict(self.taxonomy)}
+                **({"range": list(self.range)} if self.range else {}), **taxonomy_to_dict(self.taxonomy)}
 
 
 def read_manifest(root):
@@ -80,7 +81,10 @@ def read_description(root):
     taxonomy = taxonomy_from_dict(values, path)
     require_facts(values, path)
     fields = {key: tuple(values[key]) if key.startswith("band_") else values[key] for key in FACTS}
-    return Description(**fields, taxonomy=taxonomy)
+    limits = values.get("range")
+    if limits is not None and not (isinstance(limits, list) and len(limits) == 2 and limits[0] < limits[1]):
+        raise Refused(f"{path}: range is {limits!r:.80}; it should be [low, high], as data.prepare --range has them")
+    return Description(**fields, taxonomy=taxonomy, range=limits and tuple(limits))
 
 
 def require_facts(values, where, keys=FACTS):

@@ -90,13 +90,26 @@ def make_sample(tile, labels, min_coverage=1.0, view=0, color=(1.0, 0.0)):
     if labels == "high":
         sample["labels"] = dihedral(tile.high, view)
     elif labels == "low_upsampled":
-        sample["labels"] = dihedral(upsampled(tile.cells, height, width), view)
+        labels = upsampled(tile.cells, height, width)
+        sample["labels"] = dihedral(labels if tile.void is None else np.where(tile.void, IGNORE, labels), view)
     else:
         cells = tile.cells
         index, order = regions(cells.to_cell, cells.labels.shape, height, width, min_coverage, view)
         sample["region_index"] = index
         sample["labels"] = np.append(cells.labels, np.uint8(IGNORE))[order]
+        if tile.void is not None:
+            take_away(sample, dihedral(tile.void, view), cells.to_cell, min_coverage)
     return sample
+
+
+def take_away(sample, void, to_cell, min_coverage):
+    """Leave void pixels (H, W) out of M, and ignore the cells of which they leave less than `min_coverage`."""
+    index, labels = sample["region_index"], sample["labels"]
+    whole, seen = (np.bincount(i[i >= 0], minlength=labels.size) for i in (index, np.where(void, -1, index)))
+    a, b, _, d, e, _ = to_cell
+    enough = seen * abs(a * e - b * d) >= min_coverage  # a cell has 1 / |ae - bd| pixels
+    sample["region_index"] = np.where(void, -1, index)
+    sample["labels"] = np.where((seen == whole) | enough, labels, IGNORE).astype(np.uint8)
 
 
 @lru_cache(maxsize=16)
@@ -127,7 +140,7 @@ def collate(samples):
         most = max(s["labels"].size for s in samples)
         padded = (np.pad(s["labels"], (0, most - s["labels"].size), constant_values=IGNORE) for s in samples)
         samples = [{**s, "labels": labels} for s, labels in zip(samples, padded, strict=True)]
-    arrays = samples[0].keys() & {"image", "labels", "region_index", "exemplars"}
+    arrays = samples[0].keys() & {"image", "labels", "region_index", "exemplars", "void"}
     batch = {name: torch.stack([to_tensor(s[name]) for s in samples]) for name in sorted(arrays)}
     batch["color"] = torch.tensor([s["color"] for s in samples], dtype=torch.get_default_dtype())
     if "cells" in samples[0]:
@@ -197,6 +210,7 @@ class ScoringTiles(Dataset):
         sample = make_sample(tile, self.labels, self.min_coverage)
         if self.coarse:
             sample["cells"] = tile.cells.labels, tile.cells.to_cell
+            sample["void"] = np.zeros(tile.image.shape[:2], bool) if tile.void is None else tile.void
         if self.exemplars is not None:
             sample["exemplars"] = self.exemplars.draw(draw(0, 0, i), *sample["image"].shape[1:], False)[None]
         return sample

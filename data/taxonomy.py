@@ -6,6 +6,7 @@ codes where a tile set is built (data/label_masks.py); the codes are those of `l
 """
 
 import re
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -147,14 +148,22 @@ def merge(codes, table, where):
     unknown = merged == _UNKNOWN
     if unknown.any():
         found, counts = np.unique(codes[unknown], return_counts=True)
-        raise unknown_codes(dict(zip(found.tolist(), counts.tolist(), strict=True)), table, where)
+        raise Unknown(where, Counter(dict(zip(found.tolist(), counts.tolist(), strict=True))), table)
     return merged
 
 
-def unknown_codes(counts, table, where):
-    """The error for {code: how often it stands there} of codes that the table does not know."""
-    listed = ", ".join(f"{code} ({counts[code]} times)" for code in sorted(counts)[:20])
-    more = ", ..." if len(counts) > 20 else ""
-    return Refused(
-        f"{where}: codes without a class: {listed}{more}; the taxonomy knows {', '.join(map(str, sorted(table)))}"
-    )
+class Unknown(Refused):
+    """Codes of a label that a taxonomy does not know. counts: Counter of how often each stands there"""
+
+    def __init__(self, where, counts, table):
+        self.where, self.counts, self.table = where, counts, table
+        super().__init__(self.line())
+
+    def __reduce__(self):  # from a worker's process it comes as its line
+        return Refused, (str(self),)
+
+    def line(self):
+        listed = ", ".join(f"{code} ({self.counts[code]} times)" for code in sorted(self.counts)[:20])
+        more = ", ..." if len(self.counts) > 20 else ""
+        known = ", ".join(map(str, sorted(self.table)))
+        return f"{self.where}: codes without a class: {listed}{more}; the taxonomy knows {known}"

@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 import yaml
 
+from data import tile_io
 from data.band_statistics import mean_and_std, sum_bands
 from data.cells import PIXEL_GRID, compose, invert, pixels_of_cells
 from data.manifest import COLUMNS, SPLITS
-from data.rasters import geotiff
+from data.ground import first_of_ground, ground, shared_ground
 from data.taxonomy import merge, taxonomy_to_dict
 from runtime.errors import Refused
 from runtime.files import write_text
@@ -26,6 +27,9 @@ NEEDED_FOR = {
     "heldout": "from which an adversary learns; another set can give them: adversarial.exemplar_root=TILES",
     "test": "which evaluate.py scores, but for --split",
 }
+
+
+GAPS = {"void": "the image has no data there", "unlabelled": "a label does not reach there"}
 
 
 def write_tile(
@@ -40,9 +44,10 @@ def write_tile(
     split="",
     transform=None,
     low_transform=None,
-    epsg=None,
-    crs=(),
+    system=(),
     nodata=None,
+    void=None,
+    unlabelled=None,
     compression="zlib",
     counts=None,
 ):
@@ -54,8 +59,9 @@ def write_tile(
     split:         a fixed split, or "" to have one drawn
     transform:     (a, b, c, d, e, f) of the image's pixel corners, or None
     low_transform: the same of low, in the coordinates of `transform`; in those of PIXEL_GRID where that is None
-    crs:           as in geotiff.write
+    system:        the coordinate system, as tile_io.Stored.system has it
     nodata:        value of image pixels that hold nothing, or None
+    void:          (H, W) bool, where the image holds nothing; unlabelled: where a label source does not reach; or None
     counts:        what count_labels returned, where it was asked already
     returns:       plain values, all that write_tile_set asks for: the manifest's row, exact integer sums for the band
                    statistics, and the pixels of each class
@@ -69,9 +75,8 @@ def write_tile(
         ("low", low, low_transform or transform, None),
     ):
         if array is not None:
-            (root / folder).mkdir(parents=True, exist_ok=True)
-            place = {"transform": affine, "epsg": epsg, "crs": crs}
-            geotiff.write(root / folder / f"{name}.tif", array, **place, nodata=value, compression=compression)
+            path = root / folder / f"{name}.tif"
+            tile_io.write(path, array, affine=affine, system=system, nodata=value, compression=compression)
     paths = {
         "image": f"images/{name}.tif",
         "high": "" if high is None else f"high/{name}.tif",
@@ -83,8 +88,20 @@ def write_tile(
         "split": split,
         **paths,
         "dtype": str(image.dtype),
-        **sum_bands(image, nodata),
+        **record_of_pixels(image, void, unlabelled),
+        "ground": ground(transform, image.shape[:2], system),
         **(counts or count_labels(high, low, taxonomy, image.shape[:2], transform, low_transform, root / name)),
+    }
+
+
+def record_of_pixels(image, void, unlabelled):
+    """Sums for the band statistics, and how many pixels are ignored: for lack of imagery, else of a label."""
+    gaps = np.zeros(image.shape[:2], bool) if unlabelled is None else unlabelled if void is None else unlabelled & ~void
+    return {
+        **sum_bands(image, void),
+        "area": image.shape[0] * image.shape[1],
+        "void": 0 if void is None else int(void.sum()),
+        "unlabelled": int(gaps.sum()),
     }
 
 
@@ -129,7 +146,9 @@ def draw_splits(tiles, region, seed):
     return dict(zip(tiles, drawn, strict=True))
 
 
-def write_tile_set(root, *, name, taxonomy, records, image_gsd, scale, tile_px, seed, dropped=None, why_none=""):
+def write_tile_set(
+    root, *, name, taxonomy, records, image_gsd, scale, tile_px, seed, value_range=None, dropped=None, why_none=""
+):
     """Turn tiles that are written into a tile set: draw splits, count statistics, write tiles.csv, then dataset.yaml.
 
     records: what write_tile returned, in any order
@@ -152,13 +171,13 @@ def write_tile_set(root, *, name, taxonomy, records, image_gsd, scale, tile_px, 
             if first != here:
                 raise Refused(f"{root / record['image']}: {what} {here}, but {first} in {records[0]['image']}")
     undrawn = {}
-    for record in records:
-        if not record["split"]:
-            undrawn.setdefault(record["region"], []).append(record["tile"])
+    with_me = first_of_ground([record for record in records if not record["split"]])
+    for tile, region in with_me.values():
+        undrawn.setdefault(region, set()).add(tile)
     drawn = {}
     for region, tiles in undrawn.items():
         drawn.update(draw_splits(tiles, region, seed))
-    records = [{**record, "split": record["split"] or drawn[record["tile"]]} for record in records]
+    records = [{**r, "split": r["split"] or drawn[with_me[r["tile"]][0]]} for r in records]
 
     train = [record for record in records if record["split"] == "train"]
     if not train:
@@ -174,6 +193,7 @@ def write_tile_set(root, *, name, taxonomy, records, image_gsd, scale, tile_px, 
         "dtype": records[0]["dtype"],
         "band_mean": mean,
         "band_std": std,
+        **({"range": list(value_range)} if value_range else {}),
         **taxonomy_to_dict(taxonomy),
     }
     table = io.StringIO()
@@ -194,6 +214,15 @@ def write_tile_set(root, *, name, taxonomy, records, image_gsd, scale, tile_px, 
             kind: _shares([record[f"{kind}_pixels"] for record in own]) for kind in ("high", "low")
         }
     _print_summary(root, summary, taxonomy)
+    labelled = any(record["high_pixels"] or record["low_pixels"] for record in records)
+    if labelled:
+        print(f"n = {scale:g}: coarse cells of {image_gsd * scale:.4g} m on pixels of {image_gsd:.4g} m")
+    area = sum(record["area"] for record in records)
+    for gap, count in ((gap, sum(record[key] for record in records)) for key, gap in GAPS.items()):
+        if count:
+            print(f"{count:,} pixels ({count / area:.2%}) are ignored: {gap}")
+    for line in shared_ground(records):
+        print(line)
     return summary
 
 

@@ -5,23 +5,24 @@ from pathlib import Path
 
 import numpy as np
 
+from data import tile_io
 from data.band_statistics import band_statistics
 from data.cells import PIXEL_GRID, Cells, compose, invert, majority_blocks, region_index, region_labels, upsampled
+from data.laying import tile_grid
 from data.manifest import chosen_rows, read_manifest
-from data.rasters import geotiff
-from data.rasters.alignment import tile_grid
 from data.taxonomy import IGNORE, merge
-from runtime.content import EDGES, WHOLE
 from runtime.errors import Refused
 
 
 @dataclass(frozen=True)
 class Tile:
-    """One tile as loaded: image (H, W, K) as stored; high (H, W) merged or None; low-resolution cells or None."""
+    """One tile as loaded: image (H, W, K) as stored, void pixels filled; high (H, W) merged, void pixels ignored, or None;
+    low-resolution cells or None; void (H, W) bool, True where the image has no data, or None."""
 
     image: np.ndarray
     high: np.ndarray | None
     cells: Cells | None
+    void: np.ndarray | None = None
 
 
 KEPT_BYTES = 2**28  # a set of tiles that takes no more stays in memory, in each process that reads it
@@ -51,11 +52,6 @@ class TileSet:
 
     def __len__(self):
         return len(self.rows)
-
-    def files(self, *kinds):
-        """What is read of the tiles, as runtime.content.record has it."""
-        most = {"image": EDGES, "high": WHOLE, "low": WHOLE}
-        return [(row[kind], self.root / row[kind], most[kind]) for row in self.rows for kind in kinds if row[kind]]
 
     def described(self):
         """The description; where regions limit the set, with the band statistics of these tiles alone."""
@@ -100,13 +96,11 @@ class TileSet:
         row, size = self.rows[i], (self.description.tile_px,) * 2
         if not row["low"]:
             return upsampled(self.load(i, high=False).cells, *size).astype(np.int64)
-        codes, header = geotiff.read(self.root / row["low"])
-        with geotiff.open_raster(self.root / row["image"]) as image:
-            own_grid = tile_grid(image.header, header, self.description.scale)
-            if own_grid is None:
-                return codes[..., 0].astype(np.int64)
-            cells = low_cells(codes[..., 0], header, image.header, self.description)
-        return upsampled(cells, *size).astype(np.int64)
+        low, image = tile_io.read(self.root / row["low"]), tile_io.read(self.root / row["image"], pixels=False)
+        codes = low.pixels[..., 0].astype(np.int64)
+        if tile_grid(image, low, self.description.scale) is None:
+            return codes
+        return upsampled(low_cells(codes, low, image, self.description), *size)
 
     def load(self, i, high=True, low=True):
         """Tile i, its labels merged; what is not asked for, or not there, is None."""
@@ -114,26 +108,29 @@ class TileSet:
 
     def _read(self, i, high, low):
         row, taxonomy = self.rows[i], self.description.taxonomy
-        image, header = geotiff.read(self.root / row["image"])
-        self._of_tile_size(image, header.path)
-        here, wanted = (image.shape[2], str(image.dtype)), (self.description.bands, self.description.dtype)
+        stored = tile_io.read(self.root / row["image"])
+        self._of_tile_size(stored.pixels, stored.path)
+        here, wanted = (stored.bands, str(stored.dtype)), (self.description.bands, self.description.dtype)
         if here != wanted:
             its, theirs = ("{} bands of {}".format(*each) for each in (here, wanted))
-            raise Refused(f"{header.path}: has {its}, the tile set {theirs}")
+            raise Refused(f"{stored.path}: has {its}, the tile set {theirs}")
+        image, void = stored.image(stored.bands)
         derive = low and not row["low"]
         classes = None
         if row["high"] and (high or derive):
             classes = self.load_high(i) if high else self._read_high(i)
+            if void is not None:
+                classes = np.where(void, IGNORE, classes)
         cells = None
         if low and row["low"]:
             labels = 1 + max((label for label in self.by_code.values() if label != IGNORE), default=0)
-            cells = low_cells(*_merged(self.root / row["low"], self.by_code), header, self.description, labels)
+            cells = low_cells(*_merged(self.root / row["low"], self.by_code), stored, self.description, labels)
         elif derive and classes is not None:
             cells = majority_blocks(classes, round(self.description.scale), len(taxonomy.names))
             if self.by_class is not None:
                 table = {**dict(enumerate(self.by_class)), IGNORE: IGNORE}
                 cells = replace(cells, labels=merge(cells.labels, table, self.root / row["high"]))
-        return Tile(image, classes if high else None, cells)
+        return Tile(image, classes if high else None, cells, void)
 
     def compositions(self, i, min_coverage=1.0, native=True):
         """What fine labels say of the cells that the tile has whole, beside their coarse labels; no image is read.
@@ -145,14 +142,12 @@ class TileSet:
         row, description = self.rows[i], self.description
         high, classes = self.load_high(i), len(description.taxonomy.names)
         if row["low"]:
-            found, low_header = geotiff.read(self.root / row["low"])
-            merged = merge(found[..., 0], description.taxonomy.low, low_header.path)
-            found = found[..., 0] if native else merged
+            low, image = tile_io.read(self.root / row["low"]), tile_io.read(self.root / row["image"], pixels=False)
+            merged = merge(low.pixels[..., 0], description.taxonomy.low, low.path)
+            found = low.pixels[..., 0] if native else merged
             codes = np.unique(found[merged != IGNORE]).astype(np.int64)
             places = np.where(merged == IGNORE, IGNORE, np.searchsorted(codes, found)).astype(np.uint8)
-            with geotiff.open_raster(self.root / row["image"]) as image:
-                header = image.header
-            cells = low_cells(places, low_header, header, description, len(codes))
+            cells = low_cells(places, low, image, description, len(codes))
         else:
             codes = np.arange(classes)
             cells = majority_blocks(high, round(description.scale), classes)
@@ -165,22 +160,24 @@ class TileSet:
         return counts / counts.sum(axis=1, keepdims=True), codes[labels[kept]]
 
 
-def low_cells(classes, low_header, image_header, description, num_labels=None):
+def low_cells(classes, low, image, description, num_labels=None):
     """Merged low-resolution classes, or other labels, (h, w) -> Cells over the tile: on the label's own grid where its
-    pixels are larger than the image's, else reduced to n x n blocks by majority.
+    pixels are larger than the image's, else reduced to n x n blocks by majority. low, image: tile_io.Stored
 
     raises: Refused where the label does not go with the image, or with the set's scale
     """
-    grid = tile_grid(image_header, low_header, description.scale)
+    grid = tile_grid(image, low, description.scale)
     if grid is None:
         return majority_blocks(classes, round(description.scale), num_labels or len(description.taxonomy.names))
-    to_cell = compose(invert(grid), image_header.transform or PIXEL_GRID)
+    to_cell = compose(invert(grid), image.affine or PIXEL_GRID)
     return Cells(classes, to_cell, classes.shape)
 
 
 def _merged(path, table):
-    codes, header = geotiff.read(path)
-    return merge(codes[..., 0], table, path), header
+    label = tile_io.read(path)
+    if label.bands != 1:
+        raise Refused(f"{path}: has {label.bands} bands; a label has one")
+    return merge(label.pixels[..., 0], table, path), label
 
 
 def _size(array):

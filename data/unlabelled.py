@@ -8,12 +8,14 @@ import torch
 from torch.utils.data import Dataset
 from torchvision.transforms.v2 import functional as tv
 
+from data import tile_io
 from data.band_statistics import band_statistics
 from data.loading import sample_index, to_tensor
 from data.manifest import chosen_rows, read_manifest
-from data.rasters.images import PICTURES, TIFFS, input_bands, open_image, window_with_nodata
+from data.pictures import PICTURES
+from data.tile_io import TIFFS
 from data.transforms import crop_draw, draw
-from runtime.content import EDGES
+from data.voids import input_bands
 from runtime.errors import Refused
 
 
@@ -58,8 +60,8 @@ def read_unlabelled(
         every = round(1 / validation_share)
         validation = found[every // 2 :: every] or found[:1]
         train = sorted(set(found) - set(validation))
-        with open_image(train[0]) as image:
-            bands, dtype = input_bands(image.header, bands, "data.bands="), str(image.header.dtype)
+        first = tile_io.read(train[0], pixels=False, indices=False)
+        bands, dtype = input_bands(first, bands, "data.bands="), str(first.dtype)
         mean, std = band_statistics(train, bands)
         facts = {"name": root.name, "bands": bands, "band_mean": list(mean), "band_std": list(std)}
     return UnlabelledImages(train, facts, dtype), UnlabelledImages(validation, facts, dtype)
@@ -74,23 +76,15 @@ class UnlabelledImages:
     def __len__(self):
         return len(self.paths)
 
-    def files(self, root):
-        """All of them, as runtime.content.record has it."""
-        return [(path.relative_to(root).as_posix(), path, EDGES) for path in self.paths]
-
     def load(self, i):
-        """Image i, (K, H, W) as stored; uint16 as int32."""
-        with open_image(self.paths[i]) as image:
-            header, bands = image.header, self.facts["bands"]
-            pixels, _ = window_with_nodata(image, bands, 0, 0, header.height, header.width)
-            here, others = (pixels.shape[2], str(header.dtype)), (bands, self.dtype)
-            if here != others:
-                its, theirs = ("{} bands of {}".format(*each) for each in (here, others))
-                raise Refused(f"{self.paths[i]}: has {its}, the others {theirs}")
-            pixels = to_tensor(pixels.transpose(2, 0, 1))
-            if pixels.is_floating_point() and not pixels.isfinite().all():
-                raise Refused(f"{self.paths[i]}: holds pixels that are no numbers (NaN or infinite)")
-            return pixels
+        """Image i, (K, H, W) as stored, void pixels filled; uint16 as int32."""
+        image = tile_io.read(self.paths[i], indices=False)
+        pixels, _ = image.image(input_bands(image, self.facts["bands"], "data.bands="))
+        if str(image.dtype) != self.dtype:
+            raise Refused(f"{self.paths[i]}: has pixels of {image.dtype}, the others {self.dtype}")
+        if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
+            raise Refused(f"{self.paths[i]}: holds pixels that are no numbers (infinite)")
+        return to_tensor(pixels.transpose(2, 0, 1))
 
 
 class PretrainingCrops(Dataset):

@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from runtime import checkpoint, command, content
-from runtime.errors import Refused, reason
+from runtime import checkpoint, command
+from runtime.errors import reason
 from runtime.files import remove_leftovers, write_text
 from runtime.settings import check_resumable, check_same_data, flatten, to_yaml
 from runtime.signals import Stopped, StopRequest
@@ -31,17 +31,16 @@ class Run:
         self.saved = checkpoint.load(self.last) if self.last.exists() else None
         self.done, self.sums, self.counted = 0, {}, 0
 
-    def begin(self, parts, about, items, best, files=None):
+    def begin(self, parts, about, items, best):
         """Load the parts from last.pt, where there is one; then open the folder, its log cut back to that step.
 
         parts: {name: what has a state_dict}, as last.pt holds them; about: what all checkpoints hold besides, of which
                "data" must be that of last.pt; what is None in either is left out
         items: of an epoch
         best:  to start with
-        files: what the run reads, {"labels", "images": files as content.record has them}
         raises: Refused where last.pt is of another run
         """
-        config, files = self.config, files or {}
+        config = self.config
         self.parts = {name: part for name, part in parts.items() if part is not None}
         self.about = {"config": flatten(config), **{key: value for key, value in about.items() if value is not None}}
         self.best = best
@@ -52,32 +51,13 @@ class Run:
             with checkpoint.refusing(self.last):
                 check_resumable(self.saved.get("config"), config, self.dir)
                 check_same_data(self.saved["data"], about["data"], config.data.root, self.dir)
-                self._check_files(files)
                 for name, part in self.parts.items():
                     part.load_state_dict(self.saved[name])
                 self.done, self.best = self.saved["step"], self.saved["best"]
-        elif self.ranks.first:
-            self.about["files"] = {kind: content.record(listed) for kind, listed in files.items()}
         self.saved = None
         self.ranks.barrier()
         if self.ranks.first:
             self._open()
-
-    def _check_files(self, files):
-        """Refuse labels that have changed since the run began, and tell of images, which may have been damaged and
-        mended: on the first rank alone, whose error ends all."""
-        before = self.saved.get("files", {})  # runs of the first versions kept none
-        self.about["files"] = {}
-        for kind, listed in files.items() if self.ranks.first else ():
-            then = before.get(kind)
-            now = self.about["files"][kind] = content.record(listed, then)
-            if then and now["content"] != then["content"]:
-                latest = max(listed, key=lambda file: file[1].stat().st_mtime)[1]
-                line = f"{self.config.data.root}: its {kind} are others than those that the run in {self.dir} began "
-                line += f"with (changed last: {latest})"
-                if kind == "labels":
-                    raise Refused(f"{line}; choose another run.dir")
-                self.say(f"warning: {line}")
 
     def _open(self):
         self.dir.mkdir(parents=True, exist_ok=True)

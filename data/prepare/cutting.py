@@ -1,24 +1,26 @@
-"""One scene to tiles (Sec. 3.1): cut, merge, drop by the paper's two rules, write."""
+"""One scene to tiles (Sec. 3.1): cut, drop by the paper's two rules, write.
 
-import itertools
-import math
-from collections import Counter
+A pixel counts where there is imagery and where each label raster of its scene reaches. Elsewhere its labels are written
+as ignored. This rule is applied once, when tiles are made, so every row trains and is scored on the same pixels.
+"""
+
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from data.cells import PIXEL_GRID, compose, corners, invert
-from data.label_masks import open_label
-from data.rasters.alignment import DEFAULT_SCALE, check_high, check_image, lies_by_pixels, low_grid
-from data.rasters.georeference import system_alone
-from data.rasters.geotiff_header import gsd
-from data.rasters.images import input_bands, open_image, window_with_nodata
+from data.laying import low_grid, same_pixels
+from data.prepare.labels import Label
+from data.prepare.values import value_range, whole_numbers
+from data.rasters import Raster, grids_under, ground_size, require_one_place, system_tags
 from data.synthetic.coarse import low_label
-from data.taxonomy import IGNORE, Taxonomy, unknown_codes
+from data.taxonomy import IGNORE, Taxonomy, Unknown
 from data.tile_writer import count_labels, write_tile
+from data.voids import input_bands, join, marked
 from runtime.errors import Refused
 
+DEFAULT_SCALE = 30  # of coarse labels that are made from fine ones: NLCD's, on 1 m imagery [paper, Sec. 4.3]
 MIN_CLASSES = 3  # unique merged classes in a tile [paper, Sec. 3.1]
 MAX_SHARE = 0.75  # of a tile's pixels under one class [paper, Sec. 3.1]
 # What drops a tile, counted under the first that does: a label source without a label over it, or an image without data
@@ -30,16 +32,17 @@ RULES = ("empty", "classes", "dominant")
 class Options:
     """What the tiles depend on, beside the scenes themselves."""
 
-    source: str  # scenes, tiled, chesapeake, dubai or naip215
+    source: str  # scenes, tiled, chesapeake or naip215
     taxonomy: Taxonomy
-    tile_px: int = 512
-    scale: int | None = None  # None: as the rasters say, or 30
+    tile_px: int | None = 512
+    scale: int | None = None  # None: as the rasters or the source say
     seed: int = 0
     filter: bool = True
     compression: str = "zlib"
     rotation: int | None = None  # of naip215
     coarse: str | None = None  # nlcd: made from the fine label in NLCD's manner; None: as the source has it
     bands: int | None = None  # of the images; None: as they have, none of which may be tagged as alpha
+    range: tuple | None = None  # of float and signed images: the values at the ends (data/prepare/values.py)
     same_crs: bool = False  # take a scene's rasters for one coordinate system, whatever they say
     colors: dict = field(default_factory=dict)  # {"high": {(r, g, b): code}, "low": ...} of masks of colours
 
@@ -47,115 +50,140 @@ class Options:
 def cut_scene(root, scene, options):
     """Cut a scene into tiles without overlap, from its top-left corner; edge remainders are no tiles.
 
-    Rasters are read by window: memory does not grow with the scene (PNG and JPEG are read whole).
-    returns: {"records": what write_tile returned, "dropped": {rule: tiles}, "tile_px", "image_gsd", "scale": n or None
-             where the rasters do not say, "nodata": label codes to ignore by source, "by_pixels": labels without a
-             georeference on an image with one, "size": the scene's (height, width)}
+    Rasters are read by window: memory does not grow with the scene.
+    returns: {"records": what write_tile returned, "dropped": {rule: tiles}, "tile_px", "size": the scene's (H, W), and
+             what `lay` says of it}
     """
     px, records, dropped = options.tile_px, [], dict.fromkeys(RULES, 0)
     with ExitStack() as stack:
-        image = stack.enter_context(open_image(scene.image))
-        high, low = (
-            stack.enter_context(open_label(path, options.colors.get(kind))) if path else None
-            for kind, path in (("high", scene.high), ("low", scene.low))
-        )
-        header = image.header
-        bands = input_bands(header, options.bands or scene.bands, "--bands ")
-        grid, facts = lay(header, high and high.header, low and low.header, options)
-        taxonomy = ignoring(options.taxonomy, facts["nodata"])
-        crs = system_tags(image)
-        base = header.transform or (PIXEL_GRID if grid or options.coarse else None)
-        for row, col in itertools.product(range(header.height // px), range(header.width // px)):
-            window = (row * px, col * px, px, px)
-            transform = base and compose(base, (1, 0, col * px, 0, 1, row * px))
-            name = f"{scene.name}_{row:03d}_{col:03d}"
-            high_codes = high.window(*window)[..., 0] if high else None
-            low_codes, low_transform = None, None
+        image = stack.enter_context(Raster(scene.image))
+        bands = input_bands(image, options.bands or scene.bands, "--bands ")
+        labels = {
+            kind: Label(stack.enter_context(Raster(path)), getattr(options.taxonomy, kind), options.colors.get(kind))
+            for kind, path in scene.labels().items()
+        }
+        facts = lay(image, labels, scene, options, stack)
+        taxonomy = ignoring(options.taxonomy, {kind: label.codes_of_none(True) for kind, label in labels.items()})
+        (height, width), system = image.size, system_tags(image.crs)
+        windows = [(row, col, px, px) for row in range(0, height - px + 1, px) for col in range(0, width - px + 1, px)]
+        grids = cell_grids(image, labels, windows, options)
+        base = image.affine or (PIXEL_GRID if any(grids) or options.coarse else None)
+        for window, grid in zip(windows, grids, strict=True):
+            row, col = window[:2]
+            name = f"{scene.name}_{row // px:03d}_{col // px:03d}"
+            transform = base and compose(base, (1, 0, col, 0, 1, row))
+            pixels, void = image.window(*window, bands)
+            codes, low_transform, unlabelled = {}, None, None
+            for kind, label in labels.items():
+                if kind == "low" and grid:
+                    codes[kind], low_transform, beyond = label.cells_over(grid, transform, px)
+                else:
+                    codes[kind], beyond = label.over(*window)
+                unlabelled = join(unlabelled, beyond)
             if options.coarse:
-                low_codes, low_transform = _made_coarse(high_codes, scene.materials, transform, options, name)
-            if grid:
-                low_codes, low_transform = _cells_over(low, grid, transform, px)
-            elif low:
-                low_codes = low.window(*window)[..., 0]
-            if grid and low_codes is None:
-                dropped["empty"] += 1
-                continue
+                codes["low"], low_transform = made_coarse(codes["high"], scene.materials, transform, options, name)
+            gone = join(void, unlabelled)
+            if gone is not None:
+                for kind, label in labels.items():
+                    to_cell = compose(invert(low_transform), transform) if kind == "low" and grid else None
+                    codes[kind] = label.without(codes[kind], gone, to_cell)
+                    label.has_gaps = True
             try:
-                counts = count_labels(high_codes, low_codes, taxonomy, (px, px), transform, low_transform, scene.name)
-            except Refused as error:
-                unknown = _all_unknown_codes(high, taxonomy.high) or _all_unknown_codes(low, taxonomy.low)
-                raise unknown or error from None
-            rule = _broken_rule(counts, px * px, options.filter)
-            if not rule:
-                pixels, nodata = window_with_nodata(image, bands, *window)
-                rule = "empty" if nodata is not None and (pixels == nodata).all() else None
+                found = codes.get("high"), codes.get("low")
+                counts = count_labels(*found, taxonomy, (px, px), transform, low_transform, scene.name)
+            except Unknown as unknown:
+                tables = ((label, getattr(taxonomy, kind)) for kind, label in labels.items())
+                raise next(filter(None, (label.unknown(table) for label, table in tables)), unknown) from None
+            rule = "empty" if void is not None and void.all() else broken_rule(counts, px * px, options.filter)
             if rule:
                 dropped[rule] += 1
                 continue
+            pixels, held = whole_numbers(pixels, void, image, facts["range"])
+            facts["held"] += held
+            pixels, nodata = marked(pixels, void, image.nodata if facts["range"] is None else 0)
             records.append(
                 write_tile(
                     root,
                     name,
                     pixels,
-                    high_codes,
-                    low_codes,
+                    *found,
                     taxonomy=taxonomy,
                     region=scene.region,
                     split=scene.split,
                     transform=transform,
                     low_transform=low_transform,
-                    epsg=header.epsg,
-                    crs=crs,
+                    system=system,
                     nodata=nodata,
+                    void=void,
+                    unlabelled=unlabelled,
                     compression=options.compression,
                     counts=counts,
                 )
             )
+        facts["nodata"] = {kind: label.codes_of_none() for kind, label in labels.items()}
+    return {"records": records, "dropped": dropped, "tile_px": px, "size": [height, width], **facts}
+
+
+def lay(image, labels, scene, options, stack):
+    """Check the rasters of a scene against each other. A fine label on another grid is warped to the image's pixels, by
+    nearest neighbours; a coarse one keeps its cells, and `Label.cells` becomes their affine.
+
+    returns: {"image_gsd": metres, "scale": n, or None where there is no coarse label, "range" and "tags" of its values,
+             "by_pixels": labels without a georeference on an image that has one, "warped": fine labels that were, "held":
+             pixels that --range holds to its ends}
+    raises:  Refused where they do not lie over each other, or nothing says n
+    """
+    by_pixels, warped, n = 0, 0, None
+    middle = [max(0, (side - options.tile_px) // 2) for side in image.size]
+    middle = (*middle, *(min(options.tile_px, side) for side in image.size))
+    for kind, label in labels.items():
+        raster = label.raster
+        by_pixels += require_one_place(image, raster, options.same_crs)
+        placed = image.affine and raster.affine
+        grid = grids_under(image, raster, [middle], options.same_crs)[0] if placed else None
+        if placed and not overlap(image, grid, raster.size):
+            raise Refused(f"{raster.path}: does not overlap {image.path}; is it of another place?")
+        if kind == "low":
+            label.cells, n = low_grid(image, raster, options.scale or scene.scale, grid)
+        elif not same_pixels(image, raster) or (placed and grid != raster.affine):
+            if not placed:
+                sizes = [f"{size[0]} x {size[1]}" for size in (raster.size, image.size)]
+                raise Refused(f"{raster.path}: is {sizes[0]} px, its image {image.path} {sizes[1]}, without a georeference")
+            label.raster, warped = stack.enter_context(raster.onto(image)), warped + 1
     return {
-        "records": records,
-        "dropped": dropped,
-        "tile_px": px,
-        "size": (header.height, header.width),
-        **facts,
+        "image_gsd": ground_size(image) or 1.0,
+        "scale": n,
+        "range": value_range(image, options.range),
+        "tags": image.tagged,
+        "by_pixels": by_pixels,
+        "warped": warped,
+        "held": 0,
     }
 
 
-def ignoring(taxonomy, nodata):
+def overlap(image, grid, size):
+    """Whether cells on a grid, (h, w) of them, lie over an image somewhere."""
+    places = zip(*corners(compose(invert(grid), image.affine), *image.size), strict=True)
+    return all(min(values) < most and max(values) > 0 for values, most in zip(places, size[::-1], strict=True))
+
+
+def cell_grids(image, labels, windows, options):
+    """The affine of the coarse label's cells near each window; None where they are blocks of the image's pixels."""
+    low = labels.get("low")
+    if low is None or low.cells is None:
+        return [None] * len(windows)
+    if not (image.affine and low.raster.affine):
+        return [low.cells] * len(windows)
+    return grids_under(image, low.raster, windows, options.same_crs)
+
+
+def ignoring(taxonomy, codes):
     """The taxonomy with {"high": codes, "low": codes} ignored, where it does not give them a class of their own."""
-    tables = {kind: {**dict.fromkeys(codes, IGNORE), **getattr(taxonomy, kind)} for kind, codes in nodata.items()}
+    tables = {kind: {**dict.fromkeys(those, IGNORE), **getattr(taxonomy, kind)} for kind, those in codes.items()}
     return replace(taxonomy, **tables)
 
 
-def lay(image, high, low, options):
-    """Check the rasters of one scene against each other, by their headers.
-
-    returns: the low label's own grid or None (rasters/alignment.py), {"image_gsd", "scale", "nodata", "by_pixels": the
-             labels that lie by their pixels alone}
-    """
-    check_image(image)
-    if image.dtype not in (np.uint8, np.uint16):
-        raise Refused(
-            f"{image.path}: pixels are {image.dtype}; convert them to uint8 or uint16: gdal_translate -ot "
-            "UInt16 [-scale]"
-        )
-    if high:
-        check_high(image, high, options.same_crs)
-    grid, n = low_grid(image, low, options.scale, options.same_crs) if low else (None, None)
-    nodata = {
-        kind: [label.nodata] if label and label.nodata is not None else []
-        for kind, label in (("high", high), ("low", low))
-    }
-    by_pixels, size = sum(lies_by_pixels(image, label) for label in (high, low) if label), round(gsd(image) or 1.0, 6)
-    return grid, {"image_gsd": size, "scale": n, "nodata": nodata, "by_pixels": by_pixels}
-
-
-def system_tags(raster):
-    """The tags of a raster's coordinate system that its tiles need: none where an EPSG code and metres say it all."""
-    said_by_code = raster.header.epsg and raster.header.unit_m in (1.0, None)
-    return () if said_by_code else system_alone(raster.georeference())
-
-
-def _made_coarse(high_codes, materials, transform, options, name):
+def made_coarse(high_codes, materials, transform, options, name):
     """Coarse codes in NLCD's manner from a fine label (data/synthetic/coarse.py), and where their cells lie.
 
     The draws come from the build's seed and the tile's name: a tile has one coarse map, whichever split it is in.
@@ -167,20 +195,8 @@ def _made_coarse(high_codes, materials, transform, options, name):
     return low_label(rng, known, n), compose(transform, (n, 0, 0, 0, n, 0))
 
 
-def _cells_over(low, grid, transform, px):
-    """The cells that touch a tile, and their transform; (None, None) where the raster has none there."""
-    (left, right), (top, bottom) = (
-        (max(0, math.floor(round(min(values), 6))), math.ceil(round(max(values), 6)))
-        for values in zip(*corners(compose(invert(grid), transform), px, px), strict=True)
-    )
-    right, bottom = min(right, low.header.width), min(bottom, low.header.height)
-    if left >= right or top >= bottom:
-        return None, None
-    cells = low.window(top, left, bottom - top, right - left)[..., 0]
-    return cells, compose(grid, (1, 0, left, 0, 1, top))
-
-
-def _broken_rule(counts, area, use_filter):
+def broken_rule(counts, area, use_filter):
+    """The first of RULES that drops a tile with these pixels of each class; None where it stays."""
     counts = [pixels for pixels in counts.values() if pixels is not None]
     if any(sum(pixels) == 0 for pixels in counts):
         return "empty"
@@ -189,13 +205,3 @@ def _broken_rule(counts, area, use_filter):
     if use_filter and any(max(pixels) > MAX_SHARE * area for pixels in counts):
         return "dominant"
     return None
-
-
-def _all_unknown_codes(label, table):
-    """The error that lists every unknown code of a raster, so that a taxonomy is mended in one go; None without any."""
-    found, rows = Counter(), 256
-    for row in range(0, label.header.height if label else 0, rows):
-        codes = label.window(row, 0, min(rows, label.header.height - row), label.header.width)
-        values, counts = np.unique(codes, return_counts=True)
-        found.update({v: n for v, n in zip(values.tolist(), counts.tolist(), strict=True) if v not in table})
-    return unknown_codes(found, table, label.header.path) if found else None

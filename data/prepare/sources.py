@@ -1,7 +1,5 @@
-"""What there is to build from: scene lists, and public sets as they are distributed.
-
-Each function returns scenes sorted by name; a public set's scenes do not depend on the folders it came in.
-"""
+"""What there is to build from: scene lists, and public sets as they are distributed. Each returns scenes by name; those of
+a public set do not depend on the folders it came in."""
 
 import os
 import re
@@ -14,19 +12,13 @@ from data.manifest import SPLITS
 from data.synthetic.town import BARREN, BUILT, GRASS, ROAD, TREE, WATER
 from runtime.errors import Refused, nearest
 
-DUBAI_SPLITS = {7: "heldout", 8: "validation", 9: "test"}  # parts of each tile; the others train
 # Mask codes of naip215, and the land cover that they are: coarse codes in NLCD's manner are made from it.
 NAIP215_MATERIALS = {0: GRASS, 1: BUILT, 2: ROAD, 3: BARREN, 4: TREE, 5: WATER}
 NAIP215_PLACES = Path(__file__).resolve().parents[2] / "configs" / "tables" / "naip215_places.csv"
 # Of each rotation: the groups of places that train, the one whose label maps are exemplars, and the one that tests.
-NAIP215_ROTATIONS = {
-    0: ((2, 3), 1, 0),
-    1: ((0, 3), 2, 1),
-    2: ((0, 1), 3, 2),
-    3: ((1, 2), 0, 3),
-    4: ((0, 1, 2), 3, 4),
-}
+NAIP215_ROTATIONS = {0: ((2, 3), 1, 0), 1: ((0, 3), 2, 1), 2: ((0, 1), 3, 2), 3: ((1, 2), 0, 3), 4: ((0, 1, 2), 3, 4)}
 NAIP_BANDS = 4  # red, green, blue, near infrared, which many of its files tag as alpha
+CHESAPEAKE_SCALE = 30  # its NLCD is warped to the images' pixels of 1 m
 CHESAPEAKE_FOLDER = re.compile(r"([a-z]{2})_1m_\d{4}_.+")
 
 
@@ -41,8 +33,12 @@ class Scene:
     low: Path | None = None
     split: str = ""  # fixed, or "" to have one drawn for each tile
     bands: int | None = None  # of its image; None where the source does not know
+    scale: int | None = None  # n, of a coarse label on the image's pixels, where the source tells
     materials: tuple = ()  # (code of `high`, Chesapeake code) where coarse codes can be made from it
     line: str = field(default="", compare=False)  # of the list it stands in, for what is said of its files
+
+    def labels(self):
+        return {kind: path for kind, path in (("high", self.high), ("low", self.low)) if path}
 
 
 def scene_list(path, name_column="scene"):
@@ -65,9 +61,10 @@ def scene_list(path, name_column="scene"):
                 raise Refused(f"{where}: {column} is empty")
         if row["split"] not in ("", *SPLITS):
             raise Refused(f"{where}: split {row['split']!r:.80}; did you mean {nearest(row['split'], SPLITS)!r}?")
-        files = {
-            key: path.parent / relative_path(row[key], where) if row[key] else None for key in ("image", "high", "low")
-        }
+        files = {key: path.parent / relative_path(row[key], where) for key in ("image", "high", "low") if row[key]}
+        for file in files.values():
+            if not file.is_file():
+                raise Refused(f"{where}: {file}: no such file")
         name = row[name_column] or row["scene"] or files["image"].stem
         scenes.append(Scene(name, row["region"], split=row["split"], line=f"{where}: ", **files))
     return _checked(scenes, path)
@@ -102,30 +99,13 @@ def chesapeake(folder):
         for label in labels.values():
             if not label.is_file():
                 raise Refused(f"{image}: its label {label.name} is not beside it")
-        scenes.append(Scene(f"{region}_{stem}", region, image, **labels, bands=NAIP_BANDS))
+        facts = {"bands": NAIP_BANDS, "scale": CHESAPEAKE_SCALE}
+        scenes.append(Scene(f"{region}_{stem}", region, image, **labels, **facts))
     if not scenes:
         raise Refused(
             f"{folder}: no *_naip-new.tif in it or below; expected folders like "
             "de_1m_2013_extended-debuffered-train_tiles"
         )
-    return _checked(scenes, folder)
-
-
-def dubai(folder):
-    """The Dubai set: Tile N/{images,masks}/image_part_00P.{jpg,png}; region = tile, fixed splits by part."""
-    scenes = []
-    for image in _files(folder, ".jpg"):
-        tile = re.fullmatch(r"Tile (\d+)", image.parent.parent.name)
-        part = re.fullmatch(r"image_part_(\d+)", image.stem)
-        if image.parent.name != "images" or not tile or not part:
-            continue
-        mask = image.parent.parent / "masks" / f"{image.stem}.png"
-        if not mask.is_file():
-            raise Refused(f"{image}: its mask {mask} is not there")
-        region, split = f"tile{tile[1]}", DUBAI_SPLITS.get(int(part[1]), "train")
-        scenes.append(Scene(f"{region}_part{int(part[1])}", region, image, mask, split=split))
-    if not scenes:
-        raise Refused(f"{folder}: no 'Tile N/images/image_part_00P.jpg' in it or below")
     return _checked(scenes, folder)
 
 
@@ -139,13 +119,9 @@ def naip215(folder, rotation):
     """
     train, heldout, test = NAIP215_ROTATIONS[rotation]
     splits = {**dict.fromkeys(train, "train"), heldout: "heldout", test: "test"}
-    images = [path for path in _files(folder, ".tif") if path.parent.name == "img"]
-    if not images:
+    found = {path.stem.removeprefix("tile_"): path for path in _files(folder, ".tif") if path.parent.name == "img"}
+    if not found:
         raise Refused(f"{folder}: no 'dataset_split/*/img/tile_ID.tif' in it or below")
-    found = {path.stem.removeprefix("tile_"): path for path in images}
-    twice = next((path for path in images if found[path.stem.removeprefix("tile_")] != path), None)
-    if twice:
-        raise Refused(f"{folder}: {twice} and {found[twice.stem.removeprefix('tile_')]} are one tile")
     tiles = [row for _, row in read_csv(NAIP215_PLACES, ("tile", "place", "group")) if row["group"]]
     tiles = sorted((int(row["group"]), int(row["place"]), int(row["tile"])) for row in tiles)
     learned = [tile for group, _, tile in sorted(tiles, key=lambda t: t[1:]) if group in train]
@@ -182,8 +158,6 @@ def _checked(scenes, where):
     for scene in scenes:
         if not re.fullmatch(r"[^\s./\\:][^/\\:\x00-\x1f]{0,199}", scene.name):
             raise Refused(f"{where}: {scene.name!r:.80} cannot name a tile's file")
-        if re.search("[\ud800-\udfff]", f"{scene.name}{scene.region}"):  # bytes of a name that are no UTF-8
-            raise Refused(f"{where}: {scene.name!a:.80} or its region {scene.region!a:.80} is no text; rename it")
     twice = [name for name, count in Counter(scene.name.casefold() for scene in scenes).items() if count > 1]
     if twice:
         first, second = [scene.image for scene in scenes if scene.name.casefold() == twice[0]][:2]

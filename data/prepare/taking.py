@@ -1,93 +1,126 @@
-"""One tile that is cut already to its record: checked, counted, and linked to or made a GeoTIFF."""
+"""One tile that is cut already to its record: checked, counted, and linked to or made a GeoTIFF. No rasterio."""
 
 import os
-from contextlib import ExitStack
 from pathlib import Path
 
-from data.band_statistics import sum_bands
-from data.prepare.cutting import ignoring, lay, system_tags
-from data.label_masks import ColorMask, open_label
-from data.rasters import geotiff
-from data.rasters.images import TIFFS, input_bands, open_image
-from data.tile_writer import count_labels
+import numpy as np
+
+from data import tile_io
+from data.cells import PIXEL_GRID, compose, invert
+from data.ground import ground
+from data.laying import low_grid, require_same_pixels
+from data.prepare.cutting import ignoring
+from data.prepare.labels import Label
+from data.tile_writer import count_labels, record_of_pixels
+from data.voids import input_bands, join, marked
 from runtime.errors import Refused
 from runtime.files import temporary_of
 
 
 def take_tile(root, scene, options):
-    """Take a tile that is cut already as it is: check it and count. GeoTIFFs of pixels and codes are not copied;
-    pictures, masks of colours and images of which a mask hides something become such.
+    """Take a tile as it is. GeoTIFFs are not copied, but for those that must say more: pictures, masks of colours, images
+    of which a mask hides something, and labels where there is no imagery or that do not reach all of the tile.
 
     Files below root are referred to in place; elsewhere, relative links below root/images, high and low lead to them.
     returns: as cut_scene
     """
-    with ExitStack() as stack:
-        image = stack.enter_context(open_image(scene.image))
-        pixels, header, void = image.read(), image.header, image.void()
-        if input_bands(header, options.bands or scene.bands, "--bands ") != header.bands:
-            raise Refused(f"{scene.image}: has an alpha band beside the {options.bands}; --scenes cuts without it")
-        if header.height != header.width:
-            raise Refused(f"{scene.image}: is {header.height} x {header.width} px; tiles are square; --scenes cuts")
-        rasters, codes = {"image": image}, {"high": None, "low": None}
-        for kind, path in (("high", scene.high), ("low", scene.low)):
-            if path:
-                rasters[kind] = stack.enter_context(open_label(path, options.colors.get(kind)))
-                codes[kind] = rasters[kind].read()[..., 0]
-        headers = {kind: raster.header for kind, raster in rasters.items()}
-        grid, facts = lay(header, headers.get("high"), headers.get("low"), options)
-        taxonomy = ignoring(options.taxonomy, facts["nodata"])
-        where = " or ".join(str(path) for path in (scene.high, scene.low) if path)
-        counts = count_labels(codes["high"], codes["low"], taxonomy, pixels.shape[:2], header.transform, grid, where)
-        hides, nodata = void is not None and void.any(), header.nodata
-        if hides:
-            nodata = nodata or 0
-            pixels[void] = nodata
-        paths = {"high": "", "low": ""}
-        for kind, raster in rasters.items():
-            place = root, "images" if kind == "image" else kind, scene.name
-            as_it_is = not isinstance(raster, ColorMask) and raster.header.path.suffix.lower() in TIFFS
-            if as_it_is and not (kind == "image" and hides):
-                paths[kind] = _refer(*place, raster.header.path)
-            elif kind == "image":
-                paths[kind] = _convert(*place, raster, pixels, nodata, options.compression)
-            else:
-                paths[kind] = _convert(*place, raster, codes[kind], None, options.compression)
+    image = tile_io.read(scene.image, indices=False)
+    bands = input_bands(image, options.bands or scene.bands, "--bands ")
+    height, width = image.size
+    if image.dtype not in (np.uint8, np.uint16):
+        raise Refused(f"{scene.image}: pixels are {image.dtype}; --scenes takes them, with --range")
+    if height != width:
+        raise Refused(f"{scene.image}: is {height} x {width} px; tiles are square; --scenes cuts")
+    pixels, void = image.seen(bands)
+    labels, codes, grid, n, by_pixels, unlabelled, padded = {}, {}, None, None, 0, None, None
+    for kind, path in scene.labels().items():
+        stored = tile_io.read(path)
+        by_pixels += require_one_system(image, stored, options.same_crs)
+        labels[kind] = Label(stored, getattr(options.taxonomy, kind), options.colors.get(kind))
+        codes[kind], beyond = labels[kind].over(0, 0, *stored.size)
+        if kind == "high":
+            require_same_pixels(image, stored)
+        else:
+            grid, n = low_grid(image, stored, options.scale or scene.scale)
+            if grid and image.affine and stored.affine:
+                *padded, beyond = labels[kind].cells_over(grid, image.affine, height)
+                if beyond is not None:
+                    codes[kind], grid = padded
+        unlabelled = join(unlabelled, beyond)
+    gone = join(void, unlabelled)
+    if gone is not None:
+        for kind, label in labels.items():
+            to_cell = compose(invert(grid), image.affine or PIXEL_GRID) if kind == "low" and grid else None
+            codes[kind], label.has_gaps = label.without(codes[kind], gone, to_cell), True
+    none = {kind: label.codes_of_none() for kind, label in labels.items()}
+    where = " or ".join(str(path) for path in scene.labels().values())
+    found = codes.get("high"), codes.get("low")
+    counts = count_labels(*found, ignoring(options.taxonomy, none), image.size, image.affine, grid, where)
+
+    hidden = void is not None and (pixels.shape != image.pixels.shape or image.mask is not None)
+    marked_pixels, nodata = marked(pixels, void, image.nodata)
+    paths = {"high": "", "low": "", "image": ""}
+    how = {"system": image.system, "compression": options.compression}
+    for kind, source, array in (("image", image, marked_pixels), *((k, v.raster, codes[k]) for k, v in labels.items())):
+        new = source.path.suffix.lower() not in tile_io.TIFFS
+        new |= hidden or bands != image.bands if kind == "image" else bool(options.colors.get(kind)) or gone is not None
+        place = root, "images" if kind == "image" else kind, scene.name
+        affine = grid if kind == "low" and grid else image.affine
+        more = {"affine": affine, "nodata": nodata if kind == "image" else None, **how}
+        paths[kind] = convert(*place, source.path, array, **more) if new else refer(*place, source.path)
     record = {
         "tile": scene.name,
         "region": scene.region,
         "split": scene.split,
         **paths,
         "dtype": str(pixels.dtype),
-        **sum_bands(pixels if void is None else pixels[~void][None], header.nodata),
+        "ground": ground(image.affine, image.size, image.system),
+        **record_of_pixels(pixels, void, unlabelled),
         **counts,
     }
-    return {"records": [record], "dropped": {}, "tile_px": header.height, **facts}
+    facts = {"image_gsd": gsd(image), "scale": n, "range": None, "tags": None, "by_pixels": by_pixels, "warped": 0, "held": 0}
+    return {"records": [record], "dropped": {}, "tile_px": height, "nodata": none, **facts}
 
 
-def _refer(root, folder, name, path):
+def require_one_system(image, label, same_crs):
+    """Refused where the GeoKeys of a tile's files differ; whether a label without any lies by its pixels on an image that
+    has some."""
+    plain = not (label.affine or label.system)
+    if not plain and not same_crs and image.system != label.system:
+        raise Refused(
+            f"{label.path}: its coordinate system is written otherwise than that of {image.path}; --scenes compares and "
+            "brings them together, --same-crs takes the two for one"
+        )
+    return plain and bool(image.affine or image.system)
+
+
+def gsd(image):
+    """Units of the coordinates along a pixel, which are taken for metres; 1.0 without a georeference."""
+    if image.affine is None:
+        return 1.0
+    a, b, _, d, e, _ = image.affine
+    return round(abs(a * e - b * d) ** 0.5, 6)
+
+
+def refer(root, folder, name, path):
     """The manifest's path of a file: itself where it lies below root, else a relative link to it, made anew."""
     root, path = Path(os.path.abspath(root)), Path(os.path.abspath(path))
     if path.is_relative_to(root):
         return path.relative_to(root).as_posix()
     link = root / folder / f"{name}.tif"
     link.parent.mkdir(parents=True, exist_ok=True)
-    target = os.path.relpath(os.path.realpath(path), os.path.realpath(link.parent))
-    if link.is_symlink() and os.readlink(link) == target:
-        return f"{folder}/{name}.tif"
     if link.exists() and not link.is_symlink():
         raise Refused(f"{link}: is there already; give another folder than {root}")
     temporary = temporary_of(link)
-    os.symlink(target, temporary)
+    os.symlink(os.path.relpath(os.path.realpath(path), os.path.realpath(link.parent)), temporary)
     os.replace(temporary, link)
     return f"{folder}/{name}.tif"
 
 
-def _convert(root, folder, name, raster, array, nodata, compression):
-    """Write a picture, or the codes of a mask of colours, as a GeoTIFF; the manifest's path of it."""
-    path, header = Path(root, folder, f"{name}.tif"), raster.header
-    if header.path.resolve().parent == path.parent.resolve():
-        raise Refused(f"{path}: is where {header.path} becomes a GeoTIFF; give another folder than {root}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    place = {"transform": header.transform, "epsg": header.epsg, "crs": system_tags(raster)}
-    geotiff.write(path, array, **place, nodata=nodata, compression=compression)
+def convert(root, folder, name, source, array, **how):
+    """Write what a file holds as a GeoTIFF of its own; the manifest's path of it."""
+    path = Path(root, folder, f"{name}.tif")
+    if source.resolve().parent == path.parent.resolve():
+        raise Refused(f"{path}: is where {source} becomes a GeoTIFF; give another folder than {root}")
+    tile_io.write(path, array, **how)
     return f"{folder}/{name}.tif"

@@ -1,7 +1,6 @@
-"""Scenes, cut or taken as they are, to one tile set; a second call completes the first: each scene that is done leaves
-a record below ROOT/.build, and dataset.yaml comes last."""
+"""Scenes, cut or taken as they are, to one tile set. A second call completes the first: each scene that is done leaves a
+record below ROOT/.build, and dataset.yaml comes last."""
 
-import hashlib
 import json
 import math
 from contextlib import closing
@@ -9,30 +8,17 @@ from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
-from data.prepare.cutting import cut_scene, ignoring
+from data.laying import same_scale
+from data.prepare.cutting import DEFAULT_SCALE, cut_scene, ignoring
 from data.prepare.taking import take_tile
-from data.rasters.alignment import DEFAULT_SCALE, same_scale
 from data.taxonomy import taxonomy_to_dict
 from data.tile_writer import write_tile_set
-from runtime import content
 from runtime.errors import Refused
 from runtime.files import remove_leftovers, write_text
 from runtime.workers import map_unordered
 
-TAXONOMIES = Path(__file__).resolve().parents[2] / "configs" / "taxonomies"
-DEFAULT_TAXONOMY = {
-    "chesapeake": TAXONOMIES / "low2high.yaml",
-    "dubai": TAXONOMIES / "dubai.yaml",
-    "naip215": TAXONOMIES / "naip215.yaml",
-}
 TILES_PER_JOB = 256  # of --tiled
 MIN_TILE_PX = 32  # the segmenter's smallest image
-OPTION_NAMES = {  # the others are --their-name
-    "source": "source",
-    "colors": "--taxonomy",
-    "filter": "--no-filter",
-    "scenes": "list of scenes, or other files",
-}
 
 
 def build(root, scenes, options, workers=1):
@@ -41,57 +27,66 @@ def build(root, scenes, options, workers=1):
     returns: the summary of write_tile_set; None where the tile set was complete already
     """
     root = Path(root)
-    inputs = [_input(scene) for scene in scenes]
-    complete = _bind(root, options, inputs)
+    complete = _bind(root, options)
     per_job = TILES_PER_JOB if options.source == "tiled" else 1
-    jobs = [(scenes[i : i + per_job], inputs[i : i + per_job]) for i in range(0, len(scenes), per_job)]
-    to_do = [job for job in jobs if _load_record(root, *job) is None]
+    jobs = [scenes[i : i + per_job] for i in range(0, len(scenes), per_job)]
+    to_do = [job for job in jobs if _results(root, job) is None]
+    if complete and (to_do or len(jobs) < len(list((root / ".build" / "scenes").glob("*.json")))):
+        raise Refused(f"{root}: was built from another list of scenes; give another folder")
     if complete:
-        changed = [job[0][0].image for job in to_do if _record_path(root, job[0]).exists()]
-        if changed:
-            raise Refused(f"{changed[0]}: it or its labels have changed since {root} was built; give another folder")
         print(f"{root}: is complete already")
         return None
     for folder in ("", "images", "high", "low", ".build", ".build/scenes"):
         remove_leftovers(root / folder)
-    died = _died if workers > 1 else None
-    with closing(map_unordered(partial(_do, root, options), to_do, workers, "scenes", died)) as done:
-        for error in done:
-            if error:
-                raise Refused(error)
-
-    loaded = [_load_record(root, *job) for job in jobs]
-    if None in loaded:
-        changed = jobs[loaded.index(None)][0][0].image
-        raise Refused(f"{changed}: it or its labels changed while it was cut; the same command cuts it anew")
-    results = [result for job in loaded for result in job]
-    by_pixels = sum(result.get("by_pixels", 0) for result in results)
-    if by_pixels:
-        print(f"note: {by_pixels} labels have no georeference; they lie by pixels on their images, which have")
-    dropped = {rule: sum(result["dropped"][rule] for result in results) for rule in results[0]["dropped"]}
-    sizes, px = [result["size"] for result in results if "size" in result], options.tile_px  # of scenes that were cut
-    small = sum(min(size) < px for size in sizes)
-    if 0 < small < len(scenes):
-        print(f"note: {small} of {len(scenes)} scenes are smaller than a tile of {px} px and give none")
-    cut = sum(height // px * px * (width // px * px) for height, width in sizes)
-    if 0 < cut < 0.95 * (area := sum(map(math.prod, sizes))):
-        print(f"note: {1 - cut / area:.0%} of the scenes' area, at their right and lower edges, makes no whole tile")
+    with closing(map_unordered(partial(_do, root, options), to_do, workers, "scenes")) as done:
+        for error in filter(None, done):
+            raise Refused(error)
+    results = [result for job in jobs for result in _results(root, job)]
     tile_px = _agreed("tile_px", scenes, results)
     if options.tile_px not in (None, tile_px):
         raise Refused(f"--tile-px {options.tile_px}: the tiles have {tile_px} px")
-    codes = {kind: sorted({code for result in results for code in result["nodata"][kind]}) for kind in ("high", "low")}
+    codes = {kind: sorted({code for r in results for code in r["nodata"].get(kind, ())}) for kind in ("high", "low")}
+    dropped = {rule: sum(result["dropped"][rule] for result in results) for rule in results[0]["dropped"]}
+    scale = _agreed("scale", scenes, results)
+    made = options.scale or DEFAULT_SCALE
+    for note in _notes(scenes, results, options):
+        print(f"note: {note}")
     return write_tile_set(
         root,
-        name=options.source if options.source in DEFAULT_TAXONOMY else root.absolute().name,
+        name=options.source if options.source in ("chesapeake", "naip215") else root.absolute().name,
         taxonomy=ignoring(options.taxonomy, codes),
         records=[record for result in results for record in result["records"]],
         image_gsd=_agreed("image_gsd", scenes, results),
-        scale=_agreed("scale", scenes, results) or options.scale or DEFAULT_SCALE,
+        scale=scale or made,
         tile_px=tile_px,
         seed=options.seed,
+        value_range=results[0]["range"],
         dropped=dropped,
         why_none=_why_none(scenes, results, dropped),
     )
+
+
+def _notes(scenes, results, options):
+    """What a user must know of how the scenes' files were read."""
+    if by_pixels := sum(result["by_pixels"] for result in results):
+        yield f"labels without a georeference, which lie by pixels on images that have one: {by_pixels}"
+    if warped := sum(result["warped"] for result in results):
+        yield f"fine labels on another grid or in another system, brought to their images' pixels: {warped}"
+    if held := sum(result["held"] for result in results):
+        area = sum(record["area"] for result in results for record in result["records"])
+        yield f"{held / area:.1%} of the pixels lie beyond --range in some band, and are held to its ends"
+    tags = {tuple(result["tags"]): scene.image for scene, result in zip(scenes, results, strict=True) if result["tags"]}
+    if len(tags) > 1:
+        told = ", ".join(f"{image}: scale {scale:g}, offset {offset:g}" for (scale, offset), image in tags.items())
+        yield f"images carry different scale or offset tags ({told}); " + (
+            "their values are brought together" if results[0]["range"] else "stored numbers are kept, and mean different values"
+        )
+    sizes, px = [result["size"] for result in results if "size" in result], options.tile_px
+    if 0 < (small := sum(min(size) < px for size in sizes)) < len(sizes):
+        yield f"{small} of {len(sizes)} scenes are smaller than a tile of {px} px and give none"
+    cut = sum(height // px * px * (width // px * px) for height, width in sizes)
+    if 0 < cut < 0.95 * (area := sum(map(math.prod, sizes))):
+        yield f"{1 - cut / area:.0%} of the scenes' area, at their right and lower edges, makes no whole tile"
 
 
 def _why_none(scenes, results, dropped):
@@ -100,60 +95,34 @@ def _why_none(scenes, results, dropped):
     sizes = [result.get("size", (math.inf,) * 2) for result in results]
     side, i = max((min(size), -i) for i, size in enumerate(sizes))
     if side < px:
-        height, width = sizes[-i]
         fits = 2 ** int(math.log2(side))
         mend = f"--tile-px {fits} fits into it" if fits >= MIN_TILE_PX else f"a tile has {MIN_TILE_PX} px or more"
-        return (
-            f"; scenes are smaller than a tile of {px} x {px} px: the largest, {scenes[-i].image}, has "
-            f"{height} x {width} px; {mend}"
-        )
+        size = "{} x {}".format(*sizes[-i])
+        return f"; scenes are smaller than a tile of {px} px: the largest, {scenes[-i].image}, has {size} px; {mend}"
     if dropped.get("classes") or dropped.get("dominant"):
         return "; --no-filter keeps tiles of few classes, or under one class, which the paper drops"
     return "; over none of them each label source has a label and the image data"
 
 
-def _input(scene):
-    """What a scene's record holds good for, beside its files' content: its row of the list; the folder may move."""
-    files = []
-    for path in (scene.image, scene.high, scene.low):
-        try:
-            files.append([path.name, path.stat().st_size] if path else None)
-        except OSError as error:
-            raise Refused(f"{scene.line}{path}: {error.strerror}") from None
-    return [scene.name, scene.region, scene.split, *files]
-
-
-def _bind(root, options, inputs):
+def _bind(root, options):
     """Bind root to the options: refuse other ones than those it was begun with. True where it is complete."""
     path, complete = root / ".build" / "options.json", (root / "dataset.yaml").is_file()
-    asked = {
-        **asdict(replace(options, colors={})),
-        "taxonomy": taxonomy_to_dict(options.taxonomy),
-        "colors": {
-            source: {bytes(color).hex(): code for color, code in codes.items()}
-            for source, codes in options.colors.items()
-            if codes
-        },
-        "scenes": hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest(),
-    }
-    asked = json.loads(json.dumps(asked))
-    if not path.is_file():
-        if complete:
-            raise Refused(f"{root}: holds a tile set that data.prepare did not make; give another folder")
-    elif complete or any(path.parent.glob("scenes/*.json")):
-        begun = _read_json(path)
-        # Before it is complete scenes may come and go: a damaged one is mended or left out. Records say which hold.
-        # And a taxonomy may gain codes and colours: those that a scene had and it lacked.
-        for key in asked:
-            if not complete and key in ("taxonomy", "colors") and _extends(asked[key], begun.get(key)):
-                continue
-            if (begun.get(key) or None) != (asked[key] or None) and (complete or key != "scenes"):
-                then, now = begun.get(key), asked[key]
-                if key in ("filter", "same_crs"):
-                    then, now = ("given" if bool(v) == (key == "same_crs") else "not given" for v in (then, now))
-                values = "" if key in ("taxonomy", "colors", "scenes") else f": {then} then, {now} now"
-                option = OPTION_NAMES.get(key, f"--{key.replace('_', '-')}")
-                raise Refused(f"{root}: was begun with another {option}{values}; use the same or give another folder")
+    plain = asdict(replace(options, colors={}))
+    plain["taxonomy"] = taxonomy_to_dict(options.taxonomy)
+    plain["colors"] = {kind: {bytes(rgb).hex(): code for rgb, code in c.items()} for kind, c in options.colors.items()}
+    asked = json.loads(json.dumps(plain))
+    if not path.is_file() and complete:
+        raise Refused(f"{root}: holds a tile set that data.prepare did not make; give another folder")
+    begun = _read_json(path) if path.is_file() and (complete or any(path.parent.glob("scenes/*.json"))) else asked
+    for key in asked:
+        # Until it is complete a taxonomy may gain codes and colours: those that a scene had and it lacked.
+        if not complete and key in ("taxonomy", "colors") and _extends(asked[key], begun.get(key)):
+            continue
+        if begun.get(key) != asked[key]:
+            option = {"taxonomy": "--taxonomy", "colors": "--taxonomy", "filter": "--no-filter", "source": "source"}
+            named = option.get(key, f"--{key.replace('_', '-')}")
+            values = "" if isinstance(asked[key], dict) else f": {begun.get(key)} then, {asked[key]} now"
+            raise Refused(f"{root}: was begun with another {named}{values}; use the same or give another folder")
     if not complete:
         write_text(path, json.dumps(asked, indent=1))
     return complete
@@ -166,13 +135,13 @@ def _extends(now, then):
     return now == then
 
 
-def _do(root, options, job):
+def _do(root, options, scenes):
     """Build the scenes of one job and leave their record; an expected error is returned as its line."""
-    take, (scenes, inputs) = take_tile if options.source == "tiled" else cut_scene, job
+    take = take_tile if options.source == "tiled" else cut_scene
     try:
-        files = content.record(_files(scenes))
         results = [take(root, scene, options) for scene in scenes]
-        write_text(_record_path(root, scenes), json.dumps({"inputs": inputs, "files": files, "results": results}))
+        record = {"scenes": [scene.name for scene in scenes], "results": results}
+        write_text(_record_path(root, scenes), json.dumps(record))
     except Refused as error:
         return str(error)
     except OSError as error:
@@ -180,32 +149,15 @@ def _do(root, options, job):
     return None
 
 
-def _died(job):
-    """The line on a job whose process died: it never left its record."""
-    first = job[0][0]
-    files = ", ".join(str(path) for path in (first.image, first.high, first.low) if path)
-    more = f" (or of the {len(job[0]) - 1} tiles after it)" if len(job[0]) > 1 else ""
-    return f"{files}{more}: reading it ends the process (a crash inside a codec, or out of memory)"
-
-
 def _record_path(root, scenes):
     return root / ".build" / "scenes" / f"{scenes[0].name}.json"
 
 
-def _load_record(root, scenes, inputs):
-    """The results of a job that is done; None where it is not, or its files were others then."""
+def _results(root, scenes):
+    """What a job that is done gave, a result a scene; None where it is not done."""
     path = _record_path(root, scenes)
     record = _read_json(path) if path.is_file() else {}
-    if record.get("inputs") != inputs:
-        return None
-    files = record.get("files")  # records of the first versions have none, and hold by the files' sizes
-    same = files is None or content.record(_files(scenes), files)["content"] == files["content"]
-    return record["results"] if same else None
-
-
-def _files(scenes):
-    paths = [path for scene in scenes for path in (scene.image, scene.high, scene.low) if path]
-    return [(path.name, path, content.WHOLE) for path in paths]
+    return record["results"] if record.get("scenes") == [scene.name for scene in scenes] else None
 
 
 def _read_json(path):

@@ -10,6 +10,7 @@ import numpy as np
 from data.synthetic.coarse import low_label
 from data.synthetic.landscape import REGIONS, landscape
 from data.taxonomy import load_taxonomy
+from data.tile_io import epsg_system
 from data.tile_writer import write_tile, write_tile_set
 from runtime.command import require_options
 from runtime.errors import Refused
@@ -38,7 +39,7 @@ def make_tile(root, index, *, tile_px, scale, bands, seed, taxonomy):
         region=name,
         transform=(1.0, 0.0, west, 0.0, -1.0, north),
         low_transform=(float(scale), 0.0, west, 0.0, -float(scale), north),
-        epsg=EPSG,
+        system=epsg_system(EPSG),
     )
 
 

@@ -1,0 +1,95 @@
+"""How a label lies on its image, by sizes and affines alone: on the same pixels, or on a coarser grid.
+
+image, label: have `path`, `size` (H, W) and `affine`, as data.tile_io.Stored and data.rasters.Raster do; both in one
+coordinate system.
+"""
+
+import math
+
+from data.cells import PIXEL_GRID, compose, corners, invert
+from runtime.errors import Refused
+
+TOLERANCE_PX = 0.05  # up to here two rasters share their pixels
+SCALE_TOLERANCE = 0.01  # up to here two scales are one: a tilted NLCD cell measures 29.8 by 30.1 m
+WHOLE = 0.005  # up to here a scale is a whole number
+
+
+def same_pixels(image, label):
+    """Whether two rasters share their pixels; where either does not say where it lies, whether their sizes agree."""
+    if image.size != label.size:
+        return False
+    if not (image.affine and label.affine):
+        return True
+    affines = (1, 0, 0, 0, 1, 0), compose(invert(label.affine), image.affine)
+    moved = zip(*(corners(affine, *image.size) for affine in affines), strict=True)
+    return all(max(abs(x - u), abs(y - v)) <= TOLERANCE_PX for (x, y), (u, v) in moved)
+
+
+def require_same_pixels(image, high):
+    """Refused unless a fine label has its image's pixels."""
+    if not same_pixels(image, high):
+        apart = f"is {_size(high)} px, {image.path} {_size(image)}"
+        apart = apart if image.size != high.size else f"does not lie on the pixels of {image.path}"
+        raise Refused(f"{high.path}: {apart}; python -m data.prepare --scenes lays it on them")
+
+
+def low_grid(image, low, n, grid=None):
+    """Where a coarse label's cells lie.
+
+    n:       pixels along a cell, where it is known; else None
+    grid:    affine of the label's cells in the image's coordinates; None: the label's own
+    returns: (grid, n); the grid is None where the label has the image's pixels and its cells are blocks of n x n
+    raises:  Refused where the two do not go together; where nothing says n, it asks for --scale
+    """
+    grid = grid or low.affine
+    if same_pixels(image, low) and (grid == low.affine or not image.affine):
+        if n is None:
+            raise Refused(
+                f"{low.path}: lies on its image's own pixels, so nothing shows how wide its cells are; say so by --scale "
+                "(30 for NLCD on 1 m, 50 on 0.6 m; 1 where each pixel is a cell)"
+            )
+        return None, n
+    if image.affine and grid:
+        ratio = cell_px(grid, image.affine) ** 0.5
+        if not SCALE_TOLERANCE < ratio < math.inf:
+            raise Refused(f"{low.path}: its georeference {grid} does not go with that of {image.path}")
+        if ratio < 1 + SCALE_TOLERANCE:
+            raise Refused(f"{low.path}: has pixels as small as those of {image.path}, but does not lie on them")
+        own = round(ratio) if abs(ratio - round(ratio)) <= WHOLE * ratio else round(ratio, 3)
+        if n and not same_scale(n, ratio):
+            raise Refused(
+                f"{low.path}: its pixels are {own:g} times those of {image.path}, --scale says {n:g}; leave --scale out"
+            )
+        return grid, own
+    if n is None:
+        raise Refused(f"{low.path}: is {_size(low)} px, {image.path} {_size(image)}, without a common georeference; give n by --scale")
+    ceil, floor = (tuple(f(side / n) for side in image.size) for f in (math.ceil, math.floor))
+    if low.size not in (ceil, floor):
+        raise Refused(
+            f"{low.path}: is {_size(low)} px without a common georeference; on {image.path} of {_size(image)} px at "
+            f"--scale {n:g} it should be {ceil[0]} x {ceil[1]}, or the image's size"
+        )
+    return compose(image.affine or PIXEL_GRID, (n, 0, 0, 0, n, 0)), n
+
+
+def tile_grid(image, low, scale):
+    """`low_grid` of a tile whose set has this scale. raises: Refused where its cells are of another one"""
+    own = low.affine and image.affine and not same_pixels(image, low)  # else the two do not say how wide a cell is
+    grid, n = low_grid(image, low, None if own else round(scale))
+    if grid and not same_scale(n, scale):
+        raise Refused(f"{low.path}: is at scale {n}, the tile set at {scale}")
+    return grid
+
+
+def cell_px(grid, affine):
+    """Pixels of a whole cell: of cells on `grid` over an image that `affine` places."""
+    a, b, _, d, e, _ = compose(invert(grid), affine)
+    return 1 / abs(a * e - b * d) if a * e != b * d else math.inf
+
+
+def same_scale(first, second):
+    return abs(first - second) <= SCALE_TOLERANCE * second
+
+
+def _size(raster):
+    return f"{raster.size[0]} x {raster.size[1]}"

@@ -1,0 +1,199 @@
+"""Rasters of any format, coordinate system and size, by rasterio: the only file that imports it.
+
+Cutting scenes into tiles, mapping them and scoring maps need it; training and scoring of tile sets do not.
+Affines are tuples as in data/tile_io.py.
+"""
+
+import contextlib
+import math
+import warnings
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from data import tile_io
+from data.cells import compose, invert
+from data.laying import cell_px
+from data.voids import holds_nothing, join, takes_alpha
+from runtime.errors import Refused, naming
+from runtime.files import require_file
+
+FIT_PX = 0.1  # an affine to another system's cells may be off by this much of an image pixel
+NOMINAL = 0.005  # a pixel size this near to the coordinates' own unit is that: UTM's scale is 0.9996 to 1.001
+EQUATOR, SQUARED_ECCENTRICITY = 6378137.0, 0.00669438  # of WGS 84: metres, and what flattens it
+
+
+def gdal():
+    """The module rasterio. raises: Refused where it is not installed"""
+    try:
+        import rasterio
+        import rasterio.shutil
+        import rasterio.vrt
+        import rasterio.warp
+    except ImportError:
+        raise Refused("rasterio is missing, which reads and writes scenes: pip install -r requirements-scenes.txt") from None
+    return rasterio
+
+
+class Raster(contextlib.AbstractContextManager):
+    """An open raster, for use in a `with` statement; one thread at a time may read it.
+
+    path, size (H, W), bands, dtype; affine and crs, each None where it does not say; gcps: ground control points
+    nodata; alpha: the band that is tagged so; palette: (N, 3) uint8 of one band of indices; each None where there is none
+    """
+
+    def __init__(self, path, dataset=None):
+        rasterio, self.path = gdal(), Path(path)
+        require_file(path)
+        with naming(path, "cannot be read: "), warnings.catch_warnings():
+            warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+            with rasterio.Env(GDAL_NUM_THREADS="ALL_CPUS"):
+                self.dataset = dataset or rasterio.open(path)
+            self._describe(rasterio.enums)
+        if self.dataset.tags().get("EXIF_Orientation", "1") not in ("0", "1"):
+            raise Refused(f"{path}: is turned for show (EXIF orientation); save it upright, as its labels lie")
+
+    def _describe(self, enums):
+        dataset = self.dataset
+        self.size, self.bands, self.dtype = dataset.shape, dataset.count, np.dtype(dataset.dtypes[0])
+        self.affine = None if dataset.transform.is_identity else tuple(dataset.transform)[:6]
+        self.gcps = [(p.row, p.col, p.x, p.y, p.z) for p in dataset.gcps[0]]
+        self.crs, nodata = dataset.crs, dataset.nodata
+        self.nodata = int(nodata) if nodata is not None and self.dtype.kind in "iu" and nodata == int(nodata) else nodata
+        kinds = [kind.name for kind in dataset.colorinterp]
+        self.alpha = kinds.index("alpha") if "alpha" in kinds else None
+        self.palette, self._shown = None, dataset.driver in ("PNG", "GIF", "BMP")
+        if self.bands == 1 and kinds[0] == "palette":
+            colors = dataset.colormap(1)
+            self.palette = np.array([colors.get(i, (0, 0, 0))[:3] for i in range(max(colors) + 1)], np.uint8)
+        self.tagged = (dataset.scales[0], dataset.offsets[0])  # value = stored * scale + offset
+        self._masked = dataset.mask_flag_enums[0] == [enums.MaskFlags.per_dataset]
+
+    def __exit__(self, *_):
+        self.dataset.close()
+
+    def read(self, row=0, col=0, height=None, width=None, bands=None):
+        """Pixels (H, W, bands) from (row, col) on, as stored, and (H, W) bool of what a mask or an alpha band hides, or
+        None. bands: one fewer than there are leaves the alpha band out; None: all"""
+        height, width, bands = height or self.size[0], width or self.size[1], bands or self.bands
+        place = gdal().windows.Window(col, row, width, height)
+        taken = [i + 1 for i in range(self.bands) if not (takes_alpha(self, bands) and i == self.alpha)][:bands]
+        pixels, hidden = np.empty((height, width, len(taken)), self.dtype), None
+        with naming(self.path, "cannot be read: "):
+            self.dataset.read(taken, window=place, out=np.moveaxis(pixels, -1, 0))  # a pixel's bands side by side
+            if takes_alpha(self, bands):
+                hidden = self.dataset.read(self.alpha + 1, window=place) == 0
+            elif self._masked:
+                hidden = self.dataset.read_masks(1, window=place) == 0
+        return pixels, join(hidden)
+
+    def window(self, row, col, height, width, bands):
+        """Pixels (height, width, bands) of an image, and where they are void, by all that says so; or None."""
+        pixels, hidden = self.read(row, col, height, width, bands)
+        return pixels, join(holds_nothing(pixels, self.nodata), hidden)
+
+    def onto(self, image):
+        """This raster on the pixels of another, by nearest neighbours; what lies beyond it is hidden."""
+        rasterio = gdal()
+        grid = {"transform": image.dataset.transform, "height": image.size[0], "width": image.size[1]}
+        systems = {"src_crs": self.crs or image.crs, "crs": image.crs or self.crs}
+        with naming(self.path, "cannot be warped: "):
+            warped = rasterio.vrt.WarpedVRT(self.dataset, **grid, **systems, src_nodata=None, add_alpha=True, tolerance=0.01)
+        return Raster(self.path, warped)
+
+
+def require_one_place(image, label, same_crs=False):
+    """Refused where one of two rasters says where it lies and the other does not, but for a label without any
+    georeference, which lies by its pixels. returns: whether it does, on an image that is placed"""
+    placed = [bool(raster.crs or raster.affine or raster.gcps) for raster in (image, label)]
+    if not placed[1] or same_crs or (image.gcps and image.gcps == label.gcps):
+        return placed == [True, False]
+    for first, second in ((image, label), (label, image)):
+        for what, ours, theirs in (("coordinate system", first.crs, second.crs), ("georeference", first.affine, second.affine)):
+            if ours is None and theirs is not None:
+                mend = "--same-crs, where you know that the two lie alike" if what != "georeference" else "gdal_translate -a_ullr"
+                raise Refused(f"{first.path}: has no {what}, and {second.path} has one; {mend}")
+    return False
+
+
+def in_one_system(image, other, same_crs=False):
+    return same_crs or image.crs == other.crs or None in (image.crs, other.crs)
+
+
+def grids_under(image, other, windows, same_crs=False):
+    """The affine of another raster's cells in the coordinates of an image, near each window of it (Sec. 4.3).
+
+    Exact where both are in one system; else fitted to 5 x 5 points of the window that PROJ has transformed, so that
+    cells keep their place and tilt to a fraction of a pixel, and nothing is resampled.
+    windows: [(row, col, height, width)]
+    raises:  Refused where no affine comes within FIT_PX
+    """
+    if in_one_system(image, other, same_crs):
+        return [other.affine] * len(windows)
+    lines = np.linspace(0, 1, 5)
+    points = np.stack(np.meshgrid(lines, lines), -1).reshape(-1, 2)  # (25, 2) of col, row in the unit square
+    found, to_other = [], invert(other.affine)
+    pixels = np.stack([points * (width, height) + (col, row) for row, col, height, width in windows])
+    x, y = _apply(image.affine, pixels.reshape(-1, 2))
+    with naming(other.path, f"cannot be laid on {image.path}: "):
+        moved = gdal().warp.transform(image.crs, other.crs, x.tolist(), y.tolist())
+    cells = np.stack(_apply(to_other, np.stack(moved, -1)), -1).reshape(pixels.shape)
+    design = np.column_stack([points, np.ones(len(points))])
+    for (row, col, height, width), those in zip(windows, cells, strict=True):
+        if not np.isfinite(those).all():
+            raise Refused(f"{other.path}: its coordinate system has no place for some of {image.path}")
+        middle = those.mean(axis=0)
+        (a, d), (b, e), (c, f) = np.linalg.lstsq(design, those - middle, rcond=None)[0]
+        off = np.abs(design @ [(a, d), (b, e), (c, f)] - (those - middle)).max()
+        affine = (a / width, b / height, c + middle[0], d / width, e / height, f + middle[1])  # of the window's pixels
+        here = compose(image.affine, (1, 0, col, 0, 1, row))
+        grid = compose(here, invert(affine))
+        if off * cell_px(grid, here) ** 0.5 > FIT_PX:
+            raise Refused(
+                f"{other.path}: over a window of {height} x {width} px of {image.path} its cells bend by more than "
+                f"{FIT_PX} px; take smaller windows or tiles"
+            )
+        found.append(grid)
+    return found
+
+
+def ground_size(raster):
+    """Metres on the ground along a pixel in the middle of a raster, whatever the units and the scale of its projection;
+    None where it does not say where it lies. Mean of both axes, by area."""
+    if raster.affine is None or raster.crs is None:
+        return None if raster.affine is None else round(_area(raster.affine) ** 0.5, 6)
+    row, col = (side / 2 for side in raster.size)
+    half = min(raster.size) / 4
+    x, y = _apply(raster.affine, np.array([(col, row), (col + half, row), (col, row + half)]))
+    lon, lat = (np.radians(v) for v in gdal().warp.transform(raster.crs, "EPSG:4326", x.tolist(), y.tolist()))
+    bent = 1 - SQUARED_ECCENTRICITY * math.sin(lat[0]) ** 2
+    east = (lon - lon[0]) * math.cos(lat[0]) * EQUATOR / bent**0.5
+    north = (lat - lat[0]) * EQUATOR * (1 - SQUARED_ECCENTRICITY) / bent**1.5
+    size = abs(east[1] * north[2] - east[2] * north[1]) ** 0.5 / half
+    unit = raster.crs.linear_units_factor[1] if raster.crs.is_projected else 0
+    nominal = unit * _area(raster.affine) ** 0.5
+    return round(nominal if abs(size - nominal) <= NOMINAL * size else size, 6)
+
+
+@lru_cache(maxsize=8)
+def system_tags(crs):
+    """The GeoKeys of a coordinate system, as tile_io.Stored.system has them; GDAL writes them."""
+    if crs is None:
+        return ()
+    rasterio = gdal()
+    with rasterio.MemoryFile() as memory:
+        place = {"height": 1, "width": 1, "transform": rasterio.Affine(2, 0, 0, 0, -2, 0), "crs": crs}
+        with memory.open(driver="GTiff", count=1, dtype="uint8", **place):
+            pass
+        return tile_io.system_of(memory)
+
+
+def _apply(affine, points):
+    a, b, c, d, e, f = affine
+    return a * points[:, 0] + b * points[:, 1] + c, d * points[:, 0] + e * points[:, 1] + f
+
+
+def _area(affine):
+    a, b, _, d, e, _ = affine
+    return abs(a * e - b * d)

@@ -1,0 +1,221 @@
+"""Tiles, label maps and photographs as arrays: small files, read and written whole by tifffile (pictures by pillow).
+
+An affine is the tuple (a, b, c, d, e, f): the corner of pixel (row, col) lies at x = a col + b row + c,
+y = d col + e row + f. The tiles of a set share one coordinate system, so nothing here compares systems.
+Large rasters, of any format and system, are data/rasters.py's.
+"""
+
+import contextlib
+import logging
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import tifffile
+
+from data.pictures import PICTURES, read_picture
+from data.voids import filled, holds_nothing, join, takes_alpha
+from runtime.errors import DiskFull, Refused, naming, reason
+from runtime.files import open_whole, require_file
+
+TIFFS = (".tif", ".tiff")
+SCALE, TIE, MATRIX, NODATA = 33550, 33922, 34264, 42113  # tags of GeoTIFF 1.1 (OGC 19-008), and GDAL's
+POINT_OR_AREA = 1025  # GeoKey; 2: coordinates are those of pixel centres
+KEYS = {34735: "H", 34736: "d", 34737: "s"}  # GeoKeys: the coordinate system, by the types of their tags
+
+logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # it also reports oddities that do no harm
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What a file holds."""
+
+    path: Path
+    shape: tuple  # (H, W, K)
+    dtype: np.dtype
+    pixels: np.ndarray | None  # (H, W, K) as stored; None where only the header was asked for
+    affine: tuple | None = None
+    system: tuple = ()  # the GeoKeys as they stand, [(tag, type, count, value)]: compared by ==, and copied
+    nodata: float | None = None
+    alpha: int | None = None  # the band that is tagged as alpha
+    mask: np.ndarray | None = None  # (H, W), True where the file itself hides a pixel: a mask, or transparency
+    palette: np.ndarray | None = None  # (N, 3) uint8, the colours of one band of indices
+
+    @property
+    def size(self):
+        return self.shape[:2]
+
+    @property
+    def bands(self):
+        return self.shape[2]
+
+    def read(self, row, col, height, width, bands):
+        """Pixels (height, width, bands) from (row, col) on, and (height, width) bool of what a mask or an alpha band hides,
+        or None. bands: one fewer than the file has leaves its alpha band out, which then tells where there are data"""
+        place, clear = np.s_[row : row + height, col : col + width], None
+        pixels, mask = self.pixels[place], None if self.mask is None else self.mask[place]
+        if takes_alpha(self, bands):
+            pixels, clear = np.delete(pixels, self.alpha, axis=2), pixels[..., self.alpha] == 0
+        return pixels, join(mask, clear)
+
+    def seen(self, bands):
+        """An image's pixels of so many bands (H, W, bands), as stored, and where they are void: (H, W) bool, or None."""
+        pixels, hidden = self.read(0, 0, *self.size, bands)
+        return pixels, join(holds_nothing(pixels, self.nodata), hidden)
+
+    def image(self, bands):
+        """The same pixels with what stands in for void ones (data/voids.py), and where they are void."""
+        pixels, void = self.seen(bands)
+        return filled(pixels, void), void
+
+
+def read(path, pixels=True, indices=True):
+    """Stored of a GeoTIFF, PNG or JPEG, its pixels too where they are asked for.
+
+    indices: a palette's indices are codes, as in labels; False: a picture's palette stands for its colours
+    raises:  Refused, one line that names the file
+    """
+    path = Path(path)
+    require_file(path)
+    if path.suffix.lower() in TIFFS:
+        with naming(path, "corrupt or not supported: "), np.errstate(all="ignore"):
+            return _tiff(path, pixels)
+    if path.suffix.lower() in PICTURES:
+        with naming(path, "cannot be read as a picture: "):
+            pixels, mask, palette = read_picture(path, indices)
+        return Stored(path, pixels.shape, pixels.dtype, pixels, mask=mask, palette=palette)
+    raise Refused(f"{path}: not an image by its name, which would end in one of {', '.join(TIFFS + PICTURES)}")
+
+
+def write(path, array, *, affine=None, system=(), nodata=None, compression="zlib", tile_px=512):
+    """Write (H, W) or (H, W, K) pixels as a GeoTIFF that GDAL reads too; an older file stays until the new is whole.
+
+    system:      Stored.system of another file, or `epsg_system`
+    compression: "zlib", in tiles of tile_px (a multiple of 16); or "none", in one strip that is read in one go
+    raises:      DiskFull
+    """
+    path, pixels = Path(path), np.asarray(array)
+    pixels = pixels[..., 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels
+    layout = {"photometric": "minisblack", "metadata": None, "software": False, "maxworkers": 1}
+    if pixels.ndim == 3:
+        colour = 3 if pixels.shape[2] in (3, 4) and pixels.dtype in (np.uint8, np.uint16) else 1
+        # Further bands are no alpha: near infrared is not transparency.
+        layout.update(planarconfig="contig", extrasamples=("unspecified",) * (pixels.shape[2] - colour))
+        layout["photometric"] = "rgb" if colour == 3 else "minisblack"
+    if compression == "none":
+        layout["rowsperstrip"] = pixels.shape[0]
+    else:
+        layout.update(compression="zlib", tile=[min(tile_px, -(-side // 16) * 16) for side in pixels.shape[:2]])
+    tags = list(system)
+    if affine is not None:
+        a, b, c, d, e, f = affine
+        if b == d == 0 and a > 0 > e:
+            tags += [(SCALE, "d", 3, (a, -e, 0.0)), (TIE, "d", 6, (0.0, 0.0, 0.0, c, f, 0.0))]
+        else:
+            tags += [(MATRIX, "d", 16, (a, b, 0.0, c, d, e, 0.0, f, *[0.0] * 7, 1.0))]
+    if nodata is not None:
+        tags += [(NODATA, "s", 0, str(nodata))]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with open_whole(path, flush=False) as file:
+            tifffile.imwrite(file, pixels, extratags=[(*tag, True) for tag in tags], **layout)
+    except Exception as error:
+        full = " (is the disk full?)" if isinstance(error, OSError) and error.errno is None else ""  # as numpy says it
+        raise DiskFull(f"{path}: cannot be written: {reason(error)}{full}") from error
+
+
+def epsg_system(code):
+    """The GeoKeys of a projected system by its EPSG code, as Stored.system has them."""
+    keys = (1, 1, 0, 3, 1024, 0, 1, 1, 1025, 0, 1, 1, 3072, 0, 1, code)  # projected, pixel is area, the code
+    return ((34735, "H", len(keys), keys),)
+
+
+def system_of(file):
+    """Stored.system of a GeoTIFF, by its path or as an open file."""
+    with tifffile.TiffFile(file) as tiff:
+        return _system(tiff.pages.first.tags)
+
+
+def _tiff(path, pixels):
+    with tifffile.TiffFile(path) as tiff:
+        page = tiff.pages.first
+        axes, shape = page.axes, page.shape
+        if page.dtype is None or sorted(axes.replace("S", "")) != ["X", "Y"]:
+            raise Refused(f"{path}: holds no image of rows, columns and bands")
+        bands = shape[axes.index("S")] if "S" in axes else 1
+        height, width = shape[axes.index("Y")], shape[axes.index("X")]
+        array = None
+        if pixels:
+            array = page.asarray(maxworkers=1)
+            array = np.moveaxis(array, axes.index("S"), -1) if "S" in axes else array[..., None]
+            array = array.view(np.uint8) if array.dtype == bool else array
+        dtype = np.dtype(np.uint8) if page.dtype == bool else page.dtype.newbyteorder("=")
+        extra = page.extrasamples[:bands]
+        alpha = next((bands - len(extra) + i for i, kind in enumerate(extra) if kind in (1, 2)), None)
+        palette = page.colormap
+        if palette is not None:  # some writers stay at 8 bits
+            palette = (palette.T // 257 if palette.max() > 255 else palette.T).astype(np.uint8)
+        return Stored(
+            path,
+            (height, width, bands),
+            dtype,
+            array,
+            _affine(page.tags),
+            _system(page.tags),
+            _nodata(page.tags.valueof(NODATA), dtype),
+            alpha,
+            _mask(path, tiff, (height, width)) if pixels else None,
+            palette,
+        )
+
+
+def _affine(tags):
+    """(a, b, c, d, e, f) of pixel corners; None where a file has none, or ground control points only."""
+    scale, tie, matrix = (tags.valueof(code, default=()) for code in (SCALE, TIE, MATRIX))
+    if len(scale) >= 2 and len(tie) == 6:
+        a, b, d, e = scale[0], 0.0, 0.0, -scale[1]
+        c, f = tie[3] - tie[0] * a, tie[4] - tie[1] * e
+    elif len(matrix) == 16:
+        a, b, _, c, d, e, _, f = matrix[:8]
+    else:
+        return None
+    keys = tags.valueof(34735, default=())
+    if any(keys[i] == POINT_OR_AREA and keys[i + 3] == 2 for i in range(4, len(keys) - 3, 4)):  # of pixel centres
+        c, f = c - (a + b) / 2, f - (d + e) / 2
+    return (a, b, c, d, e, f) if all(map(math.isfinite, (a, b, c, d, e, f))) and a * e != b * d else None
+
+
+def _system(tags):
+    found = {code: tags[code] for code in KEYS if code in tags}
+    return tuple((code, KEYS[code], tag.count, _of_corners(tag.value)) for code, tag in found.items())
+
+
+def _of_corners(keys):
+    """A directory of GeoKeys that says that affines are of pixel corners, as ours are; other values as they are."""
+    if not isinstance(keys, tuple) or not all(isinstance(key, int) for key in keys):
+        return keys
+    entries = [keys[i : i + 4] for i in range(0, len(keys), 4)]
+    return tuple(v for entry in entries for v in ((*entry[:3], 1) if entry[0] == POINT_OR_AREA else entry))
+
+
+def _nodata(text, dtype):
+    """The text of GDAL_NODATA as a number; None where it is absent or no pixel of this dtype can hold it."""
+    with contextlib.suppress(AttributeError, ValueError):
+        value = float(text.strip().replace(",", "."))
+        if dtype.kind == "f":
+            return float(dtype.type(value))
+        if value == int(value) and np.iinfo(dtype).min <= value <= np.iinfo(dtype).max:
+            return int(value)
+    return None
+
+
+def _mask(path, tiff, size):
+    """(H, W) bool, True where a mask of the file, inside it or beside it, hides a pixel; None without any."""
+    beside = path.with_name(f"{path.name}.msk")
+    if beside.is_file():
+        return tifffile.imread(beside).reshape(-1, *size)[0] == 0
+    for page in tiff.pages[1:] if len(tiff.pages) > 1 else ():
+        if page.subfiletype & 0b101 == 0b100 and page.shape[:2] == size:  # a mask, and no overview of one
+            return np.asarray(page.asarray()) == 0
+    return None

@@ -1,0 +1,88 @@
+"""Pixels without data: how an image says which they are, and what stands in for them.
+
+One rule serves cutting, training, pretraining, scoring and mapping: no network sees a nodata value.
+"""
+
+import numpy as np
+
+from runtime.errors import Refused
+
+
+def holds_nothing(pixels, nodata):
+    """(H, W) bool of pixels (H, W, K): True where every band is nodata, or any is NaN; None where that is nowhere."""
+    if pixels.dtype.kind == "f":
+        void = np.isnan(pixels).any(axis=-1)
+    elif nodata is None or not (pixels[..., 0] == nodata).any():
+        return None
+    else:
+        void = np.zeros(pixels.shape[:2], bool)
+    if nodata is not None:
+        empty = pixels[..., 0] == nodata
+        for band in range(1, pixels.shape[2]):
+            empty &= pixels[..., band] == nodata
+        void |= empty
+    return void if void.any() else None
+
+
+def join(*voids):
+    """Where any of several (H, W) masks is True; each may be None, which is nowhere. Returns None for nowhere too."""
+    joined = None
+    for void in voids:
+        if void is not None and void.any():
+            joined = void if joined is None else joined | void
+    return joined
+
+
+def filled(pixels, void):
+    """(H, W, K) pixels whose void ones hold what the nearest of their row with data does, and rows without any what the
+    nearest row with some does: at an edge that is none the network would map worse [ours]. void: (H, W), or None"""
+    if void is None or void.all():
+        return pixels if void is None else np.zeros_like(pixels)
+    along = pixels[np.arange(len(pixels))[:, None], _nearest(~void)]
+    return along[_nearest(~void.all(axis=1))]
+
+
+def marked(pixels, void, nodata):
+    """Pixels (H, W, K) whose void ones hold a nodata value, and that value: the file's own where pixels can hold it, else
+    the first of 0, the type's largest and the rest that no pixel with data has in all bands. void: (H, W), or None."""
+    if void is None:
+        return pixels, nodata
+    if nodata is None or nodata != nodata:
+        most, seen = np.iinfo(pixels.dtype).max, pixels[~void]
+        nodata = next(value for value in (0, most, *range(1, most)) if not (seen == value).all(axis=-1).any())
+    pixels = pixels.copy()
+    pixels[void] = nodata
+    return pixels, nodata
+
+
+def takes_alpha(image, bands):
+    """Whether an image of one band more than the `bands` that are asked for has no data where it is transparent.
+
+    The number of bands decides, and no guess: with as many as are asked for, the alpha band is one of them. NAIP's near
+    infrared is often tagged so. image: has `bands` and `alpha`, as tile_io.Stored and rasters.Raster do
+    """
+    return image.alpha is not None and image.bands == bands + 1
+
+
+def input_bands(image, bands, setting):
+    """How many bands of an image are taken: `bands`, or all it has where that is 0 or None.
+
+    setting: what gives `bands` a value, as "--bands " or "data.bands="
+    raises:  Refused where an alpha band leaves it open, or where the image has another number
+    """
+    if not bands and image.alpha is not None:
+        raise Refused(
+            f"{image.path}: band {image.alpha + 1} of {image.bands} is tagged alpha; {setting}{image.bands - 1} takes it "
+            f"for where there are data, {setting}{image.bands} for a band like the others, as near infrared"
+        )
+    if bands and image.bands != bands and not takes_alpha(image, bands):
+        raise Refused(f"{image.path}: has {image.bands} bands, not {bands} ({setting.strip(' =')})")
+    return bands or image.bands
+
+
+def _nearest(seen):
+    """(..., N) bool -> of each place the nearest that is seen, by its index; where none is seen, any."""
+    places, beyond = np.arange(seen.shape[-1]), seen.shape[-1]
+    before = np.maximum.accumulate(np.where(seen, places, -2 * beyond), axis=-1)
+    after = np.minimum.accumulate(np.where(seen, places, 3 * beyond)[..., ::-1], axis=-1)[..., ::-1]
+    return np.where(places - before <= after - places, before, after).clip(0, beyond - 1)

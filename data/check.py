@@ -65,7 +65,7 @@ def _check_tile(root, description, decode, row):
             if kind == "image":
                 problems += _check_image(stored, description)
             else:
-                require_label(stored)
+                require_label(stored, kinds="iu")
             if decode and kind != "image":
                 merge(stored.pixels[..., 0], getattr(description.taxonomy, kind), stored.path)
         except Refused as error:

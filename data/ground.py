@@ -45,13 +45,13 @@ def shared_ground(records):
         share = sum(covered[tile] for tile in tiles) / len(tiles)
         if share:
             yield (
-                f"note: {share:.1%} of the ground of the split {split} lies in training tiles too, of scenes that overlap; "
-                "its scores are too good"
+                f"note: {share:.1%} of the ground of the split {split} lies in training tiles too, as scenes overlap; its "
+                "scores are too good"
             )
 
 
 def overlaps(records):
-    """(tile, tile, share of a tile) of each pair that shares ground; only tiles of neighbouring squares are compared."""
+    """(tile, tile, share of a tile) of each pair that shares ground; tiles of neighbouring squares are compared."""
     squares = defaultdict(list)
     for record in records:
         if record.get("ground"):
@@ -60,8 +60,9 @@ def overlaps(records):
             x, y = round((left + right) / 2 // side), round((bottom + top) / 2 // side)
             others = [r for dx in (-1, 0, 1) for dy in (-1, 0, 1) for r in squares[system, x + dx, y + dy]]
             for other in others:
-                _, l, b, r, t = other["ground"]
-                share = max(0.0, min(right, r) - max(left, l)) * max(0.0, min(top, t) - max(bottom, b))
-                if share > LEAST * (side * (top - bottom)):
-                    yield other["tile"], record["tile"], share / (side * (top - bottom))
+                _, west, south, east, north = other["ground"]
+                width, height = min(right, east) - max(left, west), min(top, north) - max(bottom, south)
+                share = max(0.0, width) * max(0.0, height) / (side * (top - bottom))
+                if share > LEAST:
+                    yield other["tile"], record["tile"], share
             squares[system, x, y].append(record)

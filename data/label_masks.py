@@ -11,7 +11,7 @@ CLEAR = 1 << 24  # stands for a transparent pixel among colours r << 16 | g << 8
 JPEGS = (".jpg", ".jpeg")
 
 
-def require_label(label, colors=()):
+def require_label(label, colors=(), kinds="iuf"):
     """Refused unless a raster can be a label: one band of integers or of whole numbers, or colours where the taxonomy
     says so. label: data.tile_io.Stored or data.rasters.Raster"""
     if colors:
@@ -20,7 +20,7 @@ def require_label(label, colors=()):
                 f"{label.path}: has {label.bands} bands of {label.dtype}; a mask of colours has red, green and blue of "
                 "uint8, or a palette, or is grey"
             )
-    elif label.bands - (label.alpha is not None) != 1 or label.dtype.kind not in "iuf":
+    elif label.bands - (label.alpha is not None) != 1 or label.dtype.kind not in kinds:
         mend = "; of a mask of colours the taxonomy says so: `colors`" if label.bands in (3, 4) else ""
         raise Refused(f"{label.path}: has {label.bands} bands of {label.dtype}; a label has one, of integers{mend}")
 
@@ -41,7 +41,8 @@ def codes_of(pixels, hidden, label, colors=()):
         codes = np.where(empty, 0, codes)
         if (codes != np.rint(codes)).any():
             raise Refused(f"{label.path}: holds numbers that are not whole, as {codes[codes != np.rint(codes)][0]:g}")
-        codes, hidden = codes.astype(np.int64), empty if hidden is None else hidden | empty
+        codes = codes.astype(np.uint8 if 0 <= codes.min() <= codes.max() <= 255 else np.int32)
+        hidden = empty if hidden is None else hidden | empty
     return codes, hidden
 
 
@@ -62,7 +63,7 @@ def _codes_of_colors(pixels, hidden, label, colors):
 
 
 class UnknownColors(Unknown):
-    """Lists every colour of a mask that has no code, the most frequent first, so that a taxonomy is mended in one go."""
+    """Lists every colour of a mask without a code, the most frequent first: a taxonomy is mended in one go."""
 
     def line(self):
         listed = ", ".join(f"#{color:06X} ({n} px)" for color, n in self.counts.most_common(20))

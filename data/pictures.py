@@ -11,10 +11,11 @@ ORIENTATION = 0x0112  # of EXIF; 1: upright
 
 
 def read_picture(path, indices):
-    """Pixels (H, W, K), one band where it is grey or holds a palette's indices, else red, green and blue; (H, W) bool of
-    what is transparent, or None; (N, 3) uint8 palette, or None.
+    """A PNG or JPEG, read whole.
 
     indices: a palette's indices are codes, as in labels; False: they stand for its colours
+    returns: pixels (H, W, K), one band where it is grey or holds indices, else red, green and blue; (H, W) bool of what
+             is transparent, or None; (N, 3) uint8 palette, or None
     """
     Image.MAX_IMAGE_PIXELS = None  # a photograph of 200 megapixels is no attack
     with Image.open(path) as picture:

@@ -32,7 +32,9 @@ def gdal():
         import rasterio.vrt
         import rasterio.warp
     except ImportError:
-        raise Refused("rasterio is missing, which reads and writes scenes: pip install -r requirements-scenes.txt") from None
+        raise Refused(
+            "rasterio is missing, which reads and writes scenes: pip install -r requirements-scenes.txt"
+        ) from None
     return rasterio
 
 
@@ -40,15 +42,15 @@ class Raster(contextlib.AbstractContextManager):
     """An open raster, for use in a `with` statement; one thread at a time may read it.
 
     path, size (H, W), bands, dtype; affine and crs, each None where it does not say; gcps: ground control points
-    nodata; alpha: the band that is tagged so; palette: (N, 3) uint8 of one band of indices; each None where there is none
+    nodata; alpha: the band that is tagged so; picture: whether it is one by its format; palette: (N, 3) uint8 of one band of indices; each None where there is none
     """
 
-    def __init__(self, path, dataset=None):
+    def __init__(self, path, dataset=None, threads=1):
         rasterio, self.path = gdal(), Path(path)
         require_file(path)
         with naming(path, "cannot be read: "), warnings.catch_warnings():
             warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
-            with rasterio.Env(GDAL_NUM_THREADS="ALL_CPUS"):
+            with rasterio.Env(GDAL_NUM_THREADS=threads):
                 self.dataset = dataset or rasterio.open(path)
             self._describe(rasterio.enums)
         if self.dataset.tags().get("EXIF_Orientation", "1") not in ("0", "1"):
@@ -60,10 +62,12 @@ class Raster(contextlib.AbstractContextManager):
         self.affine = None if dataset.transform.is_identity else tuple(dataset.transform)[:6]
         self.gcps = [(p.row, p.col, p.x, p.y, p.z) for p in dataset.gcps[0]]
         self.crs, nodata = dataset.crs, dataset.nodata
-        self.nodata = int(nodata) if nodata is not None and self.dtype.kind in "iu" and nodata == int(nodata) else nodata
+        self.nodata = (
+            int(nodata) if nodata is not None and self.dtype.kind in "iu" and nodata == int(nodata) else nodata
+        )
         kinds = [kind.name for kind in dataset.colorinterp]
         self.alpha = kinds.index("alpha") if "alpha" in kinds else None
-        self.palette, self._shown = None, dataset.driver in ("PNG", "GIF", "BMP")
+        self.palette, self.picture = None, dataset.driver in ("PNG", "GIF", "WEBP")
         if self.bands == 1 and kinds[0] == "palette":
             colors = dataset.colormap(1)
             self.palette = np.array([colors.get(i, (0, 0, 0))[:3] for i in range(max(colors) + 1)], np.uint8)
@@ -99,7 +103,9 @@ class Raster(contextlib.AbstractContextManager):
         grid = {"transform": image.dataset.transform, "height": image.size[0], "width": image.size[1]}
         systems = {"src_crs": self.crs or image.crs, "crs": image.crs or self.crs}
         with naming(self.path, "cannot be warped: "):
-            warped = rasterio.vrt.WarpedVRT(self.dataset, **grid, **systems, src_nodata=None, add_alpha=True, tolerance=0.01)
+            warped = rasterio.vrt.WarpedVRT(
+                self.dataset, **grid, **systems, src_nodata=None, add_alpha=True, tolerance=0.01
+            )
         return Raster(self.path, warped)
 
 
@@ -110,9 +116,16 @@ def require_one_place(image, label, same_crs=False):
     if not placed[1] or same_crs or (image.gcps and image.gcps == label.gcps):
         return placed == [True, False]
     for first, second in ((image, label), (label, image)):
-        for what, ours, theirs in (("coordinate system", first.crs, second.crs), ("georeference", first.affine, second.affine)):
+        for what, ours, theirs in (
+            ("coordinate system", first.crs, second.crs),
+            ("georeference", first.affine, second.affine),
+        ):
             if ours is None and theirs is not None:
-                mend = "--same-crs, where you know that the two lie alike" if what != "georeference" else "gdal_translate -a_ullr"
+                mend = (
+                    "--same-crs, where you know that the two lie alike"
+                    if what != "georeference"
+                    else "gdal_translate -a_ullr"
+                )
                 raise Refused(f"{first.path}: has no {what}, and {second.path} has one; {mend}")
     return False
 
@@ -173,7 +186,7 @@ def ground_size(raster):
     size = abs(east[1] * north[2] - east[2] * north[1]) ** 0.5 / half
     unit = raster.crs.linear_units_factor[1] if raster.crs.is_projected else 0
     nominal = unit * _area(raster.affine) ** 0.5
-    return round(nominal if abs(size - nominal) <= NOMINAL * size else size, 6)
+    return round(float(nominal if abs(size - nominal) <= NOMINAL * size else size), 6)
 
 
 @lru_cache(maxsize=8)

@@ -43,6 +43,10 @@ class Stored:
     palette: np.ndarray | None = None  # (N, 3) uint8, the colours of one band of indices
 
     @property
+    def picture(self):
+        return self.path.suffix.lower() in PICTURES
+
+    @property
     def size(self):
         return self.shape[:2]
 
@@ -140,6 +144,9 @@ def system_of(file):
 def _tiff(path, pixels):
     with tifffile.TiffFile(path) as tiff:
         page = tiff.pages.first
+        ends = [sum(piece) for piece in zip(page.dataoffsets, page.databytecounts, strict=False)]
+        if max(ends, default=0) > tiff.filehandle.size:
+            raise Refused(f"{path}: truncated: {tiff.filehandle.size:,} bytes of at least {max(ends):,}")
         axes, shape = page.axes, page.shape
         if page.dtype is None or sorted(axes.replace("S", "")) != ["X", "Y"]:
             raise Refused(f"{path}: holds no image of rows, columns and bands")

@@ -15,9 +15,10 @@ import yaml
 from data import tile_io
 from data.band_statistics import mean_and_std, sum_bands
 from data.cells import PIXEL_GRID, compose, invert, pixels_of_cells
-from data.manifest import COLUMNS, SPLITS
 from data.ground import first_of_ground, ground, shared_ground
+from data.manifest import COLUMNS, SPLITS
 from data.taxonomy import merge, taxonomy_to_dict
+from data.voids import holds_nothing
 from runtime.errors import Refused
 from runtime.files import write_text
 
@@ -66,7 +67,7 @@ def write_tile(
     returns:       plain values, all that write_tile_set asks for: the manifest's row, exact integer sums for the band
                    statistics, and the pixels of each class
     """
-    root = Path(root)
+    root, void = Path(root), holds_nothing(image, nodata) if void is None else void
     if low_transform is not None and transform is None:
         transform = PIXEL_GRID
     for folder, array, affine, value in (

@@ -9,7 +9,7 @@ from runtime.errors import Refused
 
 
 def holds_nothing(pixels, nodata):
-    """(H, W) bool of pixels (H, W, K): True where every band is nodata, or any is NaN; None where that is nowhere."""
+    """(H, W) bool of pixels (H, W, K): True where every band is nodata, or any is NaN; None where none is."""
     if pixels.dtype.kind == "f":
         void = np.isnan(pixels).any(axis=-1)
     elif nodata is None or not (pixels[..., 0] == nodata).any():
@@ -68,8 +68,12 @@ def input_bands(image, bands, setting):
     """How many bands of an image are taken: `bands`, or all it has where that is 0 or None.
 
     setting: what gives `bands` a value, as "--bands " or "data.bands="
-    raises:  Refused where an alpha band leaves it open, or where the image has another number
+    raises:  Refused where an alpha band leaves it open, or the image has another number, or indices for pixels
     """
+    if image.palette is not None:
+        raise Refused(f"{image.path}: holds a palette's indices, which are no measure; save it as red, green and blue")
+    if not bands and image.picture and image.alpha is not None:
+        return image.bands - 1  # a picture's fourth channel is opacity
     if not bands and image.alpha is not None:
         raise Refused(
             f"{image.path}: band {image.alpha + 1} of {image.bands} is tagged alpha; {setting}{image.bands - 1} takes it "

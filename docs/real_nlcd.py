@@ -20,8 +20,8 @@ import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from data import tile_io  # noqa: E402
 from data.cells import Cells, region_index, region_labels  # noqa: E402
-from data.rasters import geotiff  # noqa: E402
 from data.taxonomy import load_taxonomy, merge  # noqa: E402
 from models.epitomes import load_table  # noqa: E402
 from models.observation import FLOOR, Observation, fit, merged_table  # noqa: E402
@@ -140,9 +140,9 @@ def read_parts(folder):
     parts = []
     for path in sorted((folder / "chesapeake").glob("*_nlcd.tif")):
         fine = path.with_name(path.name.replace("_nlcd", "_lc"))
-        high = merge(geotiff.read(fine)[0][..., 0], taxonomy.high, fine)
-        parts.append(cells_of(high, geotiff.read(path)[0][..., 0], 1.0))
-    high, codes = (geotiff.read(folder / "chesapeake_2m" / f"{kind}.tif")[0][..., 0] for kind in ("lc", "nlcd"))
+        high = merge(tile_io.read(fine).pixels[..., 0], taxonomy.high, fine)
+        parts.append(cells_of(high, tile_io.read(path).pixels[..., 0], 1.0))
+    high, codes = (tile_io.read(folder / "chesapeake_2m" / f"{kind}.tif").pixels[..., 0] for kind in ("lc", "nlcd"))
     lattice = find_lattice(codes, 2.0)  # one for the whole tile, which shows it best
     half = len(high) // 2
     for rows in (slice(0, half), slice(half, None)):

@@ -5,9 +5,9 @@
     python -m data.prepare OUT --chesapeake RAW_DIR
     python -m data.prepare OUT --naip215 RAW_DIR --rotation 0 --coarse nlcd
 
-Rasters may be of any format that GDAL reads. Coarse ones may be of any coordinate system: each keeps its cells. Fine ones
-that lie otherwise than their image are brought to its pixels. All but --tiled needs rasterio (requirements-scenes.txt).
-A second run completes the first: each scene that is done leaves a record below OUT/.build, and dataset.yaml comes last.
+Rasters may be of any format that GDAL reads. A coarse one may be in any coordinate system: it keeps its cells. A fine one
+that lies otherwise than its image is brought to the image's pixels. All but --tiled needs rasterio:
+pip install -r requirements-scenes.txt. A second run completes the first; scenes that are done are not cut again.
 """
 
 import sys
@@ -35,32 +35,81 @@ def main(arguments=None):
     add = parser.add_argument
     add("out", type=command.place, metavar="OUT", help="folder of the tile set")
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--scenes", metavar="CSV", help="cut the scenes of a list: scene,region,split,image,high,low; paths "
-        "are relative to the list; scene, split, high and low may be empty")
-    source.add_argument("--tiled", metavar="CSV", help="take tiles as they are: the same columns, and perhaps `tile`; nothing "
-        "is filtered, and GeoTIFFs are not copied; pictures and masks of colours become GeoTIFFs")
+    source.add_argument(
+        "--scenes",
+        metavar="CSV",
+        help="cut the scenes of a list: scene,region,split,image,high,low; paths "
+        "are relative to the list; scene, split, high and low may be empty",
+    )
+    source.add_argument(
+        "--tiled",
+        metavar="CSV",
+        help="take tiles as they are: the same columns, and perhaps `tile`; nothing "
+        "is filtered, and GeoTIFFs are not copied; pictures and masks of colours become GeoTIFFs",
+    )
     source.add_argument("--chesapeake", metavar="DIR", help="the raw Chesapeake set as it is distributed")
-    source.add_argument("--naip215", metavar="DIR", help="the 215 NAIP tiles as their repository has them, not filtered")
-    add("--rotation", type=int, choices=tuple(NAIP215_ROTATIONS), help="of --naip215: which groups of places train, give "
-        "exemplars and test (default 0)")
-    add("--coarse", choices=tuple(NAIP215_SCALE), help="of --naip215: by majority, n = 32 (default), or codes made from fine "
-        "ones in NLCD's manner, n = 50")
-    add("--taxonomy", type=Path, metavar="YAML", help="classes, and the codes or colours of both label sources; needed with "
-        "--scenes and --tiled")
+    source.add_argument(
+        "--naip215", metavar="DIR", help="the 215 NAIP tiles as their repository has them, not filtered"
+    )
+    add(
+        "--rotation",
+        type=int,
+        choices=tuple(NAIP215_ROTATIONS),
+        help="of --naip215: which groups of places train, give exemplars and test (default 0)",
+    )
+    add(
+        "--coarse",
+        choices=tuple(NAIP215_SCALE),
+        help="of --naip215: by majority, n = 32 (default), or codes made from fine ones in NLCD's manner, n = 50",
+    )
+    add(
+        "--taxonomy",
+        type=Path,
+        metavar="YAML",
+        help="classes, and the codes or colours of both label sources; needed with --scenes and --tiled",
+    )
     add("--tile-px", type=int, metavar="PX", help="side of a tile (default 512; --tiled: as the tiles are)")
-    add("--scale", type=int, metavar="N", help="the paper's n, image pixels along a coarse cell: needed where a coarse label "
-        f"lies on the image's own pixels; of coarse labels that are made from fine ones (default {DEFAULT_SCALE})")
-    add("--range", type=float, nargs=2, metavar=("LOW", "HIGH"), help="of float and signed images, the same for all: values "
-        "from LOW to HIGH become 1 to 65535")
-    add("--bands", type=int, metavar="K", help="of the images; needed where one is tagged as alpha: with K one less than they "
-        "have, it tells where there are data")
+    add(
+        "--scale",
+        type=int,
+        metavar="N",
+        help="the paper's n, image pixels along a coarse cell: needed where a coarse label "
+        f"lies on the image's own pixels; of coarse labels that are made from fine ones (default {DEFAULT_SCALE})",
+    )
+    add(
+        "--range",
+        type=float,
+        nargs=2,
+        metavar=("LOW", "HIGH"),
+        help="of float and signed images, the same for all: values from LOW to HIGH become 1 to 65535",
+    )
+    add(
+        "--bands",
+        type=int,
+        metavar="K",
+        help="of the images; needed where one is tagged as alpha: with K one less than they "
+        "have, it tells where there are data",
+    )
     add("--seed", type=int, default=0, help="of the splits (default 0)")
-    add("--workers", type=int, default=default_workers(), metavar="N", help="processes, one scene each (default: one a "
-        "processor)")
-    add("--same-crs", action="store_true", help="take the image and the labels of a scene for one coordinate system, though "
-        "their files differ in it")
+    add(
+        "--workers",
+        type=int,
+        default=default_workers(),
+        metavar="N",
+        help="processes, one scene each (default: one a processor)",
+    )
+    add(
+        "--same-crs",
+        action="store_true",
+        help="take the image and the labels of a scene for one coordinate system, though their files differ in it",
+    )
     add("--no-filter", action="store_true", help="keep tiles of few classes, or under one class")
-    add("--compression", choices=("zlib", "none"), default="zlib", help="of the tiles; none reads fastest (default zlib)")
+    add(
+        "--compression",
+        choices=("zlib", "none"),
+        default="zlib",
+        help="of the tiles; none reads fastest (default zlib)",
+    )
     given = parser.parse_args(arguments)
     return command.status(lambda: build_as_asked(given), "goes on from here", where=given.out)
 

@@ -4,6 +4,7 @@ A pixel counts where there is imagery and where each label raster of its scene r
 as ignored. This rule is applied once, when tiles are made, so every row trains and is scored on the same pixels.
 """
 
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 
@@ -53,75 +54,89 @@ def cut_scene(root, scene, options):
     Rasters are read by window: memory does not grow with the scene.
     returns: {"records": what write_tile returned, "dropped": {rule: tiles}, "tile_px", "size": the scene's (H, W), and
              what `lay` says of it}
+    raises:  Refused; where a label has codes or colours without a class, all of them are named
     """
-    px, records, dropped = options.tile_px, [], dict.fromkeys(RULES, 0)
     with ExitStack() as stack:
         image = stack.enter_context(Raster(scene.image))
-        bands = input_bands(image, options.bands or scene.bands, "--bands ")
         labels = {
             kind: Label(stack.enter_context(Raster(path)), getattr(options.taxonomy, kind), options.colors.get(kind))
             for kind, path in scene.labels().items()
         }
         facts = lay(image, labels, scene, options, stack)
         taxonomy = ignoring(options.taxonomy, {kind: label.codes_of_none(True) for kind, label in labels.items()})
-        (height, width), system = image.size, system_tags(image.crs)
-        windows = [(row, col, px, px) for row in range(0, height - px + 1, px) for col in range(0, width - px + 1, px)]
-        grids = cell_grids(image, labels, windows, options)
-        base = image.affine or (PIXEL_GRID if any(grids) or options.coarse else None)
-        for window, grid in zip(windows, grids, strict=True):
-            row, col = window[:2]
-            name = f"{scene.name}_{row // px:03d}_{col // px:03d}"
-            transform = base and compose(base, (1, 0, col, 0, 1, row))
-            pixels, void = image.window(*window, bands)
-            codes, low_transform, unlabelled = {}, None, None
-            for kind, label in labels.items():
-                if kind == "low" and grid:
-                    codes[kind], low_transform, beyond = label.cells_over(grid, transform, px)
-                else:
-                    codes[kind], beyond = label.over(*window)
-                unlabelled = join(unlabelled, beyond)
-            if options.coarse:
-                codes["low"], low_transform = made_coarse(codes["high"], scene.materials, transform, options, name)
-            gone = join(void, unlabelled)
-            if gone is not None:
-                for kind, label in labels.items():
-                    to_cell = compose(invert(low_transform), transform) if kind == "low" and grid else None
-                    codes[kind] = label.without(codes[kind], gone, to_cell)
-                    label.has_gaps = True
-            try:
-                found = codes.get("high"), codes.get("low")
-                counts = count_labels(*found, taxonomy, (px, px), transform, low_transform, scene.name)
-            except Unknown as unknown:
-                tables = ((label, getattr(taxonomy, kind)) for kind, label in labels.items())
-                raise next(filter(None, (label.unknown(table) for label, table in tables)), unknown) from None
-            rule = "empty" if void is not None and void.all() else broken_rule(counts, px * px, options.filter)
-            if rule:
-                dropped[rule] += 1
-                continue
-            pixels, held = whole_numbers(pixels, void, image, facts["range"])
-            facts["held"] += held
-            pixels, nodata = marked(pixels, void, image.nodata if facts["range"] is None else 0)
-            records.append(
-                write_tile(
-                    root,
-                    name,
-                    pixels,
-                    *found,
-                    taxonomy=taxonomy,
-                    region=scene.region,
-                    split=scene.split,
-                    transform=transform,
-                    low_transform=low_transform,
-                    system=system,
-                    nodata=nodata,
-                    void=void,
-                    unlabelled=unlabelled,
-                    compression=options.compression,
-                    counts=counts,
-                )
-            )
+        try:
+            records, dropped, held = cut(root, scene, image, labels, taxonomy, options, facts["range"])
+        except Unknown as unknown:
+            tables = ((label, getattr(taxonomy, kind)) for kind, label in labels.items())
+            raise next(filter(None, (label.unknown(table) for label, table in tables)), unknown) from None
         facts["nodata"] = {kind: label.codes_of_none() for kind, label in labels.items()}
-    return {"records": records, "dropped": dropped, "tile_px": px, "size": [height, width], **facts}
+    about = {"tile_px": options.tile_px, "size": image.size, "held": held}
+    return {"records": records, "dropped": dropped, **about, **facts}
+
+
+def cut(root, scene, image, labels, taxonomy, options, limits):
+    """The tiles of a scene whose rasters are open and laid; limits: of data/prepare/values.py.
+
+    returns: records, {rule: tiles dropped}, pixels held to an end of the range
+    """
+    px, records, dropped, held = options.tile_px, [], dict.fromkeys(RULES, 0), 0
+    bands, system = input_bands(image, options.bands or scene.bands, "--bands "), system_tags(image.crs)
+    places = [(row, col) for row in range(0, image.size[0] - px + 1, px) for col in range(0, image.size[1] - px + 1, px)]
+    grids = cell_grids(image, labels, [(*place, px, px) for place in places], options)
+    base = image.affine or (PIXEL_GRID if any(grids) or options.coarse else None)
+    on_pixels = {kind: label for kind, label in labels.items() if label.cells is None}
+    tiles = zip(places, grids, windows(image, on_pixels, px, bands), strict=True)
+    for (row, col), grid, ((pixels, void), read) in tiles:
+        name = f"{scene.name}_{row // px:03d}_{col // px:03d}"
+        transform = base and compose(base, (1, 0, col, 0, 1, row))
+        codes, low_transform = {kind: found for kind, (found, _) in read.items()}, None
+        unlabelled = join(*(beyond for _, beyond in read.values()))
+        if grid:
+            codes["low"], low_transform, beyond = labels["low"].cells_over(grid, transform, px)
+            unlabelled = join(unlabelled, beyond)
+        if options.coarse:
+            codes["low"], low_transform = made_coarse(codes["high"], scene.materials, transform, options, name)
+        gone = join(void, unlabelled)
+        for kind, label in labels.items() if gone is not None else ():
+            to_cell = compose(invert(low_transform), transform) if kind == "low" and grid else None
+            codes[kind] = label.without(codes[kind], gone, to_cell)
+        both = codes.get("high"), codes.get("low")
+        counts = count_labels(*both, taxonomy, (px, px), transform, low_transform, scene.name)
+        rule = "empty" if void is not None and void.all() else broken_rule(counts, px * px, options.filter)
+        if rule:
+            dropped[rule] += 1
+            continue
+        pixels, beyond_range = whole_numbers(pixels, void, image, limits)
+        held += beyond_range
+        pixels, nodata = marked(pixels, void, image.nodata if limits is None else 0)
+        place = {"transform": transform, "low_transform": low_transform, "system": system, "nodata": nodata}
+        facts = {"region": scene.region, "split": scene.split, "void": void, "unlabelled": unlabelled, "counts": counts}
+        how = {"taxonomy": taxonomy, "compression": options.compression}
+        records.append(write_tile(root, name, pixels, *both, **place, **facts, **how))
+    return records, dropped, held
+
+
+def windows(image, labels, px, bands):
+    """The tiles' windows of an image and of the labels on its pixels, row by row; a thread reads one row of tiles ahead.
+
+    yields: (pixels, void), {kind: (codes, where there are none)} of each tile
+    """
+    height, width = (side // px * px for side in image.size)
+
+    def read(row):
+        parts = {kind: label.over(row, 0, px, width) for kind, label in labels.items()}
+        return image.window(row, 0, px, width, bands), parts
+
+    with ThreadPoolExecutor(1) as reader:
+        ahead = [reader.submit(read, row) for row in range(0, height if width else 0, px)[:1]]
+        for row in range(0, height if width else 0, px):
+            pixels, parts = ahead.pop().result()
+            if row + px < height:
+                ahead.append(reader.submit(read, row + px))
+            for col in range(0, width, px):
+                here = np.s_[:, col : col + px]
+                cut_out = [tuple(None if a is None else a[here] for a in pair) for pair in (pixels, *parts.values())]
+                yield (cut_out[0][0], join(cut_out[0][1])), dict(zip(parts, cut_out[1:], strict=True))
 
 
 def lay(image, labels, scene, options, stack):
@@ -129,8 +144,7 @@ def lay(image, labels, scene, options, stack):
     nearest neighbours; a coarse one keeps its cells, and `Label.cells` becomes their affine.
 
     returns: {"image_gsd": metres, "scale": n, or None where there is no coarse label, "range" and "tags" of its values,
-             "by_pixels": labels without a georeference on an image that has one, "warped": fine labels that were, "held":
-             pixels that --range holds to its ends}
+             "by_pixels": labels without a georeference on an image that has one, "warped": fine labels that were}
     raises:  Refused where they do not lie over each other, or nothing says n
     """
     by_pixels, warped, n = 0, 0, None
@@ -148,7 +162,7 @@ def lay(image, labels, scene, options, stack):
         elif not same_pixels(image, raster) or (placed and grid != raster.affine):
             if not placed:
                 sizes = [f"{size[0]} x {size[1]}" for size in (raster.size, image.size)]
-                raise Refused(f"{raster.path}: is {sizes[0]} px, its image {image.path} {sizes[1]}, without a georeference")
+                raise Refused(f"{raster.path}: is {sizes[0]} px, {image.path} {sizes[1]}, without a georeference")
             label.raster, warped = stack.enter_context(raster.onto(image)), warped + 1
     return {
         "image_gsd": ground_size(image) or 1.0,
@@ -157,7 +171,6 @@ def lay(image, labels, scene, options, stack):
         "tags": image.tagged,
         "by_pixels": by_pixels,
         "warped": warped,
-        "held": 0,
     }
 
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from data.cells import cell_index, compose, corners, invert
 from data.label_masks import codes_of, require_label
-from data.taxonomy import IGNORE, Unknown
+from data.taxonomy import IGNORE, Unknown, merge
 
 ROWS = 256  # read at a time where a whole label is asked for its codes
 
@@ -24,9 +24,8 @@ class Label:
         require_label(raster, colors)
         self.raster, self.colors, self.cells = raster, colors, None
         self.nodata = None if colors else raster.nodata
-        ignored = [code for code in (self.nodata, 255, 0) if code is not None and table.get(code, IGNORE) == IGNORE]
-        free = (code for code in range(255, -1, -1) if table.get(code, IGNORE) == IGNORE)
-        self.none = ignored[0] if ignored else next(free)
+        likely = [code for code in (self.nodata, *({0, 255} & table.keys()), 255) if code is not None]
+        self.none = next(code for code in (*likely, *range(254, -1, -1)) if table.get(code, IGNORE) == IGNORE)
         self.has_gaps = False  # whether `none` was written
 
     def codes_of_none(self, gaps=False):
@@ -63,7 +62,7 @@ class Label:
     def without(self, codes, gone, cells=None):
         """The codes with `none` where pixels (H, W) bool are gone; of cells, whose affine from the tile's pixels is
         given, where no pixel of them is left."""
-        lost = gone
+        self.has_gaps, lost = True, gone
         if cells is not None:
             index = cell_index(cells, codes.shape, *gone.shape)[~gone]
             lost = np.bincount(index[index >= 0], minlength=codes.size).reshape(codes.shape) == 0
@@ -76,12 +75,8 @@ class Label:
         for row in range(0, height, ROWS):
             try:
                 codes, hidden = self.over(row, 0, min(ROWS, height - row), width)
-                codes = codes if hidden is None else codes[~hidden]
-                values, counts = np.unique(codes, return_counts=True)
-                lost = {v: n for v, n in zip(values.tolist(), counts.tolist(), strict=True) if v not in table}
-                error = Unknown(self.raster.path, Counter(lost), table) if lost else error
-                found.update(lost)
-            except Unknown as colors:
-                error = colors
-                found.update(colors.counts)
+                merge(codes if hidden is None else codes[~hidden], table, self.raster.path)
+            except Unknown as unknown:
+                error = unknown
+                found.update(unknown.counts)
         return error and type(error)(self.raster.path, found, error.table)

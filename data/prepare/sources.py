@@ -1,5 +1,7 @@
-"""What there is to build from: scene lists, and public sets as they are distributed. Each returns scenes by name; those of
-a public set do not depend on the folders it came in."""
+"""What there is to build from: scene lists, and public sets as they are distributed.
+
+Each function returns scenes sorted by name; a public set's scenes do not depend on the folders it came in.
+"""
 
 import os
 import re
@@ -62,9 +64,6 @@ def scene_list(path, name_column="scene"):
         if row["split"] not in ("", *SPLITS):
             raise Refused(f"{where}: split {row['split']!r:.80}; did you mean {nearest(row['split'], SPLITS)!r}?")
         files = {key: path.parent / relative_path(row[key], where) for key in ("image", "high", "low") if row[key]}
-        for file in files.values():
-            if not file.is_file():
-                raise Refused(f"{where}: {file}: no such file")
         name = row[name_column] or row["scene"] or files["image"].stem
         scenes.append(Scene(name, row["region"], split=row["split"], line=f"{where}: ", **files))
     return _checked(scenes, path)

@@ -18,8 +18,8 @@ from runtime.files import temporary_of
 
 
 def take_tile(root, scene, options):
-    """Take a tile as it is. GeoTIFFs are not copied, but for those that must say more: pictures, masks of colours, images
-    of which a mask hides something, and labels where there is no imagery or that do not reach all of the tile.
+    """Take a tile as it is. GeoTIFFs are not copied, but for those that must say more: images of which a mask hides
+    something, and labels where there is no imagery or that do not reach all of the tile. Pictures become GeoTIFFs.
 
     Files below root are referred to in place; elsewhere, relative links below root/images, high and low lead to them.
     returns: as cut_scene
@@ -51,7 +51,7 @@ def take_tile(root, scene, options):
     if gone is not None:
         for kind, label in labels.items():
             to_cell = compose(invert(grid), image.affine or PIXEL_GRID) if kind == "low" and grid else None
-            codes[kind], label.has_gaps = label.without(codes[kind], gone, to_cell), True
+            codes[kind] = label.without(codes[kind], gone, to_cell)
     none = {kind: label.codes_of_none() for kind, label in labels.items()}
     where = " or ".join(str(path) for path in scene.labels().values())
     found = codes.get("high"), codes.get("low")
@@ -62,12 +62,13 @@ def take_tile(root, scene, options):
     paths = {"high": "", "low": "", "image": ""}
     how = {"system": image.system, "compression": options.compression}
     for kind, source, array in (("image", image, marked_pixels), *((k, v.raster, codes[k]) for k, v in labels.items())):
-        new = source.path.suffix.lower() not in tile_io.TIFFS
-        new |= hidden or bands != image.bands if kind == "image" else bool(options.colors.get(kind)) or gone is not None
+        as_image = not hidden and bands == image.bands
+        as_label = gone is None and not options.colors.get(kind) and source.dtype.kind in "iu"
+        kept = source.path.suffix.lower() in tile_io.TIFFS and (as_image if kind == "image" else as_label)
         place = root, "images" if kind == "image" else kind, scene.name
         affine = grid if kind == "low" and grid else image.affine
         more = {"affine": affine, "nodata": nodata if kind == "image" else None, **how}
-        paths[kind] = convert(*place, source.path, array, **more) if new else refer(*place, source.path)
+        paths[kind] = refer(*place, source.path) if kept else convert(*place, source.path, array, **more)
     record = {
         "tile": scene.name,
         "region": scene.region,
@@ -78,18 +79,28 @@ def take_tile(root, scene, options):
         **record_of_pixels(pixels, void, unlabelled),
         **counts,
     }
-    facts = {"image_gsd": gsd(image), "scale": n, "range": None, "tags": None, "by_pixels": by_pixels, "warped": 0, "held": 0}
+    facts = {
+        "image_gsd": gsd(image),
+        "scale": n,
+        "range": None,
+        "tags": None,
+        "by_pixels": by_pixels,
+        "warped": 0,
+        "held": 0,
+    }
     return {"records": [record], "dropped": {}, "tile_px": height, "nodata": none, **facts}
 
 
 def require_one_system(image, label, same_crs):
-    """Refused where the GeoKeys of a tile's files differ; whether a label without any lies by its pixels on an image that
-    has some."""
+    """Refused where the GeoKeys of a tile's files differ.
+
+    returns: whether a label without any georeference lies by its pixels, on an image that has one
+    """
     plain = not (label.affine or label.system)
     if not plain and not same_crs and image.system != label.system:
         raise Refused(
-            f"{label.path}: its coordinate system is written otherwise than that of {image.path}; --scenes compares and "
-            "brings them together, --same-crs takes the two for one"
+            f"{label.path}: its coordinate system is not that of {image.path}, or is written otherwise; --scenes brings "
+            "the two together, --same-crs takes them for one"
         )
     return plain and bool(image.affine or image.system)
 

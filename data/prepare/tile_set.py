@@ -1,5 +1,7 @@
-"""Scenes, cut or taken as they are, to one tile set. A second call completes the first: each scene that is done leaves a
-record below ROOT/.build, and dataset.yaml comes last."""
+"""Scenes, cut or taken as they are, to one tile set. A second call completes the first.
+
+Each scene that is done leaves a record below ROOT/.build, and dataset.yaml comes last.
+"""
 
 import json
 import math
@@ -27,6 +29,10 @@ def build(root, scenes, options, workers=1):
     returns: the summary of write_tile_set; None where the tile set was complete already
     """
     root = Path(root)
+    for scene in scenes:
+        for path in (scene.image, *scene.labels().values()):
+            if not path.is_file():
+                raise Refused(f"{scene.line}{path}: no such file")
     complete = _bind(root, options)
     per_job = TILES_PER_JOB if options.source == "tiled" else 1
     jobs = [scenes[i : i + per_job] for i in range(0, len(scenes), per_job)]
@@ -79,7 +85,9 @@ def _notes(scenes, results, options):
     if len(tags) > 1:
         told = ", ".join(f"{image}: scale {scale:g}, offset {offset:g}" for (scale, offset), image in tags.items())
         yield f"images carry different scale or offset tags ({told}); " + (
-            "their values are brought together" if results[0]["range"] else "stored numbers are kept, and mean different values"
+            "their values are brought together"
+            if results[0]["range"]
+            else "stored numbers are kept, and mean different values"
         )
     sizes, px = [result["size"] for result in results if "size" in result], options.tile_px
     if 0 < (small := sum(min(size) < px for size in sizes)) < len(sizes):

@@ -1,25 +1,22 @@
 """Scene lists, and public sets as they are distributed."""
 
 import os
-import sys
 from collections import Counter
 from functools import partial
 
 import numpy as np
 import pytest
 
+from data.manifest import SPLITS
 from data.prepare.sources import (
     NAIP215_MATERIALS,
     NAIP215_PLACES,
     chesapeake,
-    dubai,
     naip215,
     scene_list,
     tile_list,
 )
-from data.manifest import SPLITS
-from data.rasters.geotiff_header import gsd
-from data.rasters.images import open_image
+from data.rasters import Raster, ground_size
 from runtime.errors import Refused
 
 REAL = os.environ.get("LOW2HIGH_REAL")
@@ -40,17 +37,6 @@ def raw_chesapeake(root, folders, stems=("m_1", "m_2")):
             for kind in ("naip-new", "naip-old", "lc", "nlcd", "landsat-leaf-on"):
                 (root / folder / f"{stem}_{kind}.tif").touch()
     return root
-
-
-@real
-def test_dubai_has_nine_parts_of_seven_tiles_and_its_own_splits():
-    scenes = dubai(f"{REAL}/dubai")
-    assert len(scenes) == 63
-    assert Counter(scene.split for scene in scenes) == {"train": 42, "heldout": 7, "validation": 7, "test": 7}
-    assert {scene.region for scene in scenes} == {f"tile{i}" for i in range(1, 8)}
-    assert [scene.split for scene in scenes if scene.region == "tile3"] == [
-        *["train"] * 6, "heldout", "validation", "test",
-    ]  # fmt: skip
 
 
 def raw_naip215(root, groups=range(5)):
@@ -116,18 +102,11 @@ def test_the_real_naip215_has_the_tiles_of_four_rotations_and_codes_that_are_kno
     for rotation in range(4):
         scenes = naip215(f"{REAL}/naip215", rotation)
         assert len(scenes) == 166 and all(scene.image.is_file() and scene.high.is_file() for scene in scenes)
-    with open_image(scenes[0].high) as mask, open_image(scenes[0].image) as image:
-        assert set(np.unique(mask.read())) <= set(NAIP215_MATERIALS)
-        assert (image.header.bands, image.header.height, round(gsd(image.header), 3)) == (4, 256, 0.6)
+    with Raster(scenes[0].high) as mask, Raster(scenes[0].image) as image:
+        assert set(np.unique(mask.read()[0])) <= set(NAIP215_MATERIALS)
+        assert (image.bands, image.size, ground_size(image)) == (4, (256, 256), 0.6)
     with pytest.raises(Refused, match="rotation 4 needs"):
         naip215(f"{REAL}/naip215", 4)
-
-
-def test_a_dubai_image_without_mask_is_named(tmp_path):
-    (tmp_path / "Tile 1" / "images").mkdir(parents=True)
-    (tmp_path / "Tile 1" / "images" / "image_part_001.jpg").touch()
-    with pytest.raises(Refused, match="image_part_001.jpg: its mask .*image_part_001.png is not there"):
-        dubai(tmp_path)
 
 
 def test_chesapeake_scenes_do_not_depend_on_the_folders_they_came_in(tmp_path):
@@ -175,7 +154,7 @@ def test_one_scene_in_two_folders_of_a_state_is_refused(tmp_path):
         chesapeake(tmp_path)
 
 
-@pytest.mark.parametrize("source", [chesapeake, dubai, partial(naip215, rotation=0)])
+@pytest.mark.parametrize("source", [chesapeake, partial(naip215, rotation=0)])
 def test_an_empty_and_a_missing_folder_are_named(tmp_path, source):
     with pytest.raises(Refused, match=f"^{tmp_path}: no "):
         source(tmp_path)
@@ -275,10 +254,3 @@ def test_a_file_that_is_no_scene_list_is_named(tmp_path, content, said):
     with pytest.raises(Refused, match="none.csv: No such file"):
         scene_list(tmp_path / "none.csv")
 
-
-@pytest.mark.skipif(sys.platform == "darwin", reason="its file systems hold no such name")
-def test_names_that_are_no_text_are_refused(tmp_path):
-    name = os.fsdecode(b"lat\xe9")
-    root = raw_chesapeake(tmp_path / "raw", ["de_1m_2013_extended-debuffered-val_tiles"], ["m_1", name])
-    with pytest.raises(Refused, match=r"lat.*is no text; rename it"):
-        chesapeake(root)

@@ -45,8 +45,8 @@ def shared_ground(records):
         share = sum(covered[tile] for tile in tiles) / len(tiles)
         if share:
             yield (
-                f"note: {share:.1%} of the ground of the split {split} lies in training tiles too, as scenes overlap; its "
-                "scores are too good"
+                f"note: {share:.1%} of the ground of the split {split} lies in training tiles too, as scenes overlap; "
+                "its scores are too good"
             )
 
 

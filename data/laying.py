@@ -45,8 +45,8 @@ def low_grid(image, low, n, grid=None):
     if same_pixels(image, low) and (grid == low.affine or not image.affine):
         if n is None:
             raise Refused(
-                f"{low.path}: lies on its image's own pixels, so nothing shows how wide its cells are; say it by --scale: "
-                "30 for NLCD on 1 m, 50 on 0.6 m, 1 where each pixel is a cell"
+                f"{low.path}: lies on its image's own pixels, so nothing shows how wide its cells are; say it by "
+                "--scale: 30 for NLCD on 1 m, 50 on 0.6 m, 1 where each pixel is a cell"
             )
         return None, n
     if image.affine and grid:

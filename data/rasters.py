@@ -42,7 +42,8 @@ class Raster(contextlib.AbstractContextManager):
     """An open raster, for use in a `with` statement; one thread at a time may read it.
 
     path, size (H, W), bands, dtype; affine and crs, each None where it does not say; gcps: ground control points
-    nodata; alpha: the band that is tagged so; picture: whether it is one by its format; palette: (N, 3) uint8 of one band of indices; each None where there is none
+    nodata; alpha: the band that is tagged so; picture: whether it is one by its format; palette: (N, 3) uint8 of one
+    band of indices; each None where there is none
     """
 
     def __init__(self, path, dataset=None, threads=1):

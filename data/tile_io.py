@@ -55,8 +55,10 @@ class Stored:
         return self.shape[2]
 
     def read(self, row, col, height, width, bands):
-        """Pixels (height, width, bands) from (row, col) on, and (height, width) bool of what a mask or an alpha band hides,
-        or None. bands: one fewer than the file has leaves its alpha band out, which then tells where there are data"""
+        """Pixels (height, width, bands) from (row, col) on, and what a mask or an alpha band hides of them: bool, or None.
+
+        bands: one fewer than the file has leaves its alpha band out, which then tells where there are data
+        """
         place, clear = np.s_[row : row + height, col : col + width], None
         pixels, mask = self.pixels[place], None if self.mask is None else self.mask[place]
         if takes_alpha(self, bands):
@@ -64,7 +66,7 @@ class Stored:
         return pixels, join(mask, clear)
 
     def seen(self, bands):
-        """An image's pixels of so many bands (H, W, bands), as stored, and where they are void: (H, W) bool, or None."""
+        """An image's pixels (H, W, bands), as stored, and where they are void: (H, W) bool, or None."""
         pixels, hidden = self.read(0, 0, *self.size, bands)
         return pixels, join(holds_nothing(pixels, self.nodata), hidden)
 

@@ -16,8 +16,8 @@ from runtime.errors import Refused
 
 @dataclass(frozen=True)
 class Tile:
-    """One tile as loaded: image (H, W, K) as stored, void pixels filled; high (H, W) merged, void pixels ignored, or None;
-    low-resolution cells or None; void (H, W) bool, True where the image has no data, or None."""
+    """One tile as loaded: image (H, W, K) as stored, void pixels filled; high (H, W) merged, void pixels ignored, or
+    None; low-resolution cells or None; void (H, W) bool, True where the image has no data, or None."""
 
     image: np.ndarray
     high: np.ndarray | None

@@ -43,8 +43,11 @@ def filled(pixels, void):
 
 
 def marked(pixels, void, nodata):
-    """Pixels (H, W, K) whose void ones hold a nodata value, and that value: the file's own where pixels can hold it, else
-    the first of 0, the type's largest and the rest that no pixel with data has in all bands. void: (H, W), or None."""
+    """Pixels (H, W, K) whose void ones hold a nodata value, and that value.
+
+    It is `nodata`, the file's own, where pixels can hold it, else the first of 0, the type's largest and the rest that no
+    pixel with data has in all bands. void: (H, W) bool, or None
+    """
     if void is None:
         return pixels, nodata
     if nodata is None or nodata != nodata:
@@ -76,8 +79,8 @@ def input_bands(image, bands, setting):
         return image.bands - 1  # a picture's fourth channel is opacity
     if not bands and image.alpha is not None:
         raise Refused(
-            f"{image.path}: band {image.alpha + 1} of {image.bands} is tagged alpha; {setting}{image.bands - 1} takes it "
-            f"for where there are data, {setting}{image.bands} for a band like the others, as near infrared"
+            f"{image.path}: band {image.alpha + 1} of {image.bands} is tagged alpha; {setting}{image.bands - 1} takes "
+            f"it for where there are data, {setting}{image.bands} for a band like the others, as near infrared"
         )
     if bands and image.bands != bands and not takes_alpha(image, bands):
         raise Refused(f"{image.path}: has {image.bands} bands, not {bands} ({setting.strip(' =')})")

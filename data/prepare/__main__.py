@@ -5,9 +5,9 @@
     python -m data.prepare OUT --chesapeake RAW_DIR
     python -m data.prepare OUT --naip215 RAW_DIR --rotation 0 --coarse nlcd
 
-Rasters may be of any format that GDAL reads. A coarse one may be in any coordinate system: it keeps its cells. A fine one
-that lies otherwise than its image is brought to the image's pixels. All but --tiled needs rasterio:
-pip install -r requirements-scenes.txt. A second run completes the first; scenes that are done are not cut again.
+Rasters may be of any format that GDAL reads. A coarse one may be in any coordinate system: it keeps its cells. A fine
+one that lies otherwise than its image is brought to the image's pixels. All but --tiled needs rasterio: pip install -r
+requirements-scenes.txt. A second run completes the first; scenes that are done are not cut again.
 """
 
 import sys
@@ -32,84 +32,43 @@ NAIP215_SCALE = {"majority": 32, "nlcd": 50}  # 19 m; 30 m, the paper's cell, on
 
 def main(arguments=None):
     parser = command.parser(__doc__, "python -m data.prepare")
-    add = parser.add_argument
-    add("out", type=command.place, metavar="OUT", help="folder of the tile set")
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument(
-        "--scenes",
-        metavar="CSV",
-        help="cut the scenes of a list: scene,region,split,image,high,low; paths "
-        "are relative to the list; scene, split, high and low may be empty",
-    )
-    source.add_argument(
-        "--tiled",
-        metavar="CSV",
-        help="take tiles as they are: the same columns, and perhaps `tile`; nothing "
-        "is filtered, and GeoTIFFs are not copied; pictures and masks of colours become GeoTIFFs",
-    )
-    source.add_argument("--chesapeake", metavar="DIR", help="the raw Chesapeake set as it is distributed")
-    source.add_argument(
-        "--naip215", metavar="DIR", help="the 215 NAIP tiles as their repository has them, not filtered"
-    )
-    add(
-        "--rotation",
-        type=int,
-        choices=tuple(NAIP215_ROTATIONS),
-        help="of --naip215: which groups of places train, give exemplars and test (default 0)",
-    )
-    add(
-        "--coarse",
-        choices=tuple(NAIP215_SCALE),
-        help="of --naip215: by majority, n = 32 (default), or codes made from fine ones in NLCD's manner, n = 50",
-    )
-    add(
-        "--taxonomy",
-        type=Path,
-        metavar="YAML",
-        help="classes, and the codes or colours of both label sources; needed with --scenes and --tiled",
-    )
-    add("--tile-px", type=int, metavar="PX", help="side of a tile (default 512; --tiled: as the tiles are)")
-    add(
-        "--scale",
-        type=int,
-        metavar="N",
-        help="the paper's n, image pixels along a coarse cell: needed where a coarse label "
-        f"lies on the image's own pixels; of coarse labels that are made from fine ones (default {DEFAULT_SCALE})",
-    )
-    add(
-        "--range",
-        type=float,
-        nargs=2,
-        metavar=("LOW", "HIGH"),
-        help="of float and signed images, the same for all: values from LOW to HIGH become 1 to 65535",
-    )
-    add(
-        "--bands",
-        type=int,
-        metavar="K",
-        help="of the images; needed where one is tagged as alpha: with K one less than they "
-        "have, it tells where there are data",
-    )
-    add("--seed", type=int, default=0, help="of the splits (default 0)")
-    add(
-        "--workers",
-        type=int,
-        default=default_workers(),
-        metavar="N",
-        help="processes, one scene each (default: one a processor)",
-    )
-    add(
-        "--same-crs",
-        action="store_true",
-        help="take the image and the labels of a scene for one coordinate system, though their files differ in it",
-    )
-    add("--no-filter", action="store_true", help="keep tiles of few classes, or under one class")
-    add(
-        "--compression",
-        choices=("zlib", "none"),
-        default="zlib",
-        help="of the tiles; none reads fastest (default zlib)",
-    )
+    parser.add_argument("out", type=command.place, metavar="OUT", help="folder of the tile set")
+    for name, metavar, text in (
+        ("scenes", "CSV", "cut the scenes of a list: scene,region,split,image,high,low; paths are relative to the "
+         "list; scene, split, high and low may be empty"),
+        ("tiled", "CSV", "take tiles as they are: the same columns, and perhaps `tile`; nothing is filtered, and "
+         "GeoTIFFs are not copied; pictures and masks of colours become GeoTIFFs"),
+        ("chesapeake", "DIR", "the raw Chesapeake set as it is distributed"),
+        ("naip215", "DIR", "the 215 NAIP tiles as their repository distributes them, not filtered"),
+    ):  # fmt: skip
+        source.add_argument(f"--{name}", metavar=metavar, help=text)
+    rotations, coarse, workers = tuple(NAIP215_ROTATIONS), tuple(NAIP215_SCALE), default_workers()
+    for name, more, text in (
+        ("rotation", {"type": int, "choices": rotations}, "of --naip215: which groups of places train, give "
+         "exemplars and test (default 0)"),
+        ("coarse", {"choices": coarse}, "of --naip215: by majority, n = 32 (default), or codes made from fine ones "
+         "in NLCD's manner, n = 50"),
+        ("taxonomy", {"type": Path, "metavar": "YAML"}, "classes, and the codes or colours of both label sources; "
+         "needed with --scenes and --tiled"),
+        ("tile-px", {"type": int, "metavar": "PX"}, "side of a tile (default 512; --tiled: as the tiles are)"),
+        ("scale", {"type": int, "metavar": "N"}, "the paper's n, image pixels along a coarse cell: needed where a "
+         "coarse label lies on the image's own pixels; of labels that are made from fine ones (default "
+         f"{DEFAULT_SCALE})"),
+        ("range", {"type": float, "nargs": 2, "metavar": ("LOW", "HIGH")}, "of float and signed images, the same "
+         "for all: values from LOW to HIGH become 1 to 65535"),
+        ("bands", {"type": int, "metavar": "K"}, "of the images; needed where one is tagged as alpha: with K one "
+         "less than they have, it tells where there are data"),
+        ("seed", {"type": int, "default": 0, "metavar": "N"}, "of the splits (default 0)"),
+        ("workers", {"type": int, "default": workers, "metavar": "N"}, "processes, one scene each (default: one a "
+         "processor)"),
+        ("same-crs", {"action": "store_true"}, "take the image and the labels of a scene for one coordinate "
+         "system, though their files differ in it"),
+        ("no-filter", {"action": "store_true"}, "keep tiles of few classes, or under one class"),
+        ("compression", {"choices": ("zlib", "none"), "default": "zlib"}, "of the tiles; none reads fastest "
+         "(default zlib)"),
+    ):  # fmt: skip
+        parser.add_argument(f"--{name}", help=text, **more)
     given = parser.parse_args(arguments)
     return command.status(lambda: build_as_asked(given), "goes on from here", where=given.out)
 

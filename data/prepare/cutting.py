@@ -11,13 +11,13 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from data.cells import PIXEL_GRID, compose, corners, invert
+from data.label_source import Label
 from data.laying import low_grid, same_pixels
-from data.prepare.labels import Label
-from data.prepare.values import value_range, whole_numbers
 from data.rasters import Raster, grids_under, ground_size, require_one_place, system_tags
 from data.synthetic.coarse import low_label
 from data.taxonomy import IGNORE, Taxonomy, Unknown
 from data.tile_writer import count_labels, write_tile
+from data.values import value_range, whole_numbers
 from data.voids import input_bands, join, marked
 from runtime.errors import Refused
 
@@ -43,7 +43,7 @@ class Options:
     rotation: int | None = None  # of naip215
     coarse: str | None = None  # nlcd: made from the fine label in NLCD's manner; None: as the source has it
     bands: int | None = None  # of the images; None: as they have, none of which may be tagged as alpha
-    range: tuple | None = None  # of float and signed images: the values at the ends (data/prepare/values.py)
+    range: tuple | None = None  # of float and signed images: the values at the ends (data/values.py)
     same_crs: bool = False  # take a scene's rasters for one coordinate system, whatever they say
     colors: dict = field(default_factory=dict)  # {"high": {(r, g, b): code}, "low": ...} of masks of colours
 
@@ -75,13 +75,14 @@ def cut_scene(root, scene, options):
 
 
 def cut(root, scene, image, labels, taxonomy, options, limits):
-    """The tiles of a scene whose rasters are open and laid; limits: of data/prepare/values.py.
+    """The tiles of a scene whose rasters are open and laid; limits: of data/values.py.
 
     returns: records, {rule: tiles dropped}, pixels held to an end of the range
     """
     px, records, dropped, held = options.tile_px, [], dict.fromkeys(RULES, 0), 0
     bands, system = input_bands(image, options.bands or scene.bands, "--bands "), system_tags(image.crs)
-    places = [(row, col) for row in range(0, image.size[0] - px + 1, px) for col in range(0, image.size[1] - px + 1, px)]
+    height, width = (side // px * px for side in image.size)
+    places = [(row, col) for row in range(0, height, px) for col in range(0, width, px)]
     grids = cell_grids(image, labels, [(*place, px, px) for place in places], options)
     base = image.affine or (PIXEL_GRID if any(grids) or options.coarse else None)
     on_pixels = {kind: label for kind, label in labels.items() if label.cells is None}
@@ -117,7 +118,8 @@ def cut(root, scene, image, labels, taxonomy, options, limits):
 
 
 def windows(image, labels, px, bands):
-    """The tiles' windows of an image and of the labels on its pixels, row by row; a thread reads one row of tiles ahead.
+    """The tiles' windows of an image and of the labels on its pixels, row by row; a thread reads one row of tiles
+    ahead.
 
     yields: (pixels, void), {kind: (codes, where there are none)} of each tile
     """

@@ -8,9 +8,9 @@ import numpy as np
 from data import tile_io
 from data.cells import PIXEL_GRID, compose, invert
 from data.ground import ground
+from data.label_source import Label
 from data.laying import low_grid, require_same_pixels
 from data.prepare.cutting import ignoring
-from data.prepare.labels import Label
 from data.tile_writer import count_labels, record_of_pixels
 from data.voids import input_bands, join, marked
 from runtime.errors import Refused
@@ -99,8 +99,8 @@ def require_one_system(image, label, same_crs):
     plain = not (label.affine or label.system)
     if not plain and not same_crs and image.system != label.system:
         raise Refused(
-            f"{label.path}: its coordinate system is not that of {image.path}, or is written otherwise; --scenes brings "
-            "the two together, --same-crs takes them for one"
+            f"{label.path}: its coordinate system is not that of {image.path}, or is written otherwise; --scenes "
+            "brings the two together, --same-crs takes them for one"
         )
     return plain and bool(image.affine or image.system)
 

@@ -20,8 +20,8 @@ def value_range(image, asked):
         return None
     if asked is None and image.tagged == (1.0, 0.0):
         raise Refused(
-            f"{image.path}: pixels are {image.dtype}; say which values are the least and the most that count, the same for "
-            "all images: --range 0 1 for reflectance, --range 0 10000 for reflectance times 10,000"
+            f"{image.path}: pixels are {image.dtype}; say which values are the least and the most that count, the "
+            "same for all images: --range 0 1 for reflectance, --range 0 10000 for reflectance times 10,000"
         )
     return asked or (0.0, 1.0)
 

@@ -55,7 +55,7 @@ class Stored:
         return self.shape[2]
 
     def read(self, row, col, height, width, bands):
-        """Pixels (height, width, bands) from (row, col) on, and what a mask or an alpha band hides of them: bool, or None.
+        """Pixels (height, width, bands) from (row, col) on, and what a mask or an alpha band hides: bool, or None.
 
         bands: one fewer than the file has leaves its alpha band out, which then tells where there are data
         """

@@ -45,7 +45,7 @@ def filled(pixels, void):
 def marked(pixels, void, nodata):
     """Pixels (H, W, K) whose void ones hold a nodata value, and that value.
 
-    It is `nodata`, the file's own, where pixels can hold it, else the first of 0, the type's largest and the rest that no
+    It is `nodata`, the file's own, where pixels can hold it, else the first of 0, the largest and the rest that no
     pixel with data has in all bands. void: (H, W) bool, or None
     """
     if void is None:

@@ -1,13 +1,19 @@
-"""What README and docs name is there: files, functions, pictures, and the commands' files, options and settings."""
+"""What README and docs name is there: files, functions, links, pictures, scores, and commands that their programs take.
+README stays within its bounds."""
 
+import argparse
 import ast
+import importlib
 import re
 import shlex
+import statistics
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 from random_checkpoint import save_random_checkpoint
 
@@ -16,9 +22,14 @@ from data.taxonomy import load_colors, load_taxonomy
 from runtime.settings import load_config
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+README = ROOT / "README.md"
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 KINDS = {"train_seg.py": SegmenterConfig, "train_mae.py": PretrainConfig}
 page = pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+
+# README is read in five minutes.
+MOST_LINES, MOST_WORDS, MOST_SIGNS, MOST_COLUMNS = 125, 1300, 120, 6
+MOST_WORDS_A_SENTENCE, MEAN_WORDS_A_SENTENCE = 30, 16
 
 
 def names_in(path):
@@ -36,11 +47,19 @@ def names_in(path):
 
 
 def commands_in(text):
-    """The words of each command, in code blocks and in sentences, without `python`."""
+    """The words of each command, in code blocks and in sentences, without `python` or `torchrun` and its options."""
     blocks = re.findall(r"^```\w*\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
-    for line in [line for block in blocks for line in block.splitlines()] + spelt(text):
-        if re.match(r"(\.venv/bin/)?python\d? ", line):
-            yield shlex.split(line, comments=True)[1:]
+    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()] + spelt(text)
+    for line in lines:
+        for part in re.split(r"&& |; |\bdo ", line):
+            part = part.strip().removesuffix("'")  # Slurm's line has it in quotes
+            if re.match(r"(\.venv/bin/)?python\d? ", part):
+                yield shlex.split(part.replace("$r", "0"), comments=True)[1:]
+            if "torchrun " in part:
+                words = shlex.split(part[part.index("torchrun ") :], comments=True)
+                scripts = [i for i, word in enumerate(words) if word.endswith(".py")]
+                if scripts:
+                    yield words[scripts[0] :]
 
 
 def spelt(text):
@@ -67,7 +86,7 @@ def test_every_file_named_is_there(page):
 
 
 def test_no_file_cites_a_document_that_is_not_there():
-    cited = re.compile(r"\b(DESIGN|STYLE|FIELD)\b|\b(?!LICENSE|README)[A-Z]{4,}\.md\b")
+    cited = re.compile(r"\b(DESIGN|STYLE|FIELD)\b|\b(?!CHANGELOG|CONTRIBUTING|README)[A-Z]{4,}\.md\b")
     here = Path(__file__)
     for path in [p for folder in ("", "configs", "data", "docs", "maps", "models", "runtime", "tests")
                  for p in (ROOT / folder).glob("**/*" if folder else "*")]:
@@ -75,35 +94,74 @@ def test_no_file_cites_a_document_that_is_not_there():
             assert not (found := cited.search(path.read_text())), f"{path}: {found[0]}"
 
 
+def anchors_in(path):
+    """What `#...` may say of a page: its headings as GitHub names them."""
+    headings = re.findall(r"^#+ (.*)$", path.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 @page
 def test_every_link_and_picture_leads_somewhere(page):
-    for link in re.findall(r"\]\((?!https://)([^)#]+)\)", page.read_text()):
-        assert (page.parent / link).exists(), f"{page.name}: {link}"
+    for link, anchor in re.findall(r"\]\((?!https://)([^)#]*)#?([^)]*)\)", page.read_text()):
+        target = page.parent / link if link else page
+        assert target.exists(), f"{page.name}: {link}"
+        assert not anchor or anchor in anchors_in(target), f"{page.name}: {link}#{anchor}"
+
+
+class Parsed(Exception):
+    """A program's arguments are all known to it."""
+
+
+def parse(script, words, monkeypatch):
+    """Start a program with these words, up to where its parser is through."""
+
+    def stops(parse_args):
+        def stop(parser, words=None, namespace=None):
+            parse_args(parser, words, namespace)
+            raise Parsed
+
+        return stop
+
+    program = importlib.import_module(script.removesuffix(".py").replace("/", "."))
+    start = next(getattr(program, name) for name in ("parse", "parsed", "main") if hasattr(program, name))
+    with monkeypatch.context() as patch:
+        for name in ("parse_args", "parse_intermixed_args"):
+            patch.setattr(argparse.ArgumentParser, name, stops(getattr(argparse.ArgumentParser, name)))
+        patch.setattr(sys, "argv", [script, *words])
+        with pytest.raises(Parsed):
+            start()
 
 
 @page
-def test_every_command_names_files_options_and_settings_that_are_there(page):
+def test_every_command_is_one_that_its_program_takes(page, monkeypatch, capsys):
     for script, *words in commands_in(page.read_text()):
         if script == "-m":
             module, words = words[0], words[1:]
-            if module == "venv":
+            if module in ("venv", "pytest"):
                 continue
             package = module.replace(".", "/")
             script = f"{package}/__main__.py" if (ROOT / package).is_dir() else f"{package}.py"
         assert (ROOT / script).is_file(), f"{page.name}: {script}"
-        source = (ROOT / script).read_text()
-        for option in (word.split("=")[0] for word in words if word.startswith("--")):
-            known = option == "--help" or f'"{option}"' in source
-            assert known, f"{page.name}: {script} has no {option}"
-        if script in KINDS and words and (ROOT / words[0]).is_file():
-            load_config(KINDS[script], ROOT / words[0], words[1:])
         for word in words:
             if word.startswith("configs/") and "ROW" not in word:
                 assert (ROOT / word).exists(), f"{page.name}: {word}"
+        if script in KINDS:
+            if words and (ROOT / words[0]).is_file():
+                load_config(KINDS[script], ROOT / words[0], words[1:])
+        elif "--help" not in words and words and not script.startswith(("docs/", "tests/")):
+            try:
+                parse(script, words, monkeypatch)
+            except SystemExit:
+                pytest.fail(f"{page.name}: {script} {' '.join(words)}: {capsys.readouterr().err}")
+        else:
+            for option in (word.split("=")[0] for word in words if word.startswith("--")):
+                known = option == "--help" or f'"{option}"' in (ROOT / script).read_text()
+                assert known, f"{page.name}: {script} has no {option}"
 
 
-def test_the_readmes_lines_of_python_run(tmp_path, monkeypatch, capsys):
-    (code,) = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
+def test_the_lines_of_python_for_own_images_run(tmp_path, monkeypatch, capsys):
+    text = (ROOT / "docs" / "own_images.md").read_text()
+    (code,) = re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
     checkpoint, photograph = re.findall(r'"([^"]+\.(?:pt|jpg))"', code)
     for path in (tmp_path / checkpoint, tmp_path / photograph):
         path.parent.mkdir(parents=True)
@@ -117,14 +175,65 @@ def test_the_readmes_lines_of_python_run(tmp_path, monkeypatch, capsys):
     assert "water" in said and said.count("%") == 4
 
 
-def test_the_readmes_taxonomy_is_read(tmp_path):
-    (text,) = re.findall(r"^```yaml\n(.*?)^```", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
+def test_the_taxonomy_of_own_images_is_read(tmp_path):
+    text = (ROOT / "docs" / "own_images.md").read_text()
+    (text,) = re.findall(r"^```yaml\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
     (tmp_path / "taxonomy.yaml").write_text(text)
     assert load_colors(tmp_path / "taxonomy.yaml")["high"] and len(load_taxonomy(tmp_path / "taxonomy.yaml").names) == 4
 
 
-def test_the_readme_is_read_in_one_sitting_and_pictures_are_small():
-    assert len((ROOT / "README.md").read_text().splitlines()) <= 200
+def sentences_in(text):
+    """The sentences of a page's prose: no code, tables, headings or pictures; a link is its words, a point of a list
+    begins a sentence."""
+    text = re.sub(r"^```.*?^```|^[|#!].*?$", "", text, flags=re.DOTALL | re.MULTILINE)
+    text = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", text).replace("*", "")
+    blocks = re.split(r"\n\s*\n|^(?:-|\d\.) ", text, flags=re.MULTILINE)
+    return [s for block in blocks for s in re.split(r"(?<=[.!?])\s+", " ".join(block.split())) if re.search(r"\w", s)]
+
+
+def test_the_readme_is_read_in_five_minutes():
+    text = README.read_text()
+    lines = text.splitlines()
+    assert len(lines) <= MOST_LINES and len(text.split()) <= MOST_WORDS
+    assert not [line for line in lines if len(line) > MOST_SIGNS]
+    assert not [line for line in lines if line.startswith("|") and line.count("|") - 1 > MOST_COLUMNS]
+    lengths = {sentence: len(sentence.split()) for sentence in sentences_in(text)}
+    assert not [sentence for sentence, words in lengths.items() if words > MOST_WORDS_A_SENTENCE]
+    assert statistics.mean(lengths.values()) <= MEAN_WORDS_A_SENTENCE
+
+
+def test_sentences_are_told_apart():
+    code = "```\nno. no.\n```\n| no. | no. |\n"
+    text = f"# No\n\nOne [link](a.md#b) here. Two\nlines?\n\n{code}\n- **Three.** Four\n- five: `x.py`\n"
+    assert sentences_in(text) == ["One link here.", "Two lines?", "Three.", "Four", "five: `x.py`"]
+
+
+def rows_in(text, heading):
+    """{row: the cells beside it} of the table whose heading begins so."""
+    lines = text[text.index(f"| {heading}") :].split("\n\n")[0].splitlines()[2:]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return {row: cells for row, *cells in rows}
+
+
+def test_the_readmes_scores_stand_in_the_experiments():
+    readme = rows_in(README.read_text(), "test mIoU")
+    kept = (ROOT / "docs" / "experiments.md").read_text()
+    clean, nlcd = rows_in(kept, "n = 32, majorities"), rows_in(kept[kept.index("### n = 50") :], "row")
+    assert len(readme) == 7
+    for row, (paper, *ours) in readme.items():
+        assert float(paper) == pytest.approx(float(clean[row][-1].split(",")[0]), abs=0.051)
+        for said, cells in zip(ours, (clean[row], nlcd[row]), strict=True):
+            numbers = [[float(x) for x in re.split(r"±|\+-", text)] for text in (said, cells[2])]
+            assert numbers[0] == pytest.approx(numbers[1], abs=0.051), row
+
+
+def test_the_paper_is_cited_alike():
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())["preferred-citation"]
+    text = README.read_text()
+    assert cited["title"] in text and cited["doi"] in text and cited["url"] in text
+
+
+def test_pictures_are_small():
     assert max(path.stat().st_size for path in (ROOT / "docs").glob("*.png")) <= 300 * 1024
 
 

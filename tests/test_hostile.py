@@ -12,14 +12,14 @@ import pytest
 import torch
 import yaml
 from commands import ROOT, error_of, run_script
+from data.rasters.images import open_image
 from PIL import Image
 
 import train_seg
 from config import PretrainConfig, SegmenterConfig
-from data.prepare.sources import scene_list, tile_list
 from data.manifest import read_manifest
+from data.prepare.sources import scene_list, tile_list
 from data.rasters import geotiff
-from data.rasters.images import open_image
 from data.taxonomy import load_taxonomy
 from data.tiles import TileSet
 from maps.scenes import scene_paths

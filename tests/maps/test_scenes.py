@@ -3,11 +3,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+from data.rasters.geotiff_header import Header
+from data.rasters.images import open_image
 from PIL import Image
 
 from data.rasters import geotiff
-from data.rasters.geotiff_header import Header
-from data.rasters.images import open_image
 from maps import scenes
 from maps.scenes import read_windows, require_fitting, scale_warning, scene_paths
 from runtime.errors import Refused

@@ -27,7 +27,7 @@ class Description:
     band_mean: tuple  # raw pixel units, over the valid pixels of the training split
     band_std: tuple
     taxonomy: Taxonomy
-    range: tuple | None = None  # values of float and signed images at both ends of dtype (data/prepare/values.py)
+    range: tuple | None = None  # values of float and signed images at both ends of dtype (data/values.py)
 
     def classes(self):
         """[{"name", "color"}] in class order, as figures and checkpoints want it."""

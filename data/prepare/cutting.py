@@ -12,7 +12,7 @@ import numpy as np
 from data.cells import PIXEL_GRID, compose, corners, invert
 from data.laying import low_grid, same_pixels
 from data.prepare.labels import Label
-from data.prepare.values import value_range, whole_numbers
+from data.values import value_range, whole_numbers
 from data.rasters import Raster, grids_under, ground_size, require_one_place, system_tags
 from data.synthetic.coarse import low_label
 from data.taxonomy import IGNORE, Taxonomy, Unknown
@@ -42,7 +42,7 @@ class Options:
     rotation: int | None = None  # of naip215
     coarse: str | None = None  # nlcd: made from the fine label in NLCD's manner; None: as the source has it
     bands: int | None = None  # of the images; None: as they have, none of which may be tagged as alpha
-    range: tuple | None = None  # of float and signed images: the values at the ends (data/prepare/values.py)
+    range: tuple | None = None  # of float and signed images: the values at the ends (data/values.py)
     same_crs: bool = False  # take a scene's rasters for one coordinate system, whatever they say
     colors: dict = field(default_factory=dict)  # {"high": {(r, g, b): code}, "low": ...} of masks of colours
 

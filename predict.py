@@ -4,11 +4,11 @@
     torchrun --nproc_per_node=4 predict.py runs/agg_app 'scenes/*.tif' more.csv --out maps --probs
 
 A SCENE is a raster of any format that GDAL reads, a pattern, or a list: a .txt with one path a line or a .csv with a
-column image, of paths below its folder. A map is a cloud-optimised GeoTIFF of class indices, 255 where the scene has no
-data. It lies where the scene lies. --probs writes MAP_probs.tif beside it: a band a class, 0 to 254 for probability 0 to
-1, 255 where the scene has no data. --coarse NLCD.tif lets a network that was trained by an observation model use the
-coarse label of the place, in whatever coordinate system it is. MAP_preview.png shows scene and map. Maps that exist are
-skipped. It needs rasterio (requirements-scenes.txt).
+column image, of paths below its folder. A map holds class indices, 255 where the scene has no data. It is a
+cloud-optimised GeoTIFF and lies where the scene lies. --probs writes MAP_probs.tif beside it: a band a class, 0 to 254
+for probability 0 to 1. --coarse NLCD.tif lets a network that was trained by an observation model use the coarse label
+of the place, in whatever coordinate system it is. MAP_preview.png shows both. Maps that exist are skipped.
+It needs rasterio: pip install -r requirements-scenes.txt
 """
 
 import math
@@ -32,24 +32,20 @@ import torch
 import torch.distributed as dist
 from tqdm import tqdm
 
+from beyond.overlay import Overlay
 from data.loading import to_device, to_tensor
-from data.pictures import PICTURES
 from data.rasters import Raster, gdal
 from data.samples import stack_cells
-from data.taxonomy import IGNORE, taxonomy_from_dict
-from data.tile_io import TIFFS
+from data.taxonomy import IGNORE
 from data.transforms import normalize_rows
 from maps.map_writer import MapWriter
-from maps.overlay import Overlay
 from maps.preview import save_preview
-from maps.scenes import at_size, read_windows, require_fitting, scale_warning, scene_paths
-from maps.windows import ALIGN, Blend, mean_over_views, most_probable, probabilities, window_starts
+from maps.scenes import at_size, read_windows, require_fitting, scene_paths
+from maps.windows import ALIGN, Blend, in_steps, mean_over_views, most_probable, probabilities, window_starts
 from runtime import command, distributed
 from runtime.errors import DiskFull, Refused
 from trained import checkpoint_path, load_trained
 
-CERTAIN = 254  # what stands for probability 1 in --probs; 255 is nodata
-MOST = 1024  # windows at a time
 AHEAD = 3  # windows that are read, and blocks that wait to be written, beside those in work
 CACHE_MB = 256  # of scene and map that GDAL keeps; else it takes 5 % of the machine's memory
 
@@ -59,19 +55,18 @@ def main(arguments):
     rasterio, ranks = gdal(), distributed.start(arguments.device)
     # The ranks meet once, at the end, and may map for days until then.
     group = dist.new_group(backend="gloo", timeout=timedelta(days=365)) if ranks.world > 1 else None
-    path = checkpoint_path(arguments.checkpoint)
+    path, scenes = checkpoint_path(arguments.checkpoint), scene_paths(arguments.scenes)
     trained = load_trained(path, ranks.device)
     trained.segmenter.to(memory_format=torch.channels_last)
     if arguments.coarse:
         trained.require_observation(path)
-    scenes = scene_paths(arguments.scenes)
     share = list(zip(scenes, output_paths(scenes, arguments.out, arguments.probs), strict=True))
     share = share[ranks.rank :: ranks.world]
     jobs = [job for job in share if arguments.overwrite or not all(file.exists() for file in job[1])]
     if len(jobs) < len(share):
         skipped = len(share) - len(jobs)
         command.say(f"{skipped} of {len(share)} maps exist and are skipped; --overwrite makes them anew")
-    failed = 0
+    failed = torch.tensor(0)
     for scene, outputs in jobs:
         try:
             with rasterio.Env(GDAL_CACHEMAX=CACHE_MB):
@@ -84,9 +79,7 @@ def main(arguments):
             command.say(f"not mapped: {error}", file=sys.stderr)
             failed += 1
     if group:
-        counts = torch.tensor(failed)
-        dist.all_reduce(counts, group=group)
-        failed = int(counts)
+        dist.all_reduce(failed, group=group)
     if failed:
         raise Refused(f"{failed} of {len(scenes)} scenes could not be mapped, as said above; the others are done")
 
@@ -96,98 +89,70 @@ def map_scene(trained, path, outputs, arguments, device):
     """One scene to its map, and its probabilities where there is a second output; raises Refused."""
     if outputs[0].exists() and not arguments.overwrite:
         raise Refused(f"{outputs[0]}: is there, but not {outputs[1].name}; --overwrite makes both anew")
-    started, facts = time.perf_counter(), trained.facts
-    classes, bands = facts["classes"], facts["bands"]
+    started, facts, classes = time.perf_counter(), trained.facts, trained.facts["classes"]
     with ExitStack() as stack:
         scene = stack.enter_context(Raster(path))
         limits = require_fitting(scene, facts)
-        if arguments.resample:
-            scene = at_size(scene, bands, facts["image_gsd"], stack)
-        elif warning := scale_warning(scene, facts["image_gsd"]):
-            command.say(f"warning: {warning}", file=sys.stderr)
-        size = scene.size
-        rows, height = window_starts(size[0], arguments.window, arguments.overlap)
-        cols, width = window_starts(size[1], arguments.window, arguments.overlap)
-        windows, cell_px = read_windows(scene, rows, cols, height, width, bands, limits), None
+        scene = at_size(scene, facts, arguments.resample, stack)
+        rows, height = window_starts(scene.size[0], arguments.window, arguments.overlap)
+        cols, width = window_starts(scene.size[1], arguments.window, arguments.overlap)
+        windows, cell_px = read_windows(scene, rows, cols, height, width, facts["bands"], limits), None
         if arguments.coarse:
             coarse = stack.enter_context(Raster(arguments.coarse))
-            overlay = overlay_of(coarse, scene, trained, arguments.same_crs)
-            windows = ((*w, overlay.window(rows[w[0]], cols[w[1]], height, width)) for w in windows)
-            cell_px = overlay.cell_px
-        blend = Blend(len(classes), rows, cols, height, width, device)
+            coarse = Overlay(coarse, scene, trained.coarse_labels(), facts["scale"], arguments.same_crs)
+            windows = ((*w, coarse.window(rows[w[0]], cols[w[1]], height, width)) for w in windows)
+            cell_px = coarse.cell_px
 
         # Read ahead, through the network, blend, write behind. The writer's thread takes the blocks off the device.
-        with ExitStack() as until_written:
+        blend, behind = Blend(len(classes), rows, cols, height, width, device), deque()
+        with ExitStack() as work:
             names = [c["name"] for c in classes]
             codes = ", ".join(f"{i} {name}" for i, name in enumerate(names))
-            palette = [c["color"] for c in classes]
-            writers = [MapWriter(outputs[0], scene, [codes], palette)]
-            until_written.push(writers[0])
-            if arguments.probs:
-                writers.append(until_written.enter_context(MapWriter(outputs[1], scene, names)))
-            reading, writing = (until_written.enter_context(ThreadPoolExecutor(1)) for _ in range(2))
-            windows, behind = read_ahead(windows, reading, AHEAD + arguments.batch), deque()
-            look = {"unit": "px", "unit_scale": True, "desc": path.name, "disable": None}
-            bar = until_written.enter_context(tqdm(total=math.prod(size), **look))
-            for i, j, probs, void in maps_of(trained, windows, device, arguments, cell_px):
-                block = blend.add(i, j, probs)
-                made = [most_probable(block)]
-                if arguments.probs:
-                    made.append((block * CERTAIN).round().to(torch.uint8))
-                for writer, numbers in zip(writers, made, strict=True):
-                    behind.append(writing.submit(put, writer, numbers, void, rows[i], cols[j], size))
-                bar.update(min(block.shape[1], size[0] - rows[i]) * min(block.shape[2], size[1] - cols[j]))
+            writers = [work.enter_context(MapWriter(outputs[0], scene, [codes], [c["color"] for c in classes]))]
+            writers += [work.enter_context(MapWriter(output, scene, names)) for output in outputs[1:]]
+            reading, writing = (work.enter_context(ThreadPoolExecutor(1)) for _ in range(2))
+            bar = work.enter_context(tqdm(total=len(rows) * len(cols), unit="window", desc=path.name, disable=None))
+            windows = read_ahead(windows, reading, AHEAD + arguments.batch)
+            while batch := list(islice(windows, arguments.batch)):
+                seen = [window for window in batch if window[2] is not None]  # others are no work for the network
+                maps = iter(predict(trained, seen, device, arguments, cell_px))
+                for i, j, pixels, void, *_ in batch:
+                    nothing = pixels is None
+                    probs = torch.zeros(len(classes), height, width, device=device) if nothing else next(maps)
+                    block = blend.add(i, j, probs)
+                    for writer, numbers in zip(writers, (most_probable, in_steps), strict=False):
+                        behind.append(writing.submit(put, writer, numbers(block), void, rows[i], cols[j], scene.size))
+                bar.update(len(batch))
                 while len(behind) > AHEAD * len(writers):
                     behind.popleft().result()
             for write in behind:
                 write.result()
         seconds = time.perf_counter() - started
-        preview = None if arguments.no_preview else save_preview(outputs[0], scene, bands, classes)
-    beside, rate = f"; preview {preview.name}" if preview else "", math.prod(size) / 1e6 / seconds
-    command.say(f"{outputs[0]}: {size[0]} x {size[1]} px in {seconds:.1f} s, {rate:.2f} megapixels/s{beside}")
+        size, rate = "{} x {} px".format(*scene.size), math.prod(scene.size) / 1e6 / seconds
+        preview = None if arguments.no_preview else save_preview(outputs[0], scene, facts["bands"], classes)
+    beside = f"; preview {preview.name}" if preview else ""
+    command.say(f"{outputs[0]}: {size} in {seconds:.1f} s, {rate:.2f} megapixels/s{beside}")
 
 
-def overlay_of(coarse, scene, trained, same_crs):
-    """The coarse raster over a scene; says in one line where it covers a part of it only."""
-    merged = taxonomy_from_dict({"high": {}, **trained.facts}, coarse.path).low
-    overlay = Overlay(coarse, scene, trained.observation.labels(merged)[0], trained.facts["scale"], same_crs)
-    if overlay.covered < 0.995:
-        share = f"{overlay.covered:.1%} of {scene.path}"
-        command.say(f"note: {coarse.path} has classes over {share}; the rest is mapped without")
-    return overlay
-
-
-def maps_of(trained, windows, device, arguments, cell_px):
-    """Windows -> (i, j, class probabilities (C, height, width), void), --batch of them at a time."""
-    _, autocast, _ = distributed.mixed_precision(arguments.precision, device)
-    while batch := list(islice(windows, arguments.batch)):
-        seen = [w for w in batch if w[2] is not None]  # where nothing is to be seen, the network is not asked
-        maps = iter(predict(trained, seen, device, autocast, arguments.tta, cell_px))
-        for i, j, pixels, void, *_ in batch:
-            nothing = torch.zeros(len(trained.facts["classes"]), *void.shape, device=device) if pixels is None else None
-            yield i, j, next(maps) if nothing is None else nothing, void
-
-
-def predict(trained, windows, device, autocast, tta, cell_px=None):
+def predict(trained, windows, device, arguments, cell_px=None):
     """Class probabilities (B, C, height, width) of windows as `read_windows` yields them; () of none.
 
     cell_px: pixels of a cell, where windows have coarse labels as `Overlay.window` gives them beside their pixels
     """
     if not windows:
         return ()
-    images = torch.stack([to_tensor(pixels) for _, _, pixels, *_ in windows]).to(device, non_blocking=True)
+    _, autocast, _ = distributed.mixed_precision(arguments.precision, device)
+    images = torch.stack([to_tensor(window[2]) for window in windows]).to(device, non_blocking=True)
     images = normalize_rows(images, trained.mean, trained.std)
 
     def network(images):
         with autocast:
             return trained.segmenter(images)
 
-    def probs(images):
-        return probabilities(network(images))
-
+    probs = mean_over_views(lambda view: probabilities(network(view)), images) if arguments.tta else None
     if cell_px is None:
-        return mean_over_views(probs, images) if tta else probs(images)
-    logits = mean_over_views(probs, images).clamp_(min=1e-9).log_() if tta else network(images)
+        return probabilities(network(images)) if probs is None else probs
+    logits = network(images) if probs is None else probs.clamp_(min=1e-9).log_()
     coarse = to_device(stack_cells([cells for *_, cells in windows]), device)
     whole = np.zeros(images.shape[2:], bool)
     void = torch.from_numpy(np.stack([whole if w[3] is None else w[3] for w in windows])).to(device)
@@ -212,12 +177,10 @@ def read_ahead(items, pool, count):
 
 def output_paths(scenes, out, with_probs):
     """Of each scene, the files to write: (map,) or (map, probabilities). raises: Refused where two would be one."""
-    if out.suffix.lower() in TIFFS and not out.is_dir():
-        if len(scenes) != 1:
-            raise Refused(f"--out {out}: names one file, and there are {len(scenes)} scenes; give a folder")
-        maps = [out]
-    else:
-        maps = [out / f"{scene.stem}.tif" for scene in scenes]
+    is_file = out.suffix.lower() in (".tif", ".tiff") and not out.is_dir()
+    if is_file and len(scenes) != 1:
+        raise Refused(f"--out {out}: names one file, and there are {len(scenes)} scenes; give a folder")
+    maps = [out] if is_file else [out / f"{scene.stem}.tif" for scene in scenes]
     outputs = [(m, m.with_name(f"{m.stem}_probs.tif")) if with_probs else (m,) for m in maps]
     taken = {scene.resolve(): "is a scene itself" for scene in scenes}
     for scene, files in zip(scenes, outputs, strict=True):
@@ -247,13 +210,11 @@ def parse(argv=None):
     add("--precision", default="auto", choices=("auto", "bf16", "fp16", "off"), help="(default: auto)")
     add("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"), help="(default: auto)")
     arguments = parser.parse_args(argv)
-    if arguments.window < ALIGN or arguments.window % ALIGN:
-        parser.error(f"--window {arguments.window}: must be a multiple of {ALIGN}")
-    if not 0 <= arguments.overlap <= arguments.window // 2 or arguments.overlap % ALIGN:
-        parser.error(f"--overlap {arguments.overlap}: must be a multiple of {ALIGN}, at most half of --window")
-    if not 1 <= arguments.batch <= MOST:
-        parser.error(f"--batch {arguments.batch}: must be 1 to {MOST}")
-    if arguments.out.suffix.lower() in PICTURES:
+    command.require_options(vars(arguments), window=ALIGN, overlap=(0, arguments.window // 2), batch=1)
+    for name in ("window", "overlap"):
+        if getattr(arguments, name) % ALIGN:
+            parser.error(f"--{name} {getattr(arguments, name)}: must be a multiple of {ALIGN}")
+    if arguments.out.suffix.lower() in (".png", ".jpg", ".jpeg"):
         parser.error(f"--out {arguments.out}: maps are GeoTIFFs; name a .tif or a folder")
     return arguments
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import warnings
-from pathlib import Path
 
 from data.rasters import gdal
 from data.taxonomy import IGNORE
@@ -13,7 +12,7 @@ TILE = 512  # pixels along a tile, and the size up to which a raster has no over
 
 
 class MapWriter(contextlib.AbstractContextManager):
-    """A GeoTIFF of uint8 with nodata 255, written block by block in any order; for use in a `with` statement.
+    """A GeoTIFF of uint8 with nodata 255, written block by block in any order, for use in a `with` statement.
 
     Blocks go to a plain file beside it. When the statement is left without an error, GDAL's COG driver makes the map of
     it; until then an older map stays.
@@ -26,25 +25,21 @@ class MapWriter(contextlib.AbstractContextManager):
     """
 
     def __init__(self, path, scene, names, palette=()):
-        rasterio, self.path = gdal(), Path(path)
-        raw = self.path.with_name(f"{self.path.name}.raw")
-        self.raw, self.how = temporary_of(raw), "mode" if palette else "average"
-        place = {"crs": scene.crs}
+        rasterio, self.path, self.how = gdal(), path, "mode" if palette else "average"
+        raw, (height, width), place = path.with_name(f"{path.name}.raw"), scene.size, {"crs": scene.crs}
         if scene.affine:
             place["transform"] = rasterio.Affine(*scene.affine)
         elif scene.gcps:
-            place = dict(zip(("gcps", "crs"), scene.dataset.gcps, strict=True))
-        height, width = scene.size
+            place["gcps"], place["crs"] = scene.dataset.gcps
+        layout = {"tiled": True, "blockxsize": TILE, "blockysize": TILE, "interleave": "pixel", "bigtiff": "IF_SAFER"}
+        facts = {"height": height, "width": width, "count": len(names), "dtype": "uint8", "nodata": IGNORE}
         with self._writing(), warnings.catch_warnings():
             warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            for left in (self.path, raw):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            for left in (path, raw):
                 remove_leftovers(left.parent, left.name)
-            self.file = rasterio.open(
-                self.raw, "w", driver="GTiff", height=height, width=width, count=len(names), dtype="uint8",
-                nodata=IGNORE, tiled=True, blockxsize=TILE, blockysize=TILE, interleave="pixel",
-                photometric="MINISBLACK", bigtiff="IF_SAFER", **place,
-            )  # fmt: skip
+            self.raw = temporary_of(raw)
+            self.file = rasterio.open(self.raw, "w", "GTiff", **facts, **place, **layout, photometric="MINISBLACK")
             self.file.descriptions = names
             if palette:
                 self.file.write_colormap(1, {i: (*color, 255) for i, color in enumerate(palette)})
@@ -56,14 +51,13 @@ class MapWriter(contextlib.AbstractContextManager):
             self.file.write(block, window=gdal().windows.Window(col, row, block.shape[2], block.shape[1]))
 
     def __exit__(self, error, *_):
-        rasterio, longest = gdal(), max(self.file.shape)
+        rasterio, halvings = gdal(), ((max(self.file.shape) - 1) // TILE).bit_length()
         try:
             if error is not None:
                 with contextlib.suppress(Exception):  # closing writes what is left: on a full disk it fails once more
                     self.file.close()
                 return
             with self._writing(), open_whole(self.path) as whole:
-                halvings = max(0, (longest - 1) // TILE).bit_length()
                 self.file.build_overviews([2**i for i in range(1, halvings + 1)], rasterio.enums.Resampling[self.how])
                 self.file.close()
                 options = {"COMPRESS": "DEFLATE", "BLOCKSIZE": TILE, "BIGTIFF": "IF_SAFER", "NUM_THREADS": "ALL_CPUS"}

@@ -1,7 +1,8 @@
 """Scenes to map: which ones, whether they go with a network, and their pixels window by window."""
 
-import glob
 import math
+import sys
+from glob import glob
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from data.rasters import Raster, gdal, ground_size
 from data.values import value_range, whole_numbers
 from data.voids import filled, takes_alpha
 from maps.preview import ENDING
+from runtime import command
 from runtime.errors import Refused
 
 WIDEST = 10  # up to this many times the training images' pixels, resampling is worth a try [ours]
@@ -19,128 +21,100 @@ GSD_TOLERANCE = 0.1  # beyond this share a scene's pixel size is another than th
 
 
 def scene_paths(words):
-    """Files, patterns as 'scenes/**/*.tif', and lists -> the paths of the scenes, in this order.
+    """Files, patterns as 'scenes/**/*.tif', and lists -> the paths of the scenes, in this order; raises Refused.
 
-    A list is a .txt with one path a line or a .csv with a column image; its paths are relative to its folder and stay
-    inside it. Patterns leave out previews of maps.
-    raises: Refused
+    A list is a .txt with one path a line or a .csv with a column image, of paths below its folder. Patterns leave out
+    previews of maps.
     """
     paths = []
-    for word in map(str, words):
-        path = Path(word)
-        if path.suffix.lower() in (".txt", ".csv"):
-            paths += _listed(path)
-        elif path.is_dir():
-            raise Refused(f"{word}: is a folder; name its scenes by a pattern, as '{path / '*.tif'}'")
-        elif path.exists():
-            paths.append(path)
+    for path in map(Path, words):
+        kind = path.suffix.lower()
+        if kind in (".txt", ".csv"):
+            rows = read_lines(path) if kind == ".txt" else [(n, r["image"]) for n, r in read_csv(path, ("image",))]
+            found = [path.parent / relative_path(name, f"{path}, line {line}") for line, name in rows]
         else:
-            found = [name for name in sorted(glob.glob(word, recursive=True)) if not name.endswith(ENDING)]
-            if not found:
-                raise Refused(f"{word}: no such file")
-            paths += map(Path, found)
+            named = [path] if path.exists() else map(Path, sorted(glob(str(path), recursive=True)))
+            found = [scene for scene in named if scene.is_file() and (scene == path or ENDING not in scene.name)]
+        missing = [scene for scene in found or [path] if not found or not scene.is_file()]
+        if missing:
+            mend = "is a folder; name its scenes by a pattern, as FOLDER/*.tif" if path.is_dir() else "no such file"
+            raise Refused(f"{missing[0]}: {'lists no scene' if missing[0].is_file() else mend}")
+        paths += found
     return paths
 
 
-def require_fitting(raster, facts):
+def require_fitting(scene, facts):
     """Refuse a scene without the bands and the kind of pixels that a network was trained on, by its `facts`.
 
-    returns: the values at both ends of the training images' numbers, where the scene's become such numbers; else None
+    returns: the range of values that was brought to whole numbers, where those of the scene need it too; else None
     """
-    bands, dtype = facts["bands"], facts["dtype"]
-    if raster.bands != bands and not takes_alpha(raster, bands):
-        raise Refused(f"{raster.path}: has {raster.bands} bands, the network was trained on {bands}")
-    limits = value_range(raster, facts["range"]) if facts.get("range") else None
-    if limits is None and raster.dtype != dtype:
-        raise Refused(f"{raster.path}: its pixels are {raster.dtype}, the network was trained on {dtype}")
+    if scene.bands != facts["bands"] and not takes_alpha(scene, facts["bands"]):
+        raise Refused(f"{scene.path}: has {scene.bands} bands, the network was trained on {facts['bands']}")
+    limits = value_range(scene, facts["range"]) if facts.get("range") else None
+    if limits is None and scene.dtype != facts["dtype"]:
+        raise Refused(f"{scene.path}: its pixels are {scene.dtype}, the network was trained on {facts['dtype']}")
     return limits
 
 
-def scale_warning(raster, image_gsd):
-    """One line where a scene's pixels have another size on the ground than the training images'; else None."""
-    size = ground_size(raster)
-    if not _differs(size, image_gsd):
-        return None
-    line = f"{raster.path}: its pixels are {size:.3g} m, the network learned from {image_gsd:.3g} m"
-    if size > WIDEST * image_gsd * (1 + GSD_TOLERANCE):
-        more = (size / image_gsd) ** 2
-        return f"{line}: too coarse, and with {more:,.0f} times the pixels it would show no more"
-    return f"{line}; --resample maps it at {image_gsd:.3g} m"
+def at_size(scene, facts, resample, stack):
+    """The scene, with `resample` on pixels as large as the training images'; without it one line warns of others."""
+    size, known = ground_size(scene), facts["image_gsd"]
+    if size is None or abs(size / known - 1) <= GSD_TOLERANCE:
+        return scene
+    if resample:
+        return resampled(scene, facts["bands"], known / size, stack)
+    far = f"too coarse, and with {(size / known) ** 2:,.0f} times the pixels it would show no more"
+    mend = far if size > WIDEST * known * (1 + GSD_TOLERANCE) else f"--resample maps it at {known:.3g} m"
+    line = f"warning: {scene.path}: its pixels are {size:.3g} m, the network learned from {known:.3g} m; {mend}"
+    command.say(line, file=sys.stderr)
+    return scene
 
 
-def at_size(raster, bands, image_gsd, stack):
-    """The scene on square pixels as large as the training images': averaged where it is finer, bilinear where it is
-    coarser; itself where its pixels are about as large or it does not say how large they are.
-
-    stack: ExitStack that closes what is opened
-    """
-    size = ground_size(raster)
-    if not _differs(size, image_gsd):
-        return raster
-    rasterio, source, opaque = gdal(), raster.dataset, not takes_alpha(raster, bands)
-    if opaque and raster.alpha is not None:  # a band like the others, which GDAL would take for opacity
+def resampled(scene, bands, times, stack):
+    """The scene on pixels so many times as large, and square on the ground: averaged where it is finer, bilinear where
+    it is coarser. stack: ExitStack that closes what is opened"""
+    rasterio, source, opaque = gdal(), scene.dataset, not takes_alpha(scene, bands)
+    if opaque and scene.alpha is not None:  # a band like the others, which GDAL would take for opacity
         memory = stack.enter_context(rasterio.MemoryFile(ext=".vrt"))
         rasterio.shutil.copy(source, memory.name, driver="VRT")
         with rasterio.open(memory.name, "r+") as untagged:
             untagged.colorinterp = [rasterio.enums.ColorInterp.undefined] * bands
         source = stack.enter_context(rasterio.open(memory.name))
-    height, width = raster.size
-    a, b, _, d, e, f = raster.affine
+    (height, width), (a, b, _, d, e, f) = scene.size, scene.affine
     oblong = math.hypot(a, d) / math.hypot(b, e)  # width of a pixel by its height
-    if raster.crs and raster.crs.is_geographic:
+    if scene.crs and scene.crs.is_geographic:
         oblong *= math.cos(math.radians(d * width / 2 + e * height / 2 + f))
-    sides = height * size / oblong**0.5, width * size * oblong**0.5  # in metres
-    rows, cols = (max(1, round(side / image_gsd)) for side in sides)
-    system = raster.crs or "EPSG:3857"  # without one any serves: it stays the same
+    sides = height / oblong**0.5, width * oblong**0.5
+    rows, cols = (max(1, round(side / times)) for side in sides)
+    system = scene.crs or "EPSG:3857"  # without one any serves: it stays the same
     warped = rasterio.vrt.WarpedVRT(
         source, src_crs=system, crs=system, height=rows, width=cols, add_alpha=opaque,
-        transform=rasterio.Affine(*compose(raster.affine, (width / cols, 0, 0, 0, height / rows, 0))),
-        resampling=rasterio.enums.Resampling["average" if size < image_gsd else "bilinear"],
+        transform=rasterio.Affine(*compose(scene.affine, (width / cols, 0, 0, 0, height / rows, 0))),
+        resampling=rasterio.enums.Resampling["average" if times > 1 else "bilinear"],
         UNIFIED_SRC_NODATA="YES",  # a pixel is void where all its bands are
     )  # fmt: skip
-    scene = stack.enter_context(Raster(raster.path, warped))
-    scene.crs, scene.tagged = raster.crs, raster.tagged
-    return scene
+    made = stack.enter_context(Raster(scene.path, warped))
+    made.crs, made.tagged = scene.crs, scene.tagged
+    return made
 
 
-def read_windows(raster, rows, cols, height, width, bands, limits=None):
-    """The windows that begin at `rows` and `cols`, in reading order.
+def read_windows(scene, rows, cols, height, width, bands, limits=None):
+    """The windows that begin at `rows` and `cols`, in reading order. limits: of `require_fitting`
 
-    limits: of `require_fitting`
     Yields (i, j, pixels, void): pixels (height, width, bands) as a training tile has them, void ones filled, or None
     where there is nothing to see in a window; void (height, width), True where the scene has no data or has ended, or
     None where it has all.
     """
     for i, row in enumerate(rows):
         for j, col in enumerate(cols):
-            seen = min(height, raster.size[0] - row), min(width, raster.size[1] - col)
-            pixels, void = raster.window(row, col, *seen, bands)
+            seen = min(height, scene.size[0] - row), min(width, scene.size[1] - col)
+            pixels, void = scene.window(row, col, *seen, bands)
             if void is not None and void.all():
                 yield i, j, None, np.ones((height, width), bool)
                 continue
-            pixels = filled(whole_numbers(pixels, void, raster, limits)[0], void)
+            pixels = filled(whole_numbers(pixels, void, scene, limits)[0], void)
             rest = [(0, height - seen[0]), (0, width - seen[1])]
             if any(map(sum, rest)):
                 void = np.zeros(seen, bool) if void is None else void
                 pixels, void = np.pad(pixels, [*rest, (0, 0)], mode="edge"), np.pad(void, rest, constant_values=True)
             yield i, j, pixels, void
-
-
-def _differs(size, image_gsd):
-    return size is not None and abs(size / image_gsd - 1) > GSD_TOLERANCE
-
-
-def _listed(path):
-    if path.suffix.lower() == ".csv":
-        rows = [(line, row["image"]) for line, row in read_csv(path, ("image",))]
-    else:
-        rows = read_lines(path)
-    if not rows:
-        raise Refused(f"{path}: lists no scene")
-    found = []
-    for line, name in rows:
-        scene = path.parent / relative_path(name, f"{path}, line {line}")
-        if not scene.is_file():
-            raise Refused(f"{path}, line {line}: {name}: no such file")
-        found.append(scene)
-    return found

@@ -6,7 +6,7 @@
     python bench.py --loaded                         # the same step and mapping beside a busy process a core
     python bench.py --gpu-report report.json --naip215 RAW_DIR_OR_TILES       # all that a GPU is to say, in 20 minutes
 
-Peers are extras: pip install segmentation_models_pytorch timm rasterio. One that is missing is named and skipped; stages
+Peers are extras: pip install segmentation_models_pytorch timm rasterio. A missing one is named and skipped; stages
 6, 7 and 9 need rasterio. A figure is the median over repeats after a warm-up, ours and the peer's by turns; ratio is
 ours / peer. Beside the JSON of --out and --gpu-report the same table is written as Markdown.
 

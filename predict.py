@@ -15,6 +15,7 @@ import math
 import signal
 import sys
 import time
+import warnings
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -53,6 +54,7 @@ CACHE_MB = 256  # of scene and map that GDAL keeps; else it takes 5 % of the mac
 def main(arguments):
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # leave as by Ctrl-C: nothing half written stays
     rasterio, ranks = gdal(), distributed.start(arguments.device)
+    warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)  # pictures are scenes too
     # The ranks meet once, at the end, and may map for days until then.
     group = dist.new_group(backend="gloo", timeout=timedelta(days=365)) if ranks.world > 1 else None
     path, scenes = checkpoint_path(arguments.checkpoint), scene_paths(arguments.scenes)

@@ -1,7 +1,9 @@
 """Maps larger than memory as cloud-optimised GeoTIFFs, where their scenes lie."""
 
 import contextlib
-import warnings
+import errno
+import math
+import shutil
 
 from data.rasters import gdal
 from data.taxonomy import IGNORE
@@ -33,12 +35,14 @@ class MapWriter(contextlib.AbstractContextManager):
             place["gcps"], place["crs"] = scene.dataset.gcps
         layout = {"tiled": True, "blockxsize": TILE, "blockysize": TILE, "interleave": "pixel", "bigtiff": "IF_SAFER"}
         facts = {"height": height, "width": width, "count": len(names), "dtype": "uint8", "nodata": IGNORE}
-        with self._writing(), warnings.catch_warnings():
-            warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+        with self._writing():
             path.parent.mkdir(parents=True, exist_ok=True)
             for left in (path, raw):
                 remove_leftovers(left.parent, left.name)
-            self.raw = temporary_of(raw)
+            self.raw, tiles = temporary_of(raw), math.prod(-(-side // TILE) for side in scene.size)
+            self.bytes = tiles * TILE**2 * len(names)
+            if shutil.disk_usage(path.parent).free < self.bytes:
+                raise DiskFull(f"{path}: cannot be written: needs {self.bytes / 1e9:.1f} GB, and the disk is full")
             self.file = rasterio.open(self.raw, "w", "GTiff", **facts, **place, **layout, photometric="MINISBLACK")
             self.file.descriptions = names
             if palette:
@@ -58,10 +62,15 @@ class MapWriter(contextlib.AbstractContextManager):
                     self.file.close()
                 return
             with self._writing(), open_whole(self.path) as whole:
-                self.file.build_overviews([2**i for i in range(1, halvings + 1)], rasterio.enums.Resampling[self.how])
                 self.file.close()
+                if self.raw.stat().st_size < self.bytes:  # GDAL logs what it could not write, and goes on
+                    raise OSError(errno.ENOSPC, "the disk is full")
+                with rasterio.open(self.raw, "r+") as raw:
+                    raw.build_overviews([2**i for i in range(1, halvings + 1)], rasterio.enums.Resampling[self.how])
                 options = {"COMPRESS": "DEFLATE", "BLOCKSIZE": TILE, "BIGTIFF": "IF_SAFER", "NUM_THREADS": "ALL_CPUS"}
                 rasterio.shutil.copy(self.raw, whole.name, driver="COG", **options)
+                with rasterio.open(whole.name) as made:  # the last tile stands at the end of the file
+                    made.read(1, window=rasterio.windows.Window(made.width - 1, made.height - 1, 1, 1))
         finally:
             self.raw.unlink(missing_ok=True)
 

@@ -212,10 +212,10 @@ def parse(argv=None):
     add("--precision", default="auto", choices=("auto", "bf16", "fp16", "off"), help="(default: auto)")
     add("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"), help="(default: auto)")
     arguments = parser.parse_args(argv)
-    command.require_options(vars(arguments), window=ALIGN, overlap=(0, arguments.window // 2), batch=1)
     for name in ("window", "overlap"):
         if getattr(arguments, name) % ALIGN:
             parser.error(f"--{name} {getattr(arguments, name)}: must be a multiple of {ALIGN}")
+    command.require_options(vars(arguments), window=ALIGN, overlap=(0, arguments.window // 2), batch=1)
     if arguments.out.suffix.lower() in (".png", ".jpg", ".jpeg"):
         parser.error(f"--out {arguments.out}: maps are GeoTIFFs; name a .tif or a folder")
     return arguments

@@ -19,13 +19,11 @@ MARGIN_PX = 3  # rows beside those counted, which their borders may be near to
 
 
 def scene_tally(predicted, truth, taxonomy, same_crs=False, colors=()):
-    """Tally over the pixels with a class in both, some rows at a time; raises Refused.
+    """Tally over the pixels with a class in both, on the truth's pixels; raises Refused.
 
-    A prediction in another coordinate system or on another grid is warped to the truth's pixels by nearest neighbours.
     The truth's own nodata is ignored unless it has a class. colors: of the truth, as of data.label_masks.codes_of
     """
-    count, table = len(taxonomy.names), taxonomy.high or taxonomy.low
-    tally = Tally(count)
+    count, table, tally = len(taxonomy.names), taxonomy.high or taxonomy.low, Tally(len(taxonomy.names))
     with ExitStack() as stack:
         ours, theirs = (stack.enter_context(Raster(path)) for path in (predicted, truth))
         require_label(ours)

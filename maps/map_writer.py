@@ -14,16 +14,14 @@ TILE = 512  # pixels along a tile, and the size up to which a raster has no over
 
 
 class MapWriter(contextlib.AbstractContextManager):
-    """A GeoTIFF of uint8 with nodata 255, written block by block in any order, for use in a `with` statement.
+    """A GeoTIFF of uint8 with nodata 255, written block by block, for use in a `with` statement; raises DiskFull.
 
     Blocks go to a plain file beside it. When the statement is left without an error, GDAL's COG driver makes the map of
     it; until then an older map stays.
 
     scene:   data.rasters.Raster: the map has its size and lies where it lies
     names:   one for each band
-    palette: [(r, g, b)] of one band of classes, whose overviews hold the most frequent one; without it bands are
-             measures, and overviews hold means
-    raises:  DiskFull
+    palette: [(r, g, b)] of one band of classes, whose overviews hold the most frequent; those of measures hold means
     """
 
     def __init__(self, path, scene, names, palette=()):
@@ -48,9 +46,12 @@ class MapWriter(contextlib.AbstractContextManager):
             if palette:
                 self.file.write_colormap(1, {i: (*color, 255) for i, color in enumerate(palette)})
 
-    def put(self, block, row, col):
-        """Write (H, W) or (bands, H, W) uint8 from (row, col) on."""
-        block = block.reshape(-1, *block.shape[-2:])
+    def put(self, block, void, row, col):
+        """Write a tensor of uint8, (H, W) or (bands, H, W), from (row, col) on. void: (H, W) bool, no data; or None"""
+        height, width = self.file.height - row, self.file.width - col
+        block = block.cpu().numpy().reshape(-1, *block.shape[-2:])[:, :height, :width]
+        if void is not None:
+            block[:, void[: block.shape[1], : block.shape[2]]] = IGNORE
         with self._writing():
             self.file.write(block, window=gdal().windows.Window(col, row, block.shape[2], block.shape[1]))
 

@@ -14,7 +14,7 @@ LEAST_PX = 256  # below this a pixel of the scene becomes a square
 
 
 def save_preview(map_path, scene, bands, classes):
-    """Write the picture of a map that is done -> its path; None where it cannot be made, which one line says.
+    """Write the picture of a map that is done; one line says where it cannot be made.
 
     scene: data.rasters.Raster; bands: how many of it were mapped; classes: [{"name", "color"}]
     """
@@ -32,7 +32,5 @@ def save_preview(map_path, scene, bands, classes):
         look = {"zoom": max(1, LEAST_PX // max(size)), "text_px": max(14, max(size) // 64)}
         panels = [image, color_labels(labels, classes)]
         contact_sheet(path, ["image", "map"], [panels], legend(classes, [labels], "no data"), **look)
-        return path
     except Exception as error:  # whatever it is, the map is there
         command.say(f"note: {path}: no preview: {reason(error)}")
-        return None

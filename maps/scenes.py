@@ -23,8 +23,7 @@ GSD_TOLERANCE = 0.1  # beyond this share a scene's pixel size is another than th
 def scene_paths(words):
     """Files, patterns as 'scenes/**/*.tif', and lists -> the paths of the scenes, in this order; raises Refused.
 
-    A list is a .txt with one path a line or a .csv with a column image, of paths below its folder. Patterns leave out
-    previews of maps.
+    A list is a .txt of lines or a .csv with a column image, of paths below its folder. Patterns leave out previews.
     """
     paths = []
     for path in map(Path, words):
@@ -44,10 +43,8 @@ def scene_paths(words):
 
 
 def require_fitting(scene, facts):
-    """Refuse a scene without the bands and the kind of pixels that a network was trained on, by its `facts`.
-
-    returns: the range of values that was brought to whole numbers, where those of the scene need it too; else None
-    """
+    """Refuse a scene without the bands and the kind of pixels that a network was trained on, by its `facts`; returns
+    the range of values that was brought to whole numbers in training, where the scene's values need that too."""
     if scene.bands != facts["bands"] and not takes_alpha(scene, facts["bands"]):
         raise Refused(f"{scene.path}: has {scene.bands} bands, the network was trained on {facts['bands']}")
     limits = value_range(scene, facts["range"]) if facts.get("range") else None
@@ -65,8 +62,8 @@ def at_size(scene, facts, resample, stack):
         return resampled(scene, facts["bands"], known / size, stack)
     far = f"too coarse, and with {(size / known) ** 2:,.0f} times the pixels it would show no more"
     mend = far if size > WIDEST * known * (1 + GSD_TOLERANCE) else f"--resample maps it at {known:.3g} m"
-    line = f"warning: {scene.path}: its pixels are {size:.3g} m, the network learned from {known:.3g} m; {mend}"
-    command.say(line, file=sys.stderr)
+    sizes = f"its pixels are {size:.3g} m, the network learned from {known:.3g} m"
+    command.say(f"warning: {scene.path}: {sizes}; {mend}", file=sys.stderr)
     return scene
 
 
@@ -84,8 +81,7 @@ def resampled(scene, bands, times, stack):
     oblong = math.hypot(a, d) / math.hypot(b, e)  # width of a pixel by its height
     if scene.crs and scene.crs.is_geographic:
         oblong *= math.cos(math.radians(d * width / 2 + e * height / 2 + f))
-    sides = height / oblong**0.5, width * oblong**0.5
-    rows, cols = (max(1, round(side / times)) for side in sides)
+    rows, cols = (max(1, round(side / times)) for side in (height / oblong**0.5, width * oblong**0.5))
     system = scene.crs or "EPSG:3857"  # without one any serves: it stays the same
     warped = rasterio.vrt.WarpedVRT(
         source, src_crs=system, crs=system, height=rows, width=cols, add_alpha=opaque,
@@ -101,9 +97,8 @@ def resampled(scene, bands, times, stack):
 def read_windows(scene, rows, cols, height, width, bands, limits=None):
     """The windows that begin at `rows` and `cols`, in reading order. limits: of `require_fitting`
 
-    Yields (i, j, pixels, void): pixels (height, width, bands) as a training tile has them, void ones filled, or None
-    where there is nothing to see in a window; void (height, width), True where the scene has no data or has ended, or
-    None where it has all.
+    Yields (i, j, pixels, void): pixels (height, width, bands) as a training tile has them, void ones filled, or None of
+    a window without data; void (height, width) bool, where the scene has no data or has ended, or None for nowhere.
     """
     for i, row in enumerate(rows):
         for j, col in enumerate(cols):

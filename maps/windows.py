@@ -69,16 +69,6 @@ def probabilities(logits):
     return logits.float().contiguous().softmax(dim=1)
 
 
-def most_probable(probs):
-    """(C, H, W) -> (H, W) uint8, the first of equals; over few classes argmax takes seven times as long."""
-    return probs.max(dim=0).indices.to(torch.uint8)
-
-
-def in_steps(probs):
-    """Probabilities -> uint8, 0 to 254; 255 is nodata."""
-    return (probs * 254).round().to(torch.uint8)
-
-
 def mean_over_views(network, images):
     """The mean of `network(view)`, (B, C, H, W), over the eight dihedral views of (B, K, H, W), each turned back."""
     total = 0

@@ -121,7 +121,7 @@ def test_what_cannot_be_used_is_one_line(lay):
     ("EPSG:26914", 1.0, (621_000, 3_350_000)),
     ("EPSG:3857", 1.3, (-8_130_000, 5_100_000)),
 ])  # fmt: skip
-def test_cells_of_another_system_are_those_that_proj_finds_for_each_pixel(tmp_path, scene_system, gsd, corner, system, driver):
+def test_cells_of_another_system_are_those_of_each_pixel_by_proj(tmp_path, scene_system, gsd, corner, system, driver):
     side, (left, top) = 1024, corner
     scene = tmp_path / "scene.tif"
     facts = {"height": side, "width": side, "count": 1, "dtype": "uint8", "crs": scene_system}

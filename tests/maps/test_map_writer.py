@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import rasterio
 import rasterio.shutil
+import torch
 from mapping import UTM
 from rasterio.transform import Affine
 from rio_cogeo.cogeo import cog_validate
@@ -38,7 +39,7 @@ def written(folder, pixels, names=NAMES, palette=COLORS, **place):
     with scene_of(folder, *pixels.shape[1:], **place) as scene, MapWriter(path, scene, names, palette) as writer:
         for row in reversed(range(0, pixels.shape[1], 300)):
             for col in range(0, pixels.shape[2], 700):
-                writer.put(pixels[:, row : row + 300, col : col + 700], row, col)
+                writer.put(torch.from_numpy(pixels[:, row : row + 300, col : col + 700].copy()), None, row, col)
     return path
 
 
@@ -104,7 +105,7 @@ def test_a_map_that_fails_leaves_the_older_one_and_nothing_else(tmp_path):
     before = path.read_bytes()
     with pytest.raises(KeyboardInterrupt), scene_of(tmp_path, 600, 50) as scene:
         with MapWriter(path, scene, NAMES, COLORS) as writer:
-            writer.put(np.zeros((600, 50), np.uint8), 0, 0)
+            writer.put(torch.zeros(640, 64, dtype=torch.uint8), None, 0, 0)
             assert path.read_bytes() == before
             raise KeyboardInterrupt
     assert path.read_bytes() == before and {p.name for p in tmp_path.iterdir()} == {"map.tif", "scene.tif"}
@@ -120,7 +121,10 @@ def test_what_a_killed_process_left_is_deleted_and_what_another_writes_is_not(tm
     assert {p.name for p in tmp_path.iterdir()} == {"map.tif", "scene.tif", *kept}
 
 
-@pytest.mark.parametrize("most, when", [(100_000, ""), (2_000_000, ""), (2_500_000, ""), (500_000, "map"), (-90, "map")])
+FULL = [(100_000, ""), (2_000_000, ""), (2_500_000, ""), (500_000, "map"), (-90, "map")]
+
+
+@pytest.mark.parametrize("most, when", FULL)
 def test_a_full_disk_is_one_line(tmp_path, monkeypatch, most, when):
     """Of 2.4 MB of plain pixels, 0.7 MB of overviews, or the map that is made of them, up to its last bytes."""
     pixels = np.random.default_rng(0).integers(0, 250, (1, 1500, 1100)).astype(np.uint8)

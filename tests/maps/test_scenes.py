@@ -139,7 +139,8 @@ def test_a_scene_is_resampled_to_square_pixels_of_the_training_images_size(tmp_p
         assert not capsys.readouterr().err
         facts = {**FACTS, "image_gsd": metres * 4}
         assert at_size(scene, facts, False, stack) is scene
-        assert f"a.tif: its pixels are {ground_size(scene):.3g} m" in (line := capsys.readouterr().err) and "--resample" in line
+        line = capsys.readouterr().err
+        assert f"a.tif: its pixels are {ground_size(scene):.3g} m" in line and "--resample" in line
         made = at_size(scene, facts, True, stack)
         assert ground_size(made) == pytest.approx(metres * 4, rel=0.05) and made.crs == scene.crs
         if "degrees" in place:  # there a pixel is twice as high as wide
@@ -168,7 +169,8 @@ def test_resampling_heeds_what_has_no_data(tmp_path, how, times):
     held[:32, :48] = False
     pixels = np.random.default_rng(0).integers(100, 120, (bands, 64, 96)).astype(np.uint8)
     pixels[0, 40:] = 0  # dark in one band
-    facts = {"height": 64, "width": 96, "count": bands, "dtype": "uint8", "crs": "EPSG:26918", "transform": Affine(*UTM)}
+    facts = {"height": 64, "width": 96, "count": bands, "dtype": "uint8", "crs": "EPSG:26918"}
+    facts |= {"transform": Affine(*UTM)}
     facts |= {"nodata": 0} if how == "nodata" else {"alpha": "yes", "photometric": "rgb"} if bands == 4 else {}
     if bands == 4:
         pixels[3] = held * 200  # water is dark in near infrared

@@ -6,9 +6,9 @@
     python bench.py --loaded                         # the same step and mapping beside a busy process a core
     python bench.py --gpu-report report.json --naip215 RAW_DIR_OR_TILES       # all that a GPU is to say, in 20 minutes
 
-Peers are extras: pip install segmentation_models_pytorch timm rasterio. One that is missing is named and skipped. A
-figure is the median over repeats after a warm-up, ours and the peer's by turns; ratio is ours / peer. Beside the JSON
-of --out and --gpu-report the same table is written as Markdown.
+Peers are extras: pip install segmentation_models_pytorch timm rasterio. A missing one is named and skipped; stages
+6, 7 and 9 need rasterio. A figure is the median over repeats after a warm-up, ours and the peer's by turns; ratio is
+ours / peer. Beside the JSON of --out and --gpu-report the same table is written as Markdown.
 
 Stages: 1 training step, 2 supervision, 3 region aggregation, 4 input, 5 masked autoencoder, 6 scene prediction,
 7 building, 8 processes, 9 a busy machine, 10 a row on real NAIP at full width (--naip215). Of 1 to 8, all by default.
@@ -30,19 +30,17 @@ if __name__ == "__main__":
     signals.leave_quietly()
 
 import numpy as np
-import tifffile
 import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from config import DataConfig, PretrainConfig, SegmenterConfig
-from data.prepare.cutting import Options, cut_scene
-from data.prepare.sources import Scene
-from data.prepare.tile_set import TAXONOMIES
+from data import tile_io
 from data.cells import majority_blocks
 from data.loading import training_batches
-from data.rasters import geotiff
+from data.prepare.cutting import Options, cut_scene
+from data.prepare.sources import Scene
 from data.samples import TrainingTiles, regions
 from data.synthetic.coarse import low_label
 from data.synthetic.landscape import landscape
@@ -60,6 +58,8 @@ from runtime.settings import config_from_flat, flatten, require
 from runtime.workers import default_workers
 
 CELL_PX, WIDTH = 30, 64  # of the paper
+PLACE = {"affine": (1, 0, 500_000, 0, -1, 4_100_000), "system": tile_io.epsg_system(32618)}
+TAXONOMIES = Path(__file__).resolve().parent / "configs" / "taxonomies"
 TILES = 16  # of the tile set that is made up where --data gives none
 SCENE_TILES = {"cpu": 24, "cuda": 40, "mps": 24}  # along a scene's side: 12,288 px are a quarter quadrangle at 0.6 m
 # How threads wait: as torch has it, which spins; asleep; and not at all.
@@ -146,10 +146,9 @@ def input_tiles(bench):
     for compression in ("zlib", "none"):
         copies = [bench.folder / f"{compression}_{i}.tif" for i in range(len(paths))]
         for path, copy in zip(paths, copies, strict=True):
-            place = {"transform": (1, 0, 0, 0, -1, 0), "epsg": 32618}
-            geotiff.write(copy, geotiff.read(path)[0], compression=compression, **place)
+            tile_io.write(copy, tile_io.read(path).pixels, compression=compression, **PLACE)
         theirs = rasterio and (lambda files=copies: rasterio_reads(rasterio, files))
-        rates = bench.rates(len(copies), lambda files=copies: [geotiff.read(file) for file in files], theirs)
+        rates = bench.rates(len(copies), lambda files=copies: [tile_io.read(file) for file in files], theirs)
         what = f"reading tiles, {'raw' if compression == 'none' else compression}"
         bench.row(4, what, *rates, "tiles/s, one core", "rasterio")
 
@@ -212,8 +211,7 @@ def prediction(bench):
     overlap = max(32, bench.px // 128 * 32)
     times, scene, run = side // bench.px, bench.folder / "scene.tif", bench.folder / "segmenter.pt"
     tile = landscape(np.random.default_rng(0), bench.px)[0]
-    place = {"transform": (1, 0, 0, 0, -1, 0), "epsg": 32618}
-    geotiff.write(scene, np.tile(tile, (times, times, 1)), compression="none", **place)
+    tile_io.write(scene, np.tile(tile, (times, times, 1)), compression="none", **PLACE)
     network = save_segmenter(run, TileSet(tile_set(bench), "train").description, WIDTH)
     network = network.to(bench.device, memory_format=torch.channels_last).eval()
     _, autocast, _ = distributed.mixed_precision("auto", bench.device)
@@ -250,18 +248,22 @@ def save_segmenter(path, description, width):
 def building(bench):
     """Stage 7: a scene stored as the raw Chesapeake set is (LZW, few rows a strip), cut into raw tiles on one core."""
     rasterio, side = bench.peer(7, "rasterio"), 4 * bench.px
+    if rasterio is None:
+        return
     rng, paths = np.random.default_rng(0), {}
     image, high = (np.tile(a, (4, 4, 1)[: a.ndim]) for a in landscape(rng, bench.px, 4))
     low = low_label(rng, high, CELL_PX)
     for kind, array, cell in (("image", image, 1), ("high", high, 1), ("low", low, CELL_PX)):
-        paths[kind] = bench.folder / f"scene_{kind}.tif"
-        layout = geotiff.page_layout(array.shape[2] if array.ndim == 3 else 1, array.dtype)
-        tags = geotiff.geo_tags(paths[kind], array.dtype, transform=(cell, 0, 0, 0, -cell, 0), epsg=32618)
-        tifffile.imwrite(paths[kind], array, compression="lzw", rowsperstrip=7, extratags=tags, **layout)
+        paths[kind], pixels = bench.folder / f"scene_{kind}.tif", np.atleast_3d(array)
+        facts = dict(zip(("height", "width", "count"), pixels.shape, strict=True), dtype=pixels.dtype)
+        place = {"crs": "EPSG:32618", "transform": rasterio.Affine(cell, 0, 500_000, 0, -cell, 4_100_000)}
+        layout = {"compress": "lzw", "blockysize": 7, "interleave": "pixel", "alpha": "unspecified"}
+        with rasterio.open(paths[kind], "w", "GTiff", **facts, **place, **layout) as file:
+            file.write(np.moveaxis(pixels, -1, 0))
     taxonomy = load_taxonomy(TAXONOMIES / "low2high.yaml")
     options = Options("scenes", taxonomy, bench.px, CELL_PX, filter=False, compression="none")
     ours = lambda: cut_scene(tempfile.mkdtemp(dir=bench.folder), Scene("scene", "a", **paths), options)  # noqa: E731
-    rates = bench.rates(side**2 / 1e6, ours, rasterio and (lambda: rasterio_reads(rasterio, paths.values())))
+    rates = bench.rates(side**2 / 1e6, ours, lambda: rasterio_reads(rasterio, paths.values()))
     bench.row(7, "building raw tiles", *rates, "megapixels/s, one core", "rasterio reading the same")
 
 
@@ -289,7 +291,7 @@ def busy_machine(bench):
     root, scene, run = made_up(bench, 128), bench.folder / "small.tif", bench.folder / "narrow.pt"
     tile = landscape(np.random.default_rng(0), bench.px)[0]
     times = max(1, 2048 // bench.px)
-    geotiff.write(scene, np.tile(tile, (times, times, 1)), compression="none")
+    tile_io.write(scene, np.tile(tile, (times, times, 1)), compression="none")
     save_segmenter(run, TileSet(root, "train").description, 16)
 
     def mapping(environment):

@@ -2,7 +2,7 @@
 
     python evaluate.py runs/low runs/agg runs/high --oracle --data tiles --out scores.json --figure scores.png
     python evaluate.py runs/obs_app --coarse                 what the coarse label of each tile says is used too
-    python evaluate.py --scene map.tif truth.tif --taxonomy configs/taxonomies/low2high.yaml
+    python evaluate.py --scene map.tif truth.tif --taxonomy configs/taxonomies/low2high.yaml     [rasterio]
 
 In percent: accuracy, F1 and IoU of classes and their means; border is the F1 of class borders within 2 px. A run's
 folder stands for its best.pt. The last.pt beside it is scored too and goes into the JSON only.
@@ -121,7 +121,8 @@ def score(segmenter, tiles, classes, ranks, coarse=False):
         batch = to_device(batch, ranks.device)
         logits = segmenter(batch["image"])
         if coarse:
-            logits = segmenter.informed(logits, batch["coarse"], cell_px)
+            void = batch["void"] if batch["void"].any() else None
+            logits = segmenter.informed(logits, batch["coarse"], cell_px, void)
         tally.add(logits.argmax(dim=1), batch["labels"])
     tally.sum_over(ranks)
     return report(tally, classes)

@@ -103,6 +103,7 @@ def describe(facts, tile_px, overlap):
         "seg_small_segment": 0,
         "bands": facts["bands"],
         "dtype": facts["dtype"],
+        **({"range": facts["range"]} if facts.get("range") else {}),  # values that are stored as 1 and 65535
     }
 
 

@@ -1,20 +1,20 @@
-"""Map whole scenes with a trained segmenter: a GeoTIFF of any size in, a land-cover GeoTIFF out.
+"""Map whole scenes with a trained segmenter: a raster of any size in, a land-cover GeoTIFF out.
 
     python predict.py runs/agg_app scene.tif --out map.tif
     torchrun --nproc_per_node=4 predict.py runs/agg_app 'scenes/*.tif' more.csv --out maps --probs
 
-A SCENE is a GeoTIFF, a PNG or JPEG, a pattern, or a list: a .txt with one path a line or a .csv with a column image, of
-paths below its folder. A map holds class indices, 255 where the scene has no data, with the scene's georeference, the
-classes' colours and overviews. --probs writes MAP_probs.tif beside it: a band a class, 0 to 254 for probability 0 to 1,
-255 where the scene has no data. --coarse NLCD.tif lets a network that was trained by an observation model use the
-coarse label of the place, on whatever grid it lies. MAP_preview.png shows both. Unchanged scenes are not mapped again.
+A SCENE is a raster of any format that GDAL reads, a pattern, or a list: a .txt with one path a line or a .csv with a
+column image, of paths below its folder. A map holds class indices, 255 where the scene has no data. It is a
+cloud-optimised GeoTIFF and lies where the scene lies. --probs writes MAP_probs.tif beside it: a band a class, 0 to 254
+for probability 0 to 1. --coarse NLCD.tif lets a network that was trained by an observation model use the coarse label
+of the place, in whatever coordinate system it is. Maps that exist are skipped. Needs requirements-scenes.txt.
 """
 
-import hashlib
 import math
 import signal
 import sys
 import time
+import warnings
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -32,56 +32,45 @@ import torch
 import torch.distributed as dist
 from tqdm import tqdm
 
+from beyond.overlay import Overlay
 from data.loading import to_device, to_tensor
-from data.rasters.images import PICTURES, TIFFS, open_image
+from data.rasters import Raster, gdal
 from data.samples import stack_cells
-from data.taxonomy import IGNORE, taxonomy_from_dict
 from data.transforms import normalize_rows
-from maps.map_writer import MapWriter, read_description
-from maps.overlay import Overlay
-from maps.preview import MARK, Preview, is_preview
-from maps.scenes import lost_beside, read_windows, require_fitting, scale_warning, scene_paths
-from maps.windows import ALIGN, Blend, mean_over_views, most_probable, probabilities, window_starts
-from runtime import command, content, distributed
+from maps.map_writer import MapWriter
+from maps.preview import save_preview
+from maps.scenes import at_size, read_windows, require_fitting, scene_paths
+from maps.windows import ALIGN, Blend, mean_over_views, probabilities, window_starts
+from runtime import command, distributed
 from runtime.errors import DiskFull, Refused
-from runtime.workers import default_workers
 from trained import checkpoint_path, load_trained
 
 CERTAIN = 254  # what stands for probability 1 in --probs; 255 is nodata
-MOST = 1024  # windows at a time, and threads that read them
 AHEAD = 3  # windows that are read, and blocks that wait to be written, beside those in work
+CACHE_MB = 256  # of scene and map that GDAL keeps; else it takes 5 % of the machine's memory
 
 
 def main(arguments):
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # leave as by Ctrl-C: nothing half written stays
-    ranks = distributed.start(arguments.device)
+    rasterio, ranks = gdal(), distributed.start(arguments.device)
+    warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)  # pictures are scenes too
     # The ranks meet once, at the end, and may map for days until then.
     group = dist.new_group(backend="gloo", timeout=timedelta(days=365)) if ranks.world > 1 else None
-    path = checkpoint_path(arguments.checkpoint)
+    path, scenes = checkpoint_path(arguments.checkpoint), scene_paths(arguments.scenes)
     trained = load_trained(path, ranks.device)
     trained.segmenter.to(memory_format=torch.channels_last)
-    _, autocast, _ = distributed.mixed_precision(arguments.precision, ranks.device)
-    scenes = [scene for scene in scene_paths(arguments.scenes) if not is_preview(scene)]
-    if not scenes:
-        raise Refused(f"{' '.join(arguments.scenes)}: a preview of a map, and no scene")
-    outputs = output_paths(scenes, arguments.out, arguments.probs)
-    weights = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-    how = f"weights {weights}, window {arguments.window}, overlap {arguments.overlap}, tta {arguments.tta}"
     if arguments.coarse:
         trained.require_observation(path)
-        how += f", coarse {arguments.coarse.name} of {arguments.coarse.stat().st_size} bytes"
-    beside = content.checksum(arguments.coarse) if arguments.coarse else ""
-    share = list(zip(scenes, outputs, strict=True))[ranks.rank :: ranks.world]
-    complete, jobs = [], []
-    for scene, files in share:
-        recipe = recipe_of(scene, how, beside)
-        (complete if is_complete(files, recipe) else jobs).append((scene, files, recipe))
-    if complete:
-        command.say(f"{len(complete)} of {len(share)} scenes are complete")
-    failed = 0
-    for scene, outputs, recipe in jobs:
+    share = list(zip(scenes, output_paths(scenes, arguments.out, arguments.probs), strict=True))
+    share = share[ranks.rank :: ranks.world]
+    jobs = [job for job in share if arguments.overwrite or not all(file.exists() for file in job[1])]
+    if len(jobs) < len(share):
+        command.say(f"{len(share) - len(jobs)} of {len(share)} maps exist and are skipped; --overwrite makes them anew")
+    failed = torch.tensor(0)
+    for scene, outputs in jobs:
         try:
-            map_scene(trained, scene, outputs, recipe, arguments, ranks.device, autocast)
+            with rasterio.Env(GDAL_CACHEMAX=CACHE_MB):
+                map_scene(trained, scene, outputs, arguments, ranks.device)
         except DiskFull:
             raise  # a full disk is full for the next scene too
         except Refused as error:
@@ -89,118 +78,87 @@ def main(arguments):
                 raise
             command.say(f"not mapped: {error}", file=sys.stderr)
             failed += 1
-    if not arguments.no_preview:
-        for scene, outputs, recipe in complete:
-            Preview(outputs[0], recipe).remake(scene, trained.facts["bands"], trained.facts["classes"])
     if group:
-        counts = torch.tensor(failed)
-        dist.all_reduce(counts, group=group)
-        failed = int(counts)
+        dist.all_reduce(failed, group=group)
     if failed:
         raise Refused(f"{failed} of {len(scenes)} scenes could not be mapped, as said above; the others are done")
 
 
 @torch.inference_mode()
-def map_scene(trained, scene, outputs, recipe, arguments, device, autocast):
+def map_scene(trained, path, outputs, arguments, device):
     """One scene to its map, and its probabilities where there is a second output; raises Refused."""
-    started, classes = time.perf_counter(), trained.facts["classes"]
+    if outputs[0].exists() and not arguments.overwrite:
+        raise Refused(f"{outputs[0]}: is there, but not {outputs[1].name}; --overwrite makes both anew")
+    started, facts, classes = time.perf_counter(), trained.facts, trained.facts["classes"]
     with ExitStack() as stack:
-        raster = stack.enter_context(open_image(scene, readers=arguments.readers))
-        header = raster.header
-        require_fitting(header, trained.facts, arguments.window)
-        facts = {"georeference": raster.georeference(), "nodata": IGNORE, "description": recipe}
-        for warning in filter(None, (scale_warning(header, trained.facts["image_gsd"]), *lost_beside(header))):
-            command.say(f"warning: {warning}", file=sys.stderr)
-        rows, height = window_starts(header.height, arguments.window, arguments.overlap)
-        cols, width = window_starts(header.width, arguments.window, arguments.overlap)
-        size = header.height, header.width
-        palette = [c["color"] for c in classes]
-        writers = [stack.enter_context(MapWriter(outputs[0], *size, overviews="nearest", palette=palette, **facts))]
-        if arguments.probs:
-            names = [c["name"] for c in classes]
-            writers.append(MapWriter(outputs[1], *size, len(classes), overviews="mean", names=names, **facts))
-            stack.enter_context(writers[1])
-        reading, writing = (stack.enter_context(ThreadPoolExecutor(1)) for _ in range(2))
-        look = {"unit": "px", "unit_scale": True, "desc": scene.name, "disable": None}
-        bar = stack.enter_context(tqdm(total=math.prod(size), **look))
+        scene = stack.enter_context(Raster(path))
+        limits = require_fitting(scene, facts)
+        scene = at_size(scene, facts, arguments.resample, stack)
+        rows, height = window_starts(scene.size[0], arguments.window, arguments.overlap)
+        cols, width = window_starts(scene.size[1], arguments.window, arguments.overlap)
+        windows, cell_px = read_windows(scene, rows, cols, height, width, facts["bands"], limits), None
+        if arguments.coarse:
+            coarse = stack.enter_context(Raster(arguments.coarse))
+            coarse = Overlay(coarse, scene, trained.coarse_labels(), facts["scale"], arguments.same_crs)
+            windows = ((*w, coarse.window(rows[w[0]], cols[w[1]], height, width)) for w in windows)
+            cell_px = coarse.cell_px
 
         # Read ahead, through the network, blend, write behind. The writer's thread takes the blocks off the device.
-        windows, overlay = read_windows(raster, rows, cols, height, width, trained.facts["bands"]), None
-        preview = Preview(outputs[0], recipe)
-        if not arguments.no_preview:
-            windows = preview.watch(header, windows, rows, cols)
-        if arguments.coarse:
-            overlay = stack.enter_context(open_overlay(arguments.coarse, header, trained, arguments.same_crs))
-            windows = ((*w, overlay.window(rows[w[0]], cols[w[1]], height, width)) for w in windows)
-        windows = read_ahead(windows, reading, AHEAD + arguments.batch)
+        shape, behind = (len(classes), height, width), deque()
         blend = Blend(len(classes), rows, cols, height, width, device)
-        behind = deque()
-        while batch := list(islice(windows, arguments.batch)):
-            cell_px = overlay and overlay.cell_px
-            seen = [w for w in batch if w[2] is not None]
-            maps = iter(predict(trained, seen, device, autocast, arguments.tta, cell_px))
-            for i, j, pixels, void, *_ in batch:
-                seen = pixels is not None  # where nothing is to be seen, the network is not asked
-                probs = next(maps) if seen else torch.zeros(len(classes), height, width, device=device)
-                block = blend.add(i, j, probs)
-                blocks = [most_probable(block)]
-                if arguments.probs:
-                    blocks.append((block * CERTAIN).round().to(torch.uint8).movedim(0, 2))
-                for writer, made in zip(writers, blocks, strict=True):
-                    behind.append(writing.submit(put, writer, made, void, rows[i], cols[j], size))
-                bar.update(min(block.shape[1], size[0] - rows[i]) * min(block.shape[2], size[1] - cols[j]))
+        with ExitStack() as work:
+            codes = ", ".join(f"{i} {c['name']}" for i, c in enumerate(classes))
+            writers = [work.enter_context(MapWriter(outputs[0], scene, [codes], [c["color"] for c in classes]))]
+            if arguments.probs:
+                writers.append(work.enter_context(MapWriter(outputs[1], scene, [c["name"] for c in classes])))
+            reading, writing = (work.enter_context(ThreadPoolExecutor(1)) for _ in range(2))
+            bar = work.enter_context(tqdm(total=len(rows) * len(cols), unit="window", desc=path.name, disable=None))
+            windows = read_ahead(windows, reading, AHEAD + arguments.batch)
+            while batch := list(islice(windows, arguments.batch)):
+                seen = [window for window in batch if window[2] is not None]  # others are no work for the network
+                maps = iter(predict(trained, seen, device, arguments, cell_px))
+                for i, j, pixels, void, *_ in batch:
+                    block = blend.add(i, j, torch.zeros(shape, device=device) if pixels is None else next(maps))
+                    made = [block.max(dim=0).indices.to(torch.uint8)]  # argmax takes seven times as long on a CPU
+                    if arguments.probs:
+                        made.append((block * CERTAIN).round().to(torch.uint8))
+                    for writer, numbers in zip(writers, made, strict=True):
+                        behind.append(writing.submit(writer.put, numbers, void, rows[i], cols[j]))
+                bar.update(len(batch))
                 while len(behind) > AHEAD * len(writers):
                     behind.popleft().result()
-        for write in behind:
-            write.result()
-    seconds = time.perf_counter() - started
-    rate = math.prod(size) / 1e6 / seconds
-    drawn = not arguments.no_preview and preview.save(classes)
-    beside = f"; preview {preview.path.name}" if drawn else ""
-    command.say(f"{outputs[0]}: {size[0]} x {size[1]} px in {seconds:.1f} s, {rate:.2f} megapixels/s{beside}")
+            for write in behind:
+                write.result()
+        seconds = time.perf_counter() - started
+        (height, width), rate = scene.size, math.prod(scene.size) / 1e6 / seconds
+        command.say(f"{outputs[0]}: {height} x {width} px in {seconds:.1f} s, {rate:.2f} megapixels/s")
+        if not arguments.no_preview:
+            save_preview(outputs[0], scene, facts["bands"], classes)
 
 
-def open_overlay(path, header, trained, same_crs):
-    """The coarse raster over a scene; says in one line where it covers a part of it only."""
-    merged = taxonomy_from_dict({"high": {}, **trained.facts}, path).low
-    overlay = Overlay(path, header, trained.observation.labels(merged)[0], trained.facts["scale"], same_crs)
-    if overlay.covered < 0.995:
-        command.say(f"note: {path} has classes over {overlay.covered:.1%} of {header.path}; the rest is mapped without")
-    return overlay
-
-
-def predict(trained, windows, device, autocast, tta, cell_px=None):
+def predict(trained, windows, device, arguments, cell_px=None):
     """Class probabilities (B, C, height, width) of windows as `read_windows` yields them; () of none.
 
     cell_px: pixels of a cell, where windows have coarse labels as `Overlay.window` gives them beside their pixels
     """
     if not windows:
         return ()
-    images = torch.stack([to_tensor(pixels) for _, _, pixels, *_ in windows]).to(device, non_blocking=True)
+    _, autocast, _ = distributed.mixed_precision(arguments.precision, device)
+    images = torch.stack([to_tensor(window[2]) for window in windows]).to(device, non_blocking=True)
     images = normalize_rows(images, trained.mean, trained.std)
 
     def network(images):
         with autocast:
             return trained.segmenter(images)
 
-    def probs(images):
-        return probabilities(network(images))
-
+    probs = mean_over_views(lambda view: probabilities(network(view)), images) if arguments.tta else None
     if cell_px is None:
-        return mean_over_views(probs, images) if tta else probs(images)
-    logits = mean_over_views(probs, images).clamp_(min=1e-9).log_() if tta else network(images)
+        return probabilities(network(images)) if probs is None else probs
+    logits = network(images) if probs is None else probs.clamp_(min=1e-9).log_()
     coarse = to_device(stack_cells([cells for *_, cells in windows]), device)
     whole = np.zeros(images.shape[2:], bool)
     void = torch.from_numpy(np.stack([whole if w[3] is None else w[3] for w in windows])).to(device)
     return probabilities(trained.informed(logits, coarse, cell_px, void))
-
-
-def put(writer, block, void, row, col, size):
-    """A block of the map at (row, col) of a scene of `size`, off the device and to the file; in the writer's thread."""
-    block = block.cpu().numpy()[: size[0] - row, : size[1] - col]
-    if void is not None:
-        block[void[: block.shape[0], : block.shape[1]]] = IGNORE
-    writer.put(block)
 
 
 def read_ahead(items, pool, count):
@@ -213,12 +171,10 @@ def read_ahead(items, pool, count):
 
 def output_paths(scenes, out, with_probs):
     """Of each scene, the files to write: (map,) or (map, probabilities). raises: Refused where two would be one."""
-    if out.suffix.lower() in TIFFS and not out.is_dir():
-        if len(scenes) != 1:
-            raise Refused(f"--out {out}: names one file, and there are {len(scenes)} scenes; give a folder")
-        maps = [out]
-    else:
-        maps = [out / f"{scene.stem}.tif" for scene in scenes]
+    is_file = out.suffix.lower() in (".tif", ".tiff") and not out.is_dir()
+    if is_file and len(scenes) != 1:
+        raise Refused(f"--out {out}: names one file, and there are {len(scenes)} scenes; give a folder")
+    maps = [out] if is_file else [out / f"{scene.stem}.tif" for scene in scenes]
     outputs = [(m, m.with_name(f"{m.stem}_probs.tif")) if with_probs else (m,) for m in maps]
     taken = {scene.resolve(): "is a scene itself" for scene in scenes}
     for scene, files in zip(scenes, outputs, strict=True):
@@ -229,59 +185,30 @@ def output_paths(scenes, out, with_probs):
     return outputs
 
 
-def recipe_of(scene, how, beside):
-    """What a map says of its making; beside: checksum of the coarse map, or nothing."""
-    stat = scene.stat()
-    # Of a larger scene the checksum reads pieces: there a time of change counts too.
-    changed = f" of {stat.st_mtime_ns}" if stat.st_size > content.WHOLE else ""
-    return f"{MARK}{how}, scene of {stat.st_size} bytes, content {content.checksum(scene)}{changed}{beside}"
-
-
-def is_complete(outputs, recipe):
-    """Whether all outputs are there, so made, and of this scene; the first versions kept its size alone.
-
-    raises: Refused where one stands that was made otherwise
-    """
-    means, found = recipe.rpartition(", scene of ")[0], []
-    for path in filter(Path.exists, outputs):
-        found.append(read_description(path))
-        if found[-1].rpartition(", scene of ")[0] != means:
-            raise Refused(
-                f"{path}: is there, but by other means ({found[-1] or 'not by this command'}) than asked for "
-                f"({recipe}); remove it, or give another --out"
-            )
-    return len(found) == len(outputs) and {*found} <= {recipe, recipe.rpartition(", content ")[0]}
-
-
 def parse(argv=None):
     parser = command.parser(__doc__)
-    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="best.pt, last.pt or a run's folder")
-    parser.add_argument("scenes", nargs="+", metavar="SCENE")
-    parser.add_argument("--out", type=command.place, required=True, metavar="FILE_OR_DIR", help="MAP.tif or a folder")
-    parser.add_argument("--probs", action="store_true", help="write class probabilities too")
-    parser.add_argument("--coarse", type=Path, metavar="TIF", help="use this coarse map of the place too [ours]")
-    parser.add_argument(
-        "--same-crs", action="store_true", help="take scene and --coarse for one coordinate system, though they differ"
-    )
-    parser.add_argument("--tta", action="store_true", help="average the eight dihedral views: eight times the work")
-    parser.add_argument("--no-preview", action="store_true", help="write no MAP_preview.png")
-    parser.add_argument("--window", type=int, default=1024, metavar="PX", help="(default: 1024)")
-    parser.add_argument("--overlap", type=int, default=128, metavar="PX", help="of neighbouring windows (default: 128)")
-    parser.add_argument("--batch", type=int, default=1, metavar="N", help="windows at a time (default: 1)")
-    readers = min(8, default_workers())
-    more = "threads that inflate a scene (default: cores, up to 8)"
-    parser.add_argument("--readers", type=int, default=readers, metavar="N", help=more)
-    parser.add_argument("--precision", default="auto", choices=("auto", "bf16", "fp16", "off"), help="(default: auto)")
-    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"), help="(default: auto)")
+    add = parser.add_argument
+    add("checkpoint", metavar="CHECKPOINT", help="best.pt, last.pt or a run's folder")
+    add("scenes", nargs="+", metavar="SCENE")
+    add("--out", type=command.place, required=True, metavar="FILE_OR_DIR", help="MAP.tif or a folder")
+    add("--probs", action="store_true", help="write class probabilities too")
+    add("--coarse", type=Path, metavar="RASTER", help="use this coarse map of the place too [ours]")
+    add("--same-crs", action="store_true", help="take scene and --coarse for one coordinate system, though they differ")
+    add("--resample", action="store_true", help="map a scene of another pixel size at that of the training images")
+    add("--overwrite", action="store_true", help="make maps that exist anew")
+    add("--tta", action="store_true", help="average the eight dihedral views: eight times the work")
+    add("--no-preview", action="store_true", help="write no MAP_preview.png")
+    add("--window", type=int, default=1024, metavar="PX", help="(default: 1024)")
+    add("--overlap", type=int, default=128, metavar="PX", help="of neighbouring windows (default: 128)")
+    add("--batch", type=int, default=1, metavar="N", help="windows at a time (default: 1)")
+    add("--precision", default="auto", choices=("auto", "bf16", "fp16", "off"), help="(default: auto)")
+    add("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"), help="(default: auto)")
     arguments = parser.parse_args(argv)
-    if arguments.window < ALIGN or arguments.window % ALIGN:
-        parser.error(f"--window {arguments.window}: must be a multiple of {ALIGN}")
-    if not 0 <= arguments.overlap <= arguments.window // 2 or arguments.overlap % ALIGN:
-        parser.error(f"--overlap {arguments.overlap}: must be a multiple of {ALIGN}, at most half of --window")
-    for name in ("batch", "readers"):
-        if not 1 <= getattr(arguments, name) <= MOST:
-            parser.error(f"--{name} {getattr(arguments, name)}: must be 1 to {MOST}")
-    if arguments.out.suffix.lower() in PICTURES:
+    for name in ("window", "overlap"):
+        if getattr(arguments, name) % ALIGN:
+            parser.error(f"--{name} {getattr(arguments, name)}: must be a multiple of {ALIGN}")
+    command.require_options(vars(arguments), window=ALIGN, overlap=(0, arguments.window // 2), batch=1)
+    if arguments.out.suffix.lower() in (".png", ".jpg", ".jpeg"):
         parser.error(f"--out {arguments.out}: maps are GeoTIFFs; name a .tif or a folder")
     return arguments
 

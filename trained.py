@@ -20,7 +20,8 @@ from runtime.settings import config_from_flat
 
 @dataclass(frozen=True)
 class Trained:
-    """name: the row's name in tables; facts: what the checkpoint says of its data, as data.manifest wrote it;
+    """name: the row's name in tables; facts: what the checkpoint says of its data, as data.manifest wrote it (with
+    `range` where its images were floats or signed);
     observation: what coarse labels say of their cells, of rows that were trained by it, else None."""
 
     name: str
@@ -40,6 +41,10 @@ class Trained:
         coarse: {"labels", "to_cell"} as data.samples.stack_cells has it; cell_px, void: of models.posterior
         """
         return posterior(self.observation, logits, coarse["labels"], coarse["to_cell"], cell_px, void)
+
+    def coarse_labels(self):
+        """{native code: label of the observation model, or IGNORE} of the coarse source that it was trained with."""
+        return self.observation.labels(taxonomy_from_dict({"high": {}, **self.facts}, self.name).low)[0]
 
     def require_observation(self, path):
         """raises: Refused where there is none"""

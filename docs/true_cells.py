@@ -2,9 +2,10 @@
 
     python docs/true_cells.py OUT [--tiles 1600] [--seed 7]
 
-Writes two tile sets of the same tiles, splits and coarse codes. In OUT/true each tile keeps the tilted cells. In OUT/blocks
-the codes were brought to the image's pixels by nearest neighbours, as gdalwarp does, and cells are n x n blocks of them:
-each pixel keeps its code, and which cell it belongs to is lost. A cell's code is the majority of the fine pixels in it.
+Writes two tile sets of the same tiles, splits and coarse codes. In OUT/true each tile keeps the tilted cells. In
+OUT/blocks the codes were brought to the image's pixels by nearest neighbours, as gdalwarp does, and cells are n x n
+blocks of them: each pixel keeps its code, and which cell it belongs to is lost. A cell's code is the majority of the
+fine pixels in it.
 """
 
 import argparse

@@ -1,163 +1,115 @@
 """Scenes to map: which ones, whether they go with a network, and their pixels window by window."""
 
-import glob
-from collections import Counter
+import math
+import sys
+from glob import glob
 from pathlib import Path
 
 import numpy as np
 
+from data.cells import compose
 from data.lists import read_csv, read_lines, relative_path
-from data.rasters.geotiff_header import gsd, middle
-from data.rasters.images import PICTURES, TIFFS, takes_alpha, window_with_void
-from data.rasters.sidecars import mask_beside, masked, placed_by, written_in
-from runtime.errors import Refused, into_copy
+from data.rasters import Raster, gdal, ground_size
+from data.values import value_range, whole_numbers
+from data.voids import filled, takes_alpha
+from maps.preview import ENDING
+from runtime import command
+from runtime.errors import Refused
 
-ROWS = 256  # read at a time: strips and tiles of this height are decoded once, taller ones are still in the cache
-BAND_BYTES = 4 * 2**30  # of scene that is held at a time; a sparse file may claim any width
 WIDEST = 10  # up to this many times the training images' pixels, resampling is worth a try [ours]
 GSD_TOLERANCE = 0.1  # beyond this share a scene's pixel size is another than the training images'
 
 
 def scene_paths(words):
-    """Files, patterns as 'scenes/**/*.tif', and lists -> the paths of the scenes, in this order.
+    """Files, patterns as 'scenes/**/*.tif', and lists -> the paths of the scenes, in this order; raises Refused.
 
-    A list is a .txt with one path a line or a .csv with a column image; its paths are relative to its folder and stay
-    inside it.
-    raises: Refused
+    A list is a .txt of lines or a .csv with a column image, of paths below its folder. Patterns leave out previews.
     """
     paths = []
-    for word in map(str, words):
-        path = Path(word)
-        if path.suffix.lower() in (".txt", ".csv"):
-            paths += _listed(path)
-        elif glob.has_magic(word) and not path.exists():
-            found = [Path(name) for name in sorted(glob.glob(word, recursive=True))]
-            found = [path for path in found if path.suffix.lower() in TIFFS + PICTURES]
-            if not found:
-                raise Refused(f"{word}: no image is named so; images end in {', '.join(TIFFS + PICTURES)}")
-            paths += found
-        elif path.is_dir():
-            suffixes = Counter(file.suffix for file in path.iterdir() if file.suffix.lower() in TIFFS + PICTURES)
-            common = max(suffixes, key=suffixes.get, default=".tif")
-            raise Refused(f"{word}: is a folder; its scenes are '{path / f'*{common}'}'")
-        elif not path.exists():
-            raise Refused(f"{word}: no such file")
+    for path in map(Path, words):
+        kind = path.suffix.lower()
+        if kind in (".txt", ".csv"):
+            rows = read_lines(path) if kind == ".txt" else [(n, r["image"]) for n, r in read_csv(path, ("image",))]
+            found = [path.parent / relative_path(name, f"{path}, line {line}") for line, name in rows]
         else:
-            paths.append(path)
+            named = [path] if path.exists() else map(Path, sorted(glob(str(path), recursive=True)))
+            found = [scene for scene in named if scene.is_file() and (scene == path or ENDING not in scene.name)]
+        missing = [scene for scene in found or [path] if not found or not scene.is_file()]
+        if missing:
+            mend = "is a folder; name its scenes by a pattern, as FOLDER/*.tif" if path.is_dir() else "no such file"
+            raise Refused(f"{missing[0]}: {'lists no scene' if missing[0].is_file() else mend}")
+        paths += found
     return paths
 
 
-def require_fitting(header, facts, window):
-    """Refused unless a scene has the bands and the kind of pixels that a network was trained on, by its `facts`, and
-    a row of windows can be held."""
-    path, bands = header.path, facts["bands"]
-    if header.bands > bands and not takes_alpha(header, bands):
-        chosen = " ".join(f"-b {k + 1}" for k in range(bands))
-        raise Refused(
-            f"{path}: has {header.bands} bands, the network was trained on {bands}; if these are the first: "
-            f"gdal_translate {chosen} {into_copy(path, f'{bands}bands')}"
-        )
-    if header.bands < bands:
-        raise Refused(f"{path}: has {header.bands} bands, the network was trained on {bands}")
-    if header.dtype != facts["dtype"]:
-        wanted = facts["dtype"]
-        raise Refused(f"{path}: its pixels are {header.dtype}, those that the network was trained on {wanted}")
-    claimed = (window + ROWS) * header.width * header.bands * header.dtype.itemsize
-    if claimed > BAND_BYTES:
-        raise Refused(f"{path}: claims {header.width:,} px a row: {claimed / 2**30:.0f} GiB for a row of windows")
+def require_fitting(scene, facts):
+    """Refuse a scene without the bands and the kind of pixels that a network was trained on, by its `facts`; returns
+    the range of values that was brought to whole numbers in training, where the scene's values need that too."""
+    if scene.bands != facts["bands"] and not takes_alpha(scene, facts["bands"]):
+        raise Refused(f"{scene.path}: has {scene.bands} bands, the network was trained on {facts['bands']}")
+    limits = value_range(scene, facts["range"]) if facts.get("range") else None
+    if limits is None and scene.dtype != facts["dtype"]:
+        raise Refused(f"{scene.path}: its pixels are {scene.dtype}, the network was trained on {facts['dtype']}")
+    return limits
 
 
-def scale_warning(header, image_gsd):
-    """One line where a scene's pixels have another size than the training images', with what mends it; else None."""
-    size, target, crs = gsd(header), image_gsd / (header.unit_m or 1.0), ""
-    if size is not None and header.unit_m is None:  # degrees: the UTM zone of the scene's middle
-        lon, lat = middle(header)
-        crs = f"-t_srs EPSG:{(32600 if lat >= 0 else 32700) + int((lon + 180) // 6) % 60 + 1} "
-    if size is None or abs(size / image_gsd - 1) <= GSD_TOLERANCE:
-        return None
-    if size > WIDEST * image_gsd * (1 + GSD_TOLERANCE):
-        return (
-            f"{header.path}: its pixels are {size:.3g} m, the network learned from {image_gsd:.3g} m: too coarse, and "
-            f"with {(size / image_gsd) ** 2:,.0f} times the pixels it would show no more"
-        )
-    how = "average" if size < image_gsd else "bilinear"
-    return (
-        f"{header.path}: its pixels are {size:.3g} m, the network learned from {image_gsd:.3g} m; "
-        f"gdalwarp {crs}-tr {target:.12g} {target:.12g} -r {how} {into_copy(header.path, f'{image_gsd:.3g}m')}"
-    )
+def at_size(scene, facts, resample, stack):
+    """The scene, with `resample` on pixels as large as the training images'; without it one line warns of others."""
+    size, known = ground_size(scene), facts["image_gsd"]
+    if size is None or abs(size / known - 1) <= GSD_TOLERANCE:
+        return scene
+    if resample:
+        return resampled(scene, facts["bands"], known / size, stack)
+    far = f"too coarse, and with {(size / known) ** 2:,.0f} times the pixels it would show no more"
+    mend = far if size > WIDEST * known * (1 + GSD_TOLERANCE) else f"--resample maps it at {known:.3g} m"
+    sizes = f"its pixels are {size:.3g} m, the network learned from {known:.3g} m"
+    command.say(f"warning: {scene.path}: {sizes}; {mend}", file=sys.stderr)
+    return scene
 
 
-def lost_beside(header):
-    """Lines on what a file beside a scene says and is not read, where it lies or where it has data, with the mend."""
-    path, placed, mask = header.path, placed_by(header), mask_beside(header.path)
-    if placed:
-        lost = "coordinate system" if header.transform or header.gcps else "georeference"
-        yield f"{path}: lies by {placed.name}, which is not read: its map has no {lost}; {written_in(header)}"
-    if mask:
-        yield f"{path}: {mask.name} is not read: what it hides is mapped too; {masked(path)}"
+def resampled(scene, bands, times, stack):
+    """The scene on pixels so many times as large, and square on the ground: averaged where it is finer, bilinear where
+    it is coarser. stack: ExitStack that closes what is opened"""
+    rasterio, source, opaque = gdal(), scene.dataset, not takes_alpha(scene, bands)
+    if opaque and scene.alpha is not None:  # a band like the others, which GDAL would take for opacity
+        memory = stack.enter_context(rasterio.MemoryFile(ext=".vrt"))
+        rasterio.shutil.copy(source, memory.name, driver="VRT")
+        with rasterio.open(memory.name, "r+") as untagged:
+            untagged.colorinterp = [rasterio.enums.ColorInterp.undefined] * bands
+        source = stack.enter_context(rasterio.open(memory.name))
+    (height, width), (a, b, _, d, e, f) = scene.size, scene.affine
+    oblong = math.hypot(a, d) / math.hypot(b, e)  # width of a pixel by its height
+    if scene.crs and scene.crs.is_geographic:
+        oblong *= math.cos(math.radians(d * width / 2 + e * height / 2 + f))
+    rows, cols = (max(1, round(side / times)) for side in (height / oblong**0.5, width * oblong**0.5))
+    system = scene.crs or "EPSG:3857"  # without one any serves: it stays the same
+    warped = rasterio.vrt.WarpedVRT(
+        source, src_crs=system, crs=system, height=rows, width=cols, add_alpha=opaque,
+        transform=rasterio.Affine(*compose(scene.affine, (width / cols, 0, 0, 0, height / rows, 0))),
+        resampling=rasterio.enums.Resampling["average" if times > 1 else "bilinear"],
+        UNIFIED_SRC_NODATA="YES",  # a pixel is void where all its bands are
+    )  # fmt: skip
+    made = stack.enter_context(Raster(scene.path, warped))
+    made.crs, made.tagged = scene.crs, scene.tagged
+    return made
 
 
-def read_windows(raster, rows, cols, height, width, bands=None):
-    """The windows that begin at `rows` and `cols`, in reading order; each row of the file is read once.
+def read_windows(scene, rows, cols, height, width, bands, limits=None):
+    """The windows that begin at `rows` and `cols`, in reading order. limits: of `require_fitting`
 
-    bands: how many the network takes; an alpha band beyond them tells where there are data. None: all
-    Yields (i, j, pixels, void): pixels (height, width, bands) as stored, where there are none `extended`, or None where
-    there is nothing to see in a window; void (height, width), True where the scene has no data or has ended, or None
-    where it has all.
+    Yields (i, j, pixels, void): pixels (height, width, bands) as a training tile has them, void ones filled, or None of
+    a window without data; void (height, width) bool, where the scene has no data or has ended, or None for nowhere.
     """
-    header = raster.header
-    bands = bands or header.bands
-    band = np.empty((height + ROWS, header.width, bands), header.dtype)
-    holes = np.zeros(band.shape[:2], bool)
-    top = filled = 0  # these rows of the scene are in the band
     for i, row in enumerate(rows):
-        for held in (band, holes):
-            held[: filled - row] = held[row - top : filled - top]
-        top, bottom = row, min(row + height, header.height)
-        while filled < bottom:
-            count = min(ROWS, header.height - filled)
-            place = slice(filled - top, filled - top + count)
-            band[place], void = window_with_void(raster, bands, filled, 0, count, header.width)
-            holes[place] = False if void is None else void
-            filled += count
         for j, col in enumerate(cols):
-            inside, void = (held[: bottom - row, col : col + width] for held in (band, holes))
-            if void.all():
+            seen = min(height, scene.size[0] - row), min(width, scene.size[1] - col)
+            pixels, void = scene.window(row, col, *seen, bands)
+            if void is not None and void.all():
                 yield i, j, None, np.ones((height, width), bool)
                 continue
-            pixels = extended(inside, void) if void.any() else inside.copy()
-            rest = [(0, height - inside.shape[0]), (0, width - inside.shape[1])]
+            pixels = filled(whole_numbers(pixels, void, scene, limits)[0], void)
+            rest = [(0, height - seen[0]), (0, width - seen[1])]
             if any(map(sum, rest)):
+                void = np.zeros(seen, bool) if void is None else void
                 pixels, void = np.pad(pixels, [*rest, (0, 0)], mode="edge"), np.pad(void, rest, constant_values=True)
-            yield i, j, pixels, void.copy() if void.any() else None
-
-
-def extended(pixels, void):
-    """(H, W, K) pixels of which those that are void (H, W) hold what the nearest of their row with data does, and rows
-    without any what the nearest row with some does: at an edge that is none the network would map worse [ours]."""
-    along = pixels[np.arange(len(pixels))[:, None], _nearest(~void)]
-    return along[_nearest(~void.all(axis=1))]
-
-
-def _nearest(seen):
-    """(..., N) bool -> of each place the nearest that is seen, by its index; where none is seen, any."""
-    places, beyond = np.arange(seen.shape[-1]), seen.shape[-1]
-    before = np.maximum.accumulate(np.where(seen, places, -2 * beyond), axis=-1)
-    after = np.minimum.accumulate(np.where(seen, places, 3 * beyond)[..., ::-1], axis=-1)[..., ::-1]
-    return np.where(places - before <= after - places, before, after).clip(0, beyond - 1)
-
-
-def _listed(path):
-    if path.suffix.lower() == ".csv":
-        rows = [(line, row["image"]) for line, row in read_csv(path, ("image",))]
-    else:
-        rows = read_lines(path)
-    if not rows:
-        raise Refused(f"{path}: lists no scene")
-    found = []
-    for line, name in rows:
-        scene = path.parent / relative_path(name, f"{path}, line {line}")
-        if not scene.is_file():
-            raise Refused(f"{path}, line {line}: {name}: no such file")
-        found.append(scene)
-    return found
+            yield i, j, pixels, void

@@ -5,7 +5,6 @@ import math
 import torch
 
 ALIGN = 32  # pixels of the image along one of the U-Net's deepest features
-STRIP = 128  # rows at a time on a CPU: what they hold stays in its cache
 
 
 def window_starts(side, window, overlap):
@@ -53,8 +52,8 @@ class Blend:
         """
         above, done_rows = _shares(self.rows, i, self.height)
         before, done_cols = _shares(self.cols, j, self.width)
-        _weigh(probs, self.col_weights[j], before, done_cols)
-        _weigh(probs.mT, self.row_weights[i], above, done_rows)
+        probs *= self.col_weights[j]
+        probs *= self.row_weights[i][:, None]
         if before:
             probs[:, :, :before] += self.right
         self.right = probs[:, :, done_cols:].clone()
@@ -67,23 +66,7 @@ class Blend:
 
 def probabilities(logits):
     """(B, C, H, W) of any type and layout -> probabilities, float32, contiguous."""
-    probs = torch.empty(logits.shape, device=logits.device)
-    for strip in _strips(logits):
-        probs[:, :, strip] = logits[:, :, strip].float().contiguous().softmax(dim=1)
-    return probs
-
-
-def most_probable(probs):
-    """(C, H, W) -> (H, W) uint8, the first of equals; torch's argmax over few classes takes many times as long."""
-    labels = torch.empty(probs.shape[1:], dtype=torch.uint8, device=probs.device)
-    for strip in _strips(probs):
-        best, label = probs[0, strip], torch.zeros_like(probs[0, strip])
-        more = torch.empty_like(best)
-        for index in range(1, len(probs)):
-            torch.gt(probs[index, strip], best, out=more)
-            label, best = torch.maximum(label, more.mul_(index)), torch.maximum(best, probs[index, strip])
-        labels[strip] = label
-    return labels
+    return logits.float().contiguous().softmax(dim=1)
 
 
 def mean_over_views(network, images):
@@ -101,15 +84,3 @@ def _shares(starts, i, size):
     """Pixels of window i from its start on: to where its predecessor ends, and to where its successor begins."""
     before = starts[i - 1] + size - starts[i] if i else 0
     return before, starts[i + 1] - starts[i] if i + 1 < len(starts) else size
-
-
-def _weigh(probs, weights, before, done):
-    """Multiply columns by their weights, in place, where they are not 1."""
-    probs[..., :before] *= weights[:before]
-    rest = max(before, done)
-    probs[..., rest:] *= weights[rest:]
-
-
-def _strips(tensor):
-    rows = STRIP if tensor.device.type == "cpu" else tensor.shape[-2]
-    return [slice(start, start + rows) for start in range(0, tensor.shape[-2], rows)]

@@ -1,4 +1,4 @@
-"""predict.py --coarse: the coarse map of a place beside the scene, on any grid."""
+"""predict.py --coarse: the coarse map of a place beside the scene, on any grid and in any coordinate system."""
 
 import math
 
@@ -6,19 +6,21 @@ import numpy as np
 import pytest
 import torch
 from commands import error_of
+from mapping import UTM, default_signals, read, save  # noqa: F401 - a fixture
+from mapping import run as predict
 from random_checkpoint import NAMES, save_random_checkpoint
+from rasterio.warp import transform
 
-import predict
-from data.rasters import geotiff
+from beyond.overlay import Overlay
+from data.rasters import Raster
 from data.samples import stack_cells
-from maps.overlay import Overlay
+from data.tile_io import epsg_system
 from models.observation import Observation, merged_table
 from models.observation_table import to_plain
 from runtime.errors import Refused
 from trained import load_trained
 
-UTM = (1.0, 0.0, 4e5, 0.0, -1.0, 4.1e6)
-SMALL = ("--precision", "off", "--device", "cpu", "--probs")
+SMALL = ("--precision", "off", "--device", "cpu", "--probs", "--no-preview")
 CODES = [11, 21, 22, 41]
 
 
@@ -38,26 +40,26 @@ def tilted(gsd, left, top, degrees):
     return (cos, sin, 4e5 + left, sin, -cos, 4.1e6 + top)
 
 
+x, y = transform("EPSG:26918", "EPSG:5070", [4e5], [4.1e6])
 GRIDS = {
     "tilted": (tilted(13, -60, 70, 12.7), (34, 34)),
     "oblong and larger than the scene": ((11, 0, 4e5 - 500, 0, -14, 4.1e6 + 500), (90, 100)),
     "the scene's pixels": (UTM, (250, 290)),
+    "Albers": ((12, 0, x[0] - 300, 0, -12, y[0] + 300), (80, 80), 5070),
 }
 
 
-def scene_and_coarse(folder, transform=None, shape=None, epsg=26918, codes=None, **more):
+def scene_and_coarse(folder, affine, shape=None, epsg=26918, codes=None, **more):
     rng = np.random.default_rng(0)
     pixels = np.kron(rng.integers(1, 250, (32, 37, 3)), np.ones((8, 8, 1), int))[:250, :290].astype(np.uint8)
-    geotiff.write(folder / "scene.tif", pixels, transform=UTM, epsg=26918, nodata=0)
     codes = rng.choice(CODES, shape).astype(np.uint8) if codes is None else codes
-    geotiff.write(folder / "nlcd.tif", codes, transform=transform, epsg=epsg, **more)
-    return folder / "scene.tif", folder / "nlcd.tif"
+    more = {"system": epsg_system(epsg), "affine": affine, **more}
+    return save(folder / "scene.tif", pixels, nodata=0), save(folder / "nlcd.tif", codes, **more)
 
 
 def run(trained, scene, out, *more):
-    predict.main(predict.parse([str(word) for word in (trained, scene, "--out", out, *SMALL, *more)]))
-    probs = out.with_name(f"{out.stem}_probs.tif")
-    return geotiff.read(probs)[0].astype(float) / 254 if probs.exists() else None
+    predict(trained, scene, "--out", out, *SMALL, *more)
+    return read(out.with_name(f"{out.stem}_probs.tif")).astype(float) / 254
 
 
 @pytest.mark.parametrize("grid", GRIDS)
@@ -66,12 +68,11 @@ def test_a_map_in_the_light_of_a_coarse_one_is_that_of_the_whole_scene(trained, 
     plain = run(trained, scene, tmp_path / "plain.tif")
     probs = run(trained, scene, tmp_path / "map.tif", "--coarse", coarse)
     network = load_trained(trained, "cpu")
-    with geotiff.open_raster(scene) as raster, torch.inference_mode():
-        image = torch.from_numpy(raster.read().astype(np.int32)).permute(2, 0, 1)[None]
-        by_code = network.observation.labels({0: 255, 11: 0, 21: 2, 22: 3, 41: 1})[0]
-        with Overlay(coarse, raster.header, by_code, 12) as overlay:
-            cells = stack_cells([overlay.window(0, 0, 256, 320)])  # windows are multiples of 32
-            expected = network.informed(network(image), cells, overlay.cell_px).softmax(dim=1)[0]
+    with Raster(coarse) as codes, Raster(scene) as image, torch.inference_mode():
+        pixels = torch.from_numpy(image.read()[0].astype(np.int32)).permute(2, 0, 1)[None]
+        overlay = Overlay(codes, image, network.coarse_labels(), 12)
+        cells = stack_cells([overlay.window(0, 0, 256, 320)])  # windows are multiples of 32
+        expected = network.informed(network(pixels), cells, overlay.cell_px).softmax(dim=1)[0]
     assert np.abs(probs - expected.permute(1, 2, 0).numpy()).max() < 0.5 / 254 + 1e-3
     assert np.abs(probs - plain).max() > 0.1
 
@@ -91,7 +92,9 @@ def test_by_windows_and_batches_the_map_is_nearly_the_same(trained, tmp_path):
 def test_who_knows_better_says_that_two_systems_are_one(trained, tmp_path):
     scene, coarse = scene_and_coarse(tmp_path, *GRIDS["tilted"])
     one = run(trained, scene, tmp_path / "one.tif", "--coarse", coarse)
-    scene_and_coarse(tmp_path, *GRIDS["tilted"], epsg=5070)
+    scene_and_coarse(tmp_path, *GRIDS["tilted"], system=())
+    with pytest.raises(Refused, match="has no coordinate system, and .* has one; --same-crs"):
+        run(trained, scene, tmp_path / "two.tif", "--coarse", coarse)
     assert np.array_equal(one, run(trained, scene, tmp_path / "two.tif", "--coarse", coarse, "--same-crs"))
 
 
@@ -105,40 +108,27 @@ def test_where_the_coarse_map_ends_the_scene_is_mapped_without(trained, tmp_path
 
 def test_tta_and_holes_go_with_it(trained, tmp_path):
     scene, coarse = scene_and_coarse(tmp_path, *GRIDS["tilted"])
-    pixels, header = geotiff.read(scene)
+    pixels = read(scene)
     pixels[50:90, 30:120] = 0
-    geotiff.write(scene, pixels, transform=UTM, epsg=26918, nodata=0)
+    save(scene, pixels, nodata=0)
     probs = run(trained, scene, tmp_path / "map.tif", "--coarse", coarse, "--tta")
     assert np.array_equal((probs > 1).all(axis=2), (pixels == 0).all(axis=2))
 
 
-def test_a_complete_map_stays_and_one_by_another_coarse_map_is_not_overwritten(trained, tmp_path, capsys):
-    scene, coarse = scene_and_coarse(tmp_path, *GRIDS["tilted"])
-    run(trained, scene, tmp_path / "map.tif", "--coarse", coarse)
-    before = (tmp_path / "map.tif").stat().st_mtime_ns
-    run(trained, scene, tmp_path / "map.tif", "--coarse", coarse)
-    assert (tmp_path / "map.tif").stat().st_mtime_ns == before
-    with pytest.raises(Refused, match="by other means.*coarse nlcd.tif"):
-        run(trained, scene, tmp_path / "map.tif")
-
-
 def test_coarse_maps_that_cannot_be_used_are_one_line(trained, tmp_path):
-    transform, shape = GRIDS["tilted"]
+    affine, shape = GRIDS["tilted"]
 
-    def refused(match, error=Refused, **changes):
-        scene, coarse = scene_and_coarse(tmp_path, **{"transform": transform, "shape": shape, **changes})
-        with pytest.raises(error, match=match) as caught:
+    def refused(match, **changes):
+        scene, coarse = scene_and_coarse(tmp_path, **{"affine": affine, "shape": shape, **changes})
+        with pytest.raises(Refused, match=match) as caught:
             run(trained, scene, tmp_path / "map.tif", "--coarse", coarse)
         assert "\n" not in str(caught.value) and not (tmp_path / "map.tif").exists()
 
-    refused("has no georeference", transform=None)
-    refused("EPSG:5070.*gdalwarp -t_srs EPSG:26918", epsg=5070)
-    refused("no known coordinate system.*gdalwarp -s_srs ITS_SYSTEM.*--same-crs", epsg=None)
-    refused(r"codes without a class: 99 \(\d+ times\)", Refused, codes=np.full(shape, 99, np.uint8))
+    refused("without a common georeference", affine=None, system=())
+    refused(r"codes without a class: 99 \(\d+ times\)", codes=np.full(shape, 99, np.uint8))
     refused("has no class anywhere over", codes=np.full(shape, 99, np.uint8), nodata=99)
     other = save_random_checkpoint(tmp_path / "other.pt", width=4)
     with pytest.raises(Refused, match="knows nothing of coarse labels"):
         run(other, tmp_path / "scene.tif", tmp_path / "map.tif", "--coarse", tmp_path / "nlcd.tif")
     words = [trained, tmp_path / "scene.tif", "--out", tmp_path / "map.tif", "--coarse"]
     assert "no.tif" in error_of("predict.py", *words, tmp_path / "no.tif")
-    assert "has no class anywhere" in error_of("predict.py", *words, tmp_path / "nlcd.tif")

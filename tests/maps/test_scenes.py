@@ -1,109 +1,88 @@
-from pathlib import Path
+from contextlib import ExitStack
 
 import numpy as np
 import pytest
-import tifffile
-from data.rasters.geotiff_header import Header
-from data.rasters.images import open_image
+import rasterio
+import rasterio.shutil
+from mapping import UTM, save
 from PIL import Image
+from rasterio.transform import Affine
 
-from data.rasters import geotiff
-from maps import scenes
-from maps.scenes import read_windows, require_fitting, scale_warning, scene_paths
+from data.rasters import Raster, ground_size
+from maps.scenes import at_size, read_windows, require_fitting, scene_paths
 from runtime.errors import Refused
 
 FACTS = {"bands": 3, "dtype": "uint8", "image_gsd": 1.0}
+GDAL = {"GTiff": ".tif", "HFA": ".img", "PNG": ".png", "JP2OpenJPEG": ".jp2", "VRT": ".vrt"}
 
 
-def header(path=Path("scene.tif"), bands=3, dtype=np.uint8, gsd=1.0, width=1000, **more):
-    return Header(path, 500, width, bands, np.dtype(dtype), transform=(gsd, 0, 4e5, 0, -gsd, 4e6), **more)
-
-
-def reassembled(raster, rows, cols, height, width):
-    """The scene put together from its windows, void pixels -1, and how many windows held nothing."""
-    size, skipped = (raster.header.height, raster.header.width), 0
-    whole = np.full((rows[-1] + height, cols[-1] + width, raster.header.bands), -2)
-    for i, j, pixels, void in read_windows(raster, rows, cols, height, width):
-        window = np.full((height, width, raster.header.bands), -1) if pixels is None else pixels.astype(int)
-        if void is not None:
-            window[void] = -1
-        skipped += pixels is None
-        whole[rows[i] : rows[i] + height, cols[j] : cols[j] + width] = window
+def reassembled(path, rows, cols, height, width, limits=None):
+    """A scene put together from its windows, void pixels -1, and how many windows held nothing."""
+    with Raster(path) as scene:
+        size, bands, skipped = scene.size, scene.bands, 0
+        whole = np.full((rows[-1] + height, cols[-1] + width, bands), -2)
+        for i, j, pixels, void in read_windows(scene, rows, cols, height, width, bands, limits):
+            window = np.full((height, width, bands), -1) if pixels is None else pixels.astype(int)
+            if void is not None:
+                window[void] = -1
+            skipped += pixels is None
+            whole[rows[i] : rows[i] + height, cols[j] : cols[j] + width] = window
     assert (whole[size[0] :] == -1).all() and (whole[:, size[1] :] == -1).all()
     return whole[: size[0], : size[1]], skipped
 
 
-@pytest.mark.parametrize("kind", ["tiles", "strips", "raw", "picture"])
-def test_windows_are_the_scene_whatever_its_layout(tmp_path, monkeypatch, kind):
-    monkeypatch.setattr(scenes, "ROWS", 48)
+@pytest.mark.filterwarnings("ignore:Dataset has no geotransform")
+@pytest.mark.parametrize("driver", GDAL)
+def test_windows_are_the_scene_in_any_format(tmp_path, driver):
     pixels = np.random.default_rng(0).integers(0, 255, (301, 270, 3)).astype(np.uint8)
-    path = tmp_path / ("scene.png" if kind == "picture" else "scene.tif")
-    if kind == "picture":
-        Image.fromarray(pixels).save(path)
-    else:
-        options = {"tiles": {"tile": (64, 64)}, "strips": {"rowsperstrip": 7}, "raw": {}}[kind]
-        tifffile.imwrite(path, pixels, photometric="rgb", compression=None if kind == "raw" else "zlib", **options)
-    with open_image(path) as raster:
-        whole, skipped = reassembled(raster, [0, 96, 192], [0, 96, 160], 128, 128)
-        tiny, _ = reassembled(raster, [0], [0], 320, 288)
-    assert np.array_equal(whole, pixels) and np.array_equal(tiny, pixels) and not skipped
+    plain, path = save(tmp_path / "plain.tif", pixels), tmp_path / f"scene{GDAL[driver]}"
+    lossless = {"QUALITY": "100", "REVERSIBLE": "YES", "YCBCR420": "NO"} if driver == "JP2OpenJPEG" else {}
+    rasterio.shutil.copy(plain, path, driver=driver, **lossless)
+    whole, skipped = reassembled(path, [0, 96, 192], [0, 96, 160], 128, 128)
+    assert np.array_equal(whole, pixels) and not skipped
+    assert np.array_equal(reassembled(path, [0], [0], 320, 288)[0], pixels)
 
 
 def test_pixels_without_data_are_void_and_windows_of_them_are_not_read_out(tmp_path):
     pixels = np.random.default_rng(0).integers(1, 5000, (128, 128, 2)).astype(np.uint16)
     pixels[:, :64] = pixels[5, 100] = 0
     pixels[6, 100, 0] = 0  # one band of it is data
-    geotiff.write(tmp_path / "scene.tif", pixels, nodata=0)
-    with open_image(tmp_path / "scene.tif") as raster:
-        whole, skipped = reassembled(raster, [0, 64], [0, 64], 64, 64)
+    whole, skipped = reassembled(save(tmp_path / "scene.tif", pixels, nodata=0), [0, 64], [0, 64], 64, 64)
     expected = np.where((pixels == 0).all(axis=2, keepdims=True), -1, pixels.astype(int))
     assert np.array_equal(whole, expected) and skipped == 2
 
 
-def test_pixels_without_data_hold_the_nearest_of_their_row_and_empty_rows_the_nearest_row():
-    rng = np.random.default_rng(0)
-    pixels, void = rng.integers(0, 255, (9, 12, 2), np.uint8), rng.random((9, 12)) < 0.6
-    void[3], void[8], void[5] = True, True, [False, *[True] * 11]
-    expected = pixels.copy()
-    rows = [row for row in range(9) if not void[row].all()]
-    for row in range(9):
-        source = min(rows, key=lambda r, row=row: (abs(r - row), r))
-        seen = np.flatnonzero(~void[source])
-        for col in range(12):
-            expected[row, col] = pixels[source, min(seen, key=lambda c, col=col: (abs(c - col), c))]
-    assert np.array_equal(scenes.extended(pixels, void), expected)
+def test_floats_become_the_whole_numbers_of_training(tmp_path):
+    pixels = np.random.default_rng(0).uniform(-0.1, 0.6, (64, 64, 2)).astype(np.float32)
+    pixels[:9, :9, 1] = np.nan
+    whole, _ = reassembled(save(tmp_path / "scene.tif", pixels), [0], [0], 64, 64, limits=(0.0, 0.5))
+    expected = 1 + np.rint(np.clip(pixels.astype(float) / 0.5, 0, 1) * 65534)
+    expected[:9, :9] = -1
+    assert np.array_equal(whole, expected)
 
 
 def test_scenes_come_from_files_patterns_and_lists(tmp_path):
     folder = tmp_path / "a"
     folder.mkdir()
-    for name in ("2.tif", "1.tif", "3.png", "notes.xml"):
+    for name in ("2.tif", "1.img", "3.png", "3_preview.png"):
         (folder / name).write_bytes(b"")
     (tmp_path / "list.txt").write_text("a/2.tif\n\n a/3.png \n")
-    (folder / "list.csv").write_text("scene,image\nx,1.tif\n")
-    names = [path.name for path in scene_paths([folder / "3.png", folder / "*", tmp_path / "list.txt"])]
-    assert names == ["3.png", "1.tif", "2.tif", "3.png", "2.tif", "3.png"]
-    assert scene_paths([folder / "list.csv"]) == [folder / "1.tif"]
+    (folder / "list.csv").write_text("scene,image\nx,1.img\n")
+    names = [path.name for path in scene_paths([folder / "3.png", folder / "[0-9]*", tmp_path / "list.txt"])]
+    assert names == ["3.png", "1.img", "2.tif", "3.png", "2.tif", "3.png"]
+    assert scene_paths([folder / "list.csv"]) == [folder / "1.img"]
     assert scene_paths([tmp_path / "**" / "*.png"]) == [folder / "3.png"]
-
-
-def test_a_folder_is_told_the_pattern_of_most_of_its_images(tmp_path):
-    for name in ("1.jpg", "2.jpg", "3.png", "notes.txt"):
-        (tmp_path / name).touch()
-    with pytest.raises(Refused, match=r"is a folder; its scenes are '.*\*\.jpg'"):
-        scene_paths([tmp_path])
 
 
 @pytest.mark.parametrize(
     ("word", "lines", "error"),
     [
         ("none.tif", None, "none.tif: no such file"),
-        ("*.jpg", None, r"\*.jpg: no image is named so"),
-        ("", None, r"is a folder; its scenes are '.*\*.tif'"),
-        ("list.txt", "", "lists no scene"),
-        ("list.txt", "gone.tif\n", "line 1: gone.tif: no such file"),
+        ("*.jpg", None, r"\*.jpg: no such file"),
+        ("", None, r"is a folder; name its scenes by a pattern"),
+        ("list.txt", "", "list.txt: lists no scene"),
+        ("list.txt", "gone.tif\n", "gone.tif: no such file"),
         ("list.txt", "../scene.tif\n", "line 1: '../scene.tif' leaves the folder"),
-        ("list.txt", "/etc/passwd\n", "line 1: '/etc/passwd' leaves the folder"),
         ("list.csv", "scene\nx\n", "no column 'image'"),
     ],
 )
@@ -115,35 +94,111 @@ def test_scenes_that_are_not_there_are_one_line(tmp_path, word, lines, error):
     assert "\n" not in str(raised.value)
 
 
-def test_other_bands_other_pixels_and_absurd_widths_are_refused():
-    require_fitting(header(), FACTS, 1024)
-    require_fitting(header(dtype=np.uint16), {**FACTS, "dtype": "uint16"}, 1024)
-    with pytest.raises(Refused, match="4 bands, the network was trained on 3.*gdal_translate -b 1 -b 2 -b 3 a.tif "):
-        require_fitting(header(Path("a.tif"), bands=4), FACTS, 1024)
-    with pytest.raises(Refused, match="has 1 bands, the network was trained on 3"):
-        require_fitting(header(bands=1), FACTS, 1024)
-    require_fitting(header(bands=4, alpha=3), FACTS, 1024)
-    with pytest.raises(Refused, match="has 5 bands, the network was trained on 3"):
-        require_fitting(header(bands=5, alpha=3), FACTS, 1024)
-    with pytest.raises(Refused, match="float32.*uint8"):
-        require_fitting(header(dtype=np.float32), FACTS, 1024)
-    with pytest.raises(Refused, match="uint16.*uint8"):
-        require_fitting(header(dtype=np.uint16), {**FACTS, "dtype": "uint8"}, 1024)
-    with pytest.raises(Refused, match="2,000,000,000 px a row"):
-        require_fitting(header(width=2_000_000_000), FACTS, 1024)
+@pytest.mark.parametrize(
+    ("bands", "dtype", "facts", "error"),
+    [
+        (3, np.uint8, {}, None),
+        (3, np.uint16, {"dtype": "uint16"}, None),
+        (4, np.uint8, {}, "has 4 bands, the network was trained on 3"),
+        (1, np.uint8, {}, "has 1 bands, the network was trained on 3"),
+        (3, np.uint16, {}, "its pixels are uint16, the network was trained on uint8"),
+        (3, np.float32, {"dtype": "uint16"}, "its pixels are float32, the network was trained on uint16"),
+        (3, np.float32, {"dtype": "uint16", "range": [0, 1]}, None),
+        (3, np.uint8, {"dtype": "uint16", "range": [0, 1]}, "its pixels are uint8"),
+    ],
+)
+def test_other_bands_and_other_pixels_are_refused(tmp_path, bands, dtype, facts, error):
+    with Raster(save(tmp_path / "a.tif", np.zeros((9, 9, bands), dtype))) as scene:
+        if error:
+            with pytest.raises(Refused, match=error):
+                require_fitting(scene, {**FACTS, **facts})
+        else:
+            limits = require_fitting(scene, {**FACTS, **facts})
+            assert limits == ([0, 1] if dtype == np.float32 else None)
 
 
-def test_other_pixel_sizes_bring_a_warning_that_names_the_gdalwarp_line():
-    path = Path("my scene.tif")
-    assert scale_warning(header(path, gsd=1.09), 1.0) is None
-    fine = scale_warning(header(path, gsd=0.3), 1.0)
-    assert "0.3 m" in fine and fine.endswith("gdalwarp -tr 1 1 -r average 'my scene.tif' 'my scene_1m.tif'")
-    coarse = scale_warning(header(path, gsd=10.0), 1.0)
-    assert "-tr 1 1 -r bilinear" in coarse
-    feet = scale_warning(header(path, gsd=1.0, unit_m=0.3048), 1.0)
-    assert "0.305 m" in feet and "-tr 3.28083989501 3.28083989501 -r average" in feet
-    degrees = Header(path, 1000, 1000, 3, np.dtype(np.uint8), transform=(1e-4, 0, -75.6, 0, -1e-4, 40), unit_m=None)
-    assert "gdalwarp -t_srs EPSG:32618 -tr 1 1 -r bilinear" in scale_warning(degrees, 1.0)
-    assert scale_warning(Header(path, 9, 9, 3, np.dtype(np.uint8)), 1.0) is None  # a picture does not say
-    far = scale_warning(header(path, gsd=30.0), 1.0)  # resampled it would be a map of 900 times the pixels
-    assert "30 m" in far and "900 times the pixels" in far and "gdalwarp" not in far
+PLACES = {  # coordinate system, size of a pixel in its units; metres on the ground
+    "utm": ("EPSG:26918", (400_000, 4_100_000), 0.5, 0.5),
+    "feet": ("EPSG:2263", (1_000_000, 200_000), 2.0, 2 * 0.3048),
+    "mercator at 60 N": ("EPSG:3857", (0, 8_399_738), 5.0, 2.5),
+    "degrees at 60 N": ("EPSG:4326", (10, 60), 1e-5, 1.11 * 0.5**0.5),
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_scene_is_resampled_to_square_pixels_of_the_training_images_size(tmp_path, place, capsys):
+    system, (x, y), size, metres = PLACES[place]
+    pixels = np.random.default_rng(0).integers(1, 250, (3, 60, 80)).astype(np.uint8)
+    facts = {"height": 60, "width": 80, "count": 3, "dtype": "uint8", "crs": system}
+    with rasterio.open(tmp_path / "a.tif", "w", "GTiff", transform=Affine(size, 0, x, 0, -size, y), **facts) as file:
+        file.write(pixels)
+    with Raster(tmp_path / "a.tif") as scene, ExitStack() as stack:
+        assert ground_size(scene) == pytest.approx(metres, rel=0.01)
+        facts = {**FACTS, "image_gsd": metres * 1.05}
+        assert at_size(scene, facts, True, stack) is scene and at_size(scene, facts, False, stack) is scene
+        assert not capsys.readouterr().err
+        facts = {**FACTS, "image_gsd": metres * 4}
+        assert at_size(scene, facts, False, stack) is scene
+        line = capsys.readouterr().err
+        assert f"a.tif: its pixels are {ground_size(scene):.3g} m" in line and "--resample" in line
+        made = at_size(scene, facts, True, stack)
+        assert ground_size(made) == pytest.approx(metres * 4, rel=0.05) and made.crs == scene.crs
+        if "degrees" in place:  # there a pixel is twice as high as wide
+            assert made.size == (round(15 * 2**0.5), round(20 / 2**0.5))
+        else:
+            assert made.size == (15, 20)
+            means = pixels.reshape(3, 15, 4, 20, 4).mean((2, 4)).transpose(1, 2, 0)
+            found, void = made.window(0, 0, 15, 20, 3)
+            assert void is None and np.abs(found - means).max() <= 0.51
+        ends = [np.array(raster.affine).reshape(2, 3) @ (*raster.size[::-1], 1) for raster in (scene, made)]
+        assert np.allclose(*ends)  # it covers the same ground
+
+
+def test_too_coarse_a_scene_is_told_that_it_shows_no_more(tmp_path, capsys):
+    path = save(tmp_path / "a.tif", np.ones((9, 9, 3), np.uint8), affine=(30, 0, 4e5, 0, -30, 4e6))
+    with Raster(path) as scene:
+        at_size(scene, FACTS, False, None)
+    assert "900 times the pixels" in (line := capsys.readouterr().err) and "--resample" not in line
+
+
+@pytest.mark.filterwarnings("ignore:Dataset has no geotransform")
+@pytest.mark.parametrize("times", [0.5, 2])
+@pytest.mark.parametrize("how", ["nodata", "mask", "alpha", "near infrared tagged alpha"])
+def test_resampling_heeds_what_has_no_data(tmp_path, how, times):
+    bands, held = 3 + ("alpha" in how), np.ones((64, 96), bool)
+    held[:32, :48] = False
+    pixels = np.random.default_rng(0).integers(100, 120, (bands, 64, 96)).astype(np.uint8)
+    pixels[0, 40:] = 0  # dark in one band
+    facts = {"height": 64, "width": 96, "count": bands, "dtype": "uint8", "crs": "EPSG:26918"}
+    facts |= {"transform": Affine(*UTM)}
+    facts |= {"nodata": 0} if how == "nodata" else {"alpha": "yes", "photometric": "rgb"} if bands == 4 else {}
+    if bands == 4:
+        pixels[3] = held * 200  # water is dark in near infrared
+    elif how == "nodata":
+        pixels[:, ~held] = 0
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(tmp_path / "a.tif", "w", "GTiff", **facts) as file:
+        file.write(pixels)
+        if how == "mask":
+            file.write_mask(held)
+    taken = 4 if "infrared" in how else 3
+    with Raster(tmp_path / "a.tif") as scene, ExitStack() as stack:
+        made = at_size(scene, {**FACTS, "bands": taken, "image_gsd": times}, True, stack)
+        found, void = made.window(0, 0, *made.size, taken)
+    assert found.shape == (64 / times, 96 / times, taken)
+    assert (found[: int(34 / times), int(50 / times) :, :3] >= 100).all()  # not mixed with what has none
+    if taken == 4:
+        assert void is None and (found[: int(30 / times), : int(46 / times), 3] == 0).all()
+    else:
+        assert void[: int(30 / times), : int(46 / times)].all()
+        assert not void[int(34 / times) :].any() and not void[:, int(50 / times) :].any()
+
+
+@pytest.mark.filterwarnings("ignore:Dataset has no geotransform")
+def test_a_scene_that_does_not_say_how_large_its_pixels_are_stays_as_it_is(tmp_path):
+    Image.fromarray(np.zeros((40, 50, 3), np.uint8)).save(tmp_path / "a.png")
+    with Raster(tmp_path / "a.png") as scene, ExitStack() as stack:
+        assert at_size(scene, FACTS, True, stack) is scene
+    path = save(tmp_path / "b.tif", np.ones((40, 50, 3), np.uint8), affine=(0.5, 0, 0, 0, -0.5, 0), system=())
+    with Raster(path) as scene, ExitStack() as stack:  # its units are taken for metres
+        made = at_size(scene, FACTS, True, stack)
+        assert made.size == (20, 25) and made.crs is None and (made.window(0, 0, 20, 25, 3)[0] == 1).all()

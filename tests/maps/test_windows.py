@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from maps.windows import Blend, blend_weights, mean_over_views, most_probable, probabilities, window_starts
+from maps.windows import Blend, blend_weights, mean_over_views, probabilities, window_starts
 from models.unet import UNet
 
 
@@ -77,13 +77,10 @@ def test_blended_maps_step_no_more_at_window_borders_than_elsewhere(segmenter):
     assert at_borders > elsewhere
 
 
-def test_probabilities_and_labels_are_softmax_and_argmax():
+def test_probabilities_are_the_softmax():
     logits = torch.randn(2, 5, 200, 70).bfloat16().contiguous(memory_format=torch.channels_last)
     probs = probabilities(logits)
     assert probs.is_contiguous() and torch.allclose(probs, logits.float().softmax(dim=1))
-    for each in probs:
-        assert torch.equal(most_probable(each).long(), each.argmax(dim=0))
-    assert most_probable(torch.full((3, 4, 4), 1 / 3)).unique().tolist() == [0]
 
 
 def test_the_mean_over_views_is_that_of_eight_turned_images(segmenter):

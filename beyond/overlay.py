@@ -1,0 +1,91 @@
+"""A coarse raster over a scene, such as NLCD of the place: its cells window by window, on whatever grid it has."""
+
+import math
+
+import numpy as np
+
+from data.cells import PIXEL_GRID, compose, corners, invert, majority_blocks, pixels_of_cells
+from data.label_masks import codes_of, require_label
+from data.laying import cell_px, low_grid, same_pixels
+from data.rasters import grids_under, require_one_place
+from data.taxonomy import IGNORE, merge
+from runtime import command
+from runtime.errors import Refused
+
+SIDE = 1024  # pixels along the windows by which the whole scene is surveyed
+
+
+class Overlay:
+    """The cells of a coarse raster over a scene, as labels, laid as data.prepare lays them under tiles: cells of any
+    coordinate system, however they lie; n x n blocks by majority, where the raster shares the scene's pixels.
+
+    raster, scene: data.rasters.Raster
+    by_code:  {native code: label or IGNORE}; the raster's own nodata is ignored unless it has a label
+    n:        pixels along a cell, where the raster has none of its own
+    same_crs: take raster and scene for one coordinate system, whatever they say
+    cell_px:  pixels of a whole cell
+    raises:   Refused: a raster that is no label, does not say where it lies, holds a code without a label over the
+              scene, or nothing with one
+    """
+
+    def __init__(self, raster, scene, by_code, n, same_crs=False):
+        require_label(raster)
+        require_one_place(scene, raster, same_crs)
+        self.raster, self.scene, self.same_crs = raster, scene, same_crs
+        self.by_code = by_code if raster.nodata is None else {raster.nodata: IGNORE, **by_code}
+        self.labels = 1 + max((label for label in by_code.values() if label != IGNORE), default=0)
+        self.base, self.grid, self.n = scene.affine or PIXEL_GRID, None, None
+        middle = [max(0, (side - SIDE) // 2) for side in scene.size]
+        grid = self._grid(*middle, *(min(side, SIDE) for side in scene.size))
+        own = grid and not (grid == raster.affine and same_pixels(scene, raster))
+        self.grid, n = low_grid(scene, raster, None if own else round(n), grid)
+        self.n = None if self.grid else n  # the side of blocks
+        self.cell_px = self.n**2 if self.n else cell_px(self.grid, self.base)
+        covered = self._survey(*scene.size) / math.prod(scene.size)
+        if not covered:
+            why = "all is nodata or ignored, or it lies elsewhere"
+            raise Refused(f"{raster.path}: has no class anywhere over {scene.path}: {why}")
+        if covered < 0.995:
+            share = f"{covered:.1%} of {scene.path}"
+            command.say(f"note: {raster.path} has classes over {share}; the rest is mapped without")
+
+    def window(self, row, col, height, width):
+        """The cells under the scene's pixels from (row, col) on: labels (h, w) uint8, IGNORE for none, and `to_cell`,
+        the affine from the window's pixels to them."""
+        margin = 0 if self.n else 1  # one cell more all round, for the interpolation; blocks end with the window
+        to_cell = compose(invert(self._grid(row, col, height, width)), self.base)
+        moved = compose(to_cell, (1, 0, col, 0, 1, row))
+        lines = [[round(value, 6) for value in values] for values in zip(*corners(moved, height, width), strict=True)]
+        left, top = (math.floor(min(values)) - margin for values in lines)
+        right, bottom = (math.ceil(max(values)) + margin for values in lines)
+        return self._read(top, left, bottom - top, right - left), compose((1, 0, -left, 0, 1, -top), moved)
+
+    def _grid(self, *window):
+        """The affine of cells near a window, in the scene's coordinates."""
+        if self.n:
+            return compose(self.base, (self.n, 0, 0, 0, self.n, 0))
+        placed = self.scene.affine and self.raster.affine
+        return grids_under(self.scene, self.raster, [window], self.same_crs)[0] if placed else self.grid
+
+    def _read(self, top, left, height, width):
+        """Labels of cells (height, width); IGNORE beyond the raster."""
+        n, bands = self.n or 1, self.raster.bands - (self.raster.alpha is not None)
+        top, left, bottom, right = (side * n for side in (top, left, top + height, left + width))
+        labels = np.full((bottom - top, right - left), IGNORE, np.uint8)
+        y0, x0, y1, x1 = max(top, 0), max(left, 0), min(bottom, self.raster.size[0]), min(right, self.raster.size[1])
+        if y0 < y1 and x0 < x1:
+            codes, hidden = codes_of(*self.raster.read(y0, x0, y1 - y0, x1 - x0, bands), self.raster)
+            seen = np.ones(codes.shape, bool) if hidden is None else ~hidden
+            under = labels[y0 - top : y1 - top, x0 - left : x1 - left]
+            under[seen] = merge(codes[seen], self.by_code, self.raster.path)
+        return majority_blocks(labels, n, self.labels).labels if self.n else labels
+
+    def _survey(self, height, width):
+        """How many pixels of the scene lie under cells with a label; every code over the scene is met here first."""
+        known = 0
+        for row in range(0, height, SIDE):
+            for col in range(0, width, SIDE):
+                size = min(SIDE, height - row), min(SIDE, width - col)
+                labels, to_cell = self.window(row, col, *size)
+                known += pixels_of_cells(to_cell, labels.shape, *size)[labels != IGNORE].sum()
+        return known

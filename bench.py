@@ -24,11 +24,6 @@ import time
 from contextlib import redirect_stdout
 from pathlib import Path
 
-from runtime import signals
-
-if __name__ == "__main__":
-    signals.leave_quietly()
-
 import numpy as np
 import tifffile
 import torch

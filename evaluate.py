@@ -12,11 +12,6 @@ import copy
 import json
 from pathlib import Path
 
-from runtime import signals
-
-if __name__ == "__main__":
-    signals.leave_quietly()
-
 import numpy as np
 import torch
 from tqdm import tqdm

@@ -14,11 +14,6 @@ import io
 import json
 import warnings
 
-from runtime import signals
-
-if __name__ == "__main__":
-    signals.leave_quietly()
-
 import torch
 from torch import nn
 

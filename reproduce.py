@@ -17,11 +17,6 @@ import statistics
 from dataclasses import replace
 from pathlib import Path
 
-from runtime import signals
-
-if __name__ == "__main__":
-    signals.leave_quietly()
-
 import torch
 
 from curves import save_curve

@@ -8,11 +8,6 @@ The same command goes on with a run that was stopped. SIGTERM and Ctrl-C save la
 
 import math
 
-from runtime import signals
-
-if __name__ == "__main__":
-    signals.leave_quietly()
-
 import torch
 from torch.optim.swa_utils import AveragedModel
 

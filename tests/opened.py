@@ -8,7 +8,7 @@ from runtime.run import Run
 from runtime.settings import config_from_flat, flatten
 
 
-def opened(folder, step=0, *overrides, files=None):
+def opened(folder, step=0, *overrides):
     """A run of epochs of ten items, in one process; it goes on from `step` where that is not 0."""
     words = dict(override.split("=") for override in overrides)
     words = {key: int(value) for key, value in words.items()}
@@ -17,5 +17,5 @@ def opened(folder, step=0, *overrides, files=None):
     if step:
         torch.save({"config": flatten(config), "data": {}, "step": step, "best": best}, folder / "last.pt")
     run = Run(config, distributed.start("cpu"))
-    run.begin({}, {"data": {}}, items=10, best=best, files=files)
+    run.begin({}, {"data": {}}, items=10, best=best)
     return run

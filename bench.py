@@ -32,11 +32,11 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from config import DataConfig, PretrainConfig, SegmenterConfig
+from data.cells import majority_blocks
+from data.loading import training_batches
 from data.prepare.cutting import Options, cut_scene
 from data.prepare.sources import Scene
 from data.prepare.tile_set import TAXONOMIES
-from data.cells import majority_blocks
-from data.loading import training_batches
 from data.rasters import geotiff
 from data.samples import TrainingTiles, regions
 from data.synthetic.coarse import low_label

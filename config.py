@@ -46,7 +46,7 @@ class SupervisionConfig:
         ("high", "low_upsampled", "low_regions"))
     aggregate: str = opt("sum", "what a region's pixels become: sum, of logits x = u / n² [paper, Sec. 4.3; scale "
         "ours: models/regions.py], literal_sum, of the network's own outputs u, x = u [paper, Sec. 4.3], mean_probs "
-        "[ours], or observation: shares of classes, of which p(coarse label | shares) is known (models/observation.py) "
+        "[ours], or observation: shares of classes, of which p(coarse label | shares) is known (beyond/observation.py) "
         "[ours]", ("sum", "literal_sum", "mean_probs", "observation"))
     codes: str = opt("native", "what aggregate=observation tells apart: native, the source's codes, where exemplar "
         "places have them, or merged classes [ours]", ("native", "merged"))

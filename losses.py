@@ -3,7 +3,7 @@
 import torch
 import torch.nn.functional as F
 
-IGNORE = 255  # the label that no loss counts
+from runtime.labels import IGNORE
 
 
 def cross_entropy_sum(logits, labels):
@@ -15,15 +15,6 @@ def cross_entropy_sum(logits, labels):
     returns: scalar; 0 where every label is ignored
     """
     return F.cross_entropy(logits, labels.long(), ignore_index=IGNORE, reduction="sum")
-
-
-def label_misfit_sum(log_probs, labels):
-    """-sum over i of log p(label_i): Eq. 1 where regions' labels have probabilities already (models/observation.py).
-
-    log_probs: (B, L, R); labels: (B, R), 255 is left out
-    returns: scalar; 0 where every label is ignored
-    """
-    return F.nll_loss(log_probs, labels.long(), ignore_index=IGNORE, reduction="sum")
 
 
 def sargmax(logits, temperature):

@@ -30,10 +30,10 @@ if __name__ == "__main__":
 import numpy as np
 import torch
 import torch.distributed as dist
+from data.rasters.images import PICTURES, TIFFS, open_image
 from tqdm import tqdm
 
 from data.loading import to_device, to_tensor
-from data.rasters.images import PICTURES, TIFFS, open_image
 from data.samples import stack_cells
 from data.taxonomy import IGNORE, taxonomy_from_dict
 from data.transforms import normalize_rows

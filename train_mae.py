@@ -12,13 +12,13 @@ import math
 import torch
 
 from config import PretrainConfig
-from curves import save_run_curves
 from data.loading import scoring_batches, to_device, training_batches
 from data.transforms import normalize
 from data.unlabelled import PretrainingCrops, ValidationCrops, read_unlabelled
-from figures import color_image, contact_sheet
 from models import build_mae
 from models.mae import blank, reconstruct, token_grid
+from reports.curves import save_run_curves
+from reports.figures import color_image, contact_sheet
 from runtime import checkpoint, command, distributed
 from runtime.compiling import compiled
 from runtime.run import Run

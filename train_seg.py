@@ -12,16 +12,15 @@ import torch
 from torch.optim.swa_utils import AveragedModel
 
 from config import SegmenterConfig
-from curves import save_run_curves
 from data.loading import scoring_batches, to_device, training_batches
 from data.transforms import normalize
-from game import probe_game, watch_game
-from losses import appearance, cross_entropy_sum, discriminator_hinge, label_misfit_sum, made_map, segmenter_hinge
+from losses import appearance, cross_entropy_sum, discriminator_hinge, made_map, segmenter_hinge
 from metrics import confusion_matrix, scores
 from models import build_discriminator, build_segmenter
 from models.averaging import update_average
-from models.observation_table import to_yaml
-from models.regions import aggregate, compositions
+from models.regions import aggregate
+from reports.curves import save_run_curves
+from reports.game import probe_game, watch_game
 from runtime import command, distributed
 from runtime.compiling import compiled
 from runtime.errors import Refused
@@ -48,11 +47,11 @@ def main(config):
     # Data. Training batches are endless; validation shares do not overlap.
     data = open_supervision(config, run.saved)
     description, tiles = data.description, len(data.train.tiles)
-    measure = "likelihood" if data.observation else "mIoU"
+    measure = "likelihood" if data.observed else "mIoU"
     selected_on = f"validation {measure} on {SUPERVISED_BY[config.supervision.labels]}"
 
     # Networks. The discriminator's weights are drawn last: rows with and without an adversary start alike.
-    task = Task(config, ranks, description, data.observation)
+    task = Task(config, ranks, description, data.observed)
     game = config.adversarial if config.adversarial.weight else None
     init = config.model.init if run.saved is None else "none"  # weights that last.pt holds need no other start
     segmenter, start = build_segmenter(config, description.bands, task.classes, description.scale, init)
@@ -71,16 +70,15 @@ def main(config):
         "discriminator": discriminator,
         "discriminator_optimizer": discriminator_optimizer,
     }
-    about = {"data": {**description.facts(), "tiles": tiles}, "observation": data.table}
+    about = {"data": {**description.facts(), "tiles": tiles}, "observation": data.observed and data.observed.table}
     run.begin(parts, about, items=tiles, best={"step": 0, "score": -1.0})
     run.introduce(
         f"{tiles} training and {len(data.validation)} validation tiles of {description.name}",
         f"{sum(p.numel() for p in segmenter.parameters()):,} weights, {start}",
         task.precision,
     )
-    if data.observation:
-        run.say(f"{run.dir / 'observation.yaml'}: {data.origin}")
-        run.write("observation.yaml", to_yaml(data.table))
+    if data.observed:
+        data.observed.keep(run)
     fast = segmenter
     if config.train.compile:
         shape = micro_batch, description.bands, description.tile_px, description.tile_px
@@ -142,15 +140,15 @@ class Task:
     """What no step changes, and both updates and the validation read.
 
     classes: their number; cell_px: n², the pixels of a whole cell; mean, std: of the bands, (K,), stored units
-    observation: models.observation.Observation of rows that are trained by one, else None
+    observed: beyond.observed.Observed of rows that are trained by an observation model, else None
     """
 
-    def __init__(self, config, ranks, description, observation):
+    def __init__(self, config, ranks, description, observed):
         self.config, self.ranks = config, ranks
         self.classes, self.cell_px = len(description.taxonomy.names), description.scale**2
         bands = description.band_mean, description.band_std
         self.mean, self.std = (torch.tensor(values, device=ranks.device) for values in bands)
-        self.observation = observation and observation.to(ranks.device)
+        self.observed = observed and observed.to(ranks.device)
         self.memory_format = torch.channels_last if config.train.channels_last else torch.contiguous_format
         # One autocast and one gradient scaler, which do nothing where the precision is off.
         self.precision, self.autocast, self.scaler = distributed.mixed_precision(config.train.precision, ranks.device)
@@ -240,31 +238,29 @@ def update_discriminator(task, run, micro_batches, made_maps, discriminator, opt
 
 
 def predictions(task, logits, batch):
-    """What meets the labels: logits of pixels (Low, High) or of regions (Sec. 4.3), or log-probabilities of codes."""
+    """What meets the labels: logits of pixels (Low, High) or of regions (Sec. 4.3)."""
     if "region_index" not in batch:
         return logits
     regions = batch["region_index"], batch["labels"].shape[1]
-    if task.observation:
-        return task.observation(compositions(logits, *regions))
     return aggregate(logits, *regions, task.cell_px, task.config.supervision.aggregate)
 
 
 def segmenter_loss(task, logits, batch):
     """Eq. 1, summed over the labels of a micro-batch."""
-    misfit = label_misfit_sum if task.observation else cross_entropy_sum
-    return misfit(predictions(task, logits, batch), batch["labels"])
+    if task.observed:
+        return task.observed.misfit_sum(logits, batch)
+    return cross_entropy_sum(predictions(task, logits, batch), batch["labels"])
 
 
 @torch.no_grad()
 def validate(task, segmenter, batches):
     """Scores on labels of the kind that supervises: of pixels, or of region predictions on region labels.
 
-    By an observation model a region is predicted as the class whose codes are together the most probable, and labels
-    count as their merged class. Such rows are selected by "likelihood" [ours], the geometric mean of
-    p(label | composition): it is what they are trained for, sees all codes, and is steadier over few cells than mIoU.
+    Rows of an observation model are selected by "likelihood" [ours], the geometric mean of p(label | composition): it
+    is what they are trained for, sees all codes, and is steadier over few cells than mIoU.
     """
     segmenter.eval()
-    ranks, classes, observation = task.ranks, task.classes, task.observation
+    ranks, classes = task.ranks, task.classes
     confusion = torch.zeros(classes, classes, dtype=torch.int64, device=ranks.device)
     misfit = torch.zeros(2, device=ranks.device)
     for batch in batches:
@@ -272,10 +268,12 @@ def validate(task, segmenter, batches):
         images = normalize(batch["image"], task.mean, task.std)
         with task.autocast:
             logits = segmenter(images)
-        predicted, labels = predictions(task, logits.to(images.dtype), batch), batch["labels"]
-        if observation:
-            misfit += torch.stack([label_misfit_sum(predicted, labels), misfit.new_tensor(batch["count"])])
-            predicted, labels = predicted[:, -classes:], observation.classes_of(labels)
+        logits = logits.to(images.dtype)
+        if task.observed:
+            predicted, labels, lost = task.observed.judge(logits, batch)
+            misfit += lost
+        else:
+            predicted, labels = predictions(task, logits, batch), batch["labels"]
         confusion += confusion_matrix(predicted.argmax(dim=1), labels, classes)
     if not ranks.sum(confusion).any():
         raise Refused(
@@ -284,7 +282,7 @@ def validate(task, segmenter, batches):
         )
     result = {"classes": int((confusion.sum(dim=1) > 0).sum()), **scores(confusion)}
     del result["per_class"]
-    if observation:
+    if task.observed:
         total, count = ranks.sum(misfit).tolist()
         result["likelihood"] = math.exp(-total / count)
     return result

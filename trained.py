@@ -10,9 +10,6 @@ from data.manifest import require_facts
 from data.taxonomy import taxonomy_from_dict
 from data.transforms import normalize
 from models import UNet, build_segmenter
-from models.observation import Observation
-from models.observation_table import from_plain
-from models.posterior import posterior
 from runtime.checkpoint import load, refusing
 from runtime.errors import Refused
 from runtime.settings import config_from_flat
@@ -20,34 +17,17 @@ from runtime.settings import config_from_flat
 
 @dataclass(frozen=True)
 class Trained:
-    """name: the row's name in tables; facts: what the checkpoint says of its data, as data.manifest wrote it;
-    observation: what coarse labels say of their cells, of rows that were trained by it, else None."""
+    """name: the row's name in tables; facts: what the checkpoint says of its data, as data.manifest wrote it."""
 
     name: str
     facts: dict
     segmenter: UNet
     mean: torch.Tensor
     std: torch.Tensor
-    observation: Observation | None = None
 
     def __call__(self, images):
         """(B, K, H, W) stored pixels -> (B, C, H, W) logits, by the checkpoint's own band statistics."""
         return self.segmenter(normalize(images, self.mean, self.std))
-
-    def informed(self, logits, coarse, cell_px, void=None):
-        """The logits in the light of the coarse labels over them.
-
-        coarse: {"labels", "to_cell"} as data.samples.stack_cells has it; cell_px, void: of models.posterior
-        """
-        return posterior(self.observation, logits, coarse["labels"], coarse["to_cell"], cell_px, void)
-
-    def require_observation(self, path):
-        """raises: Refused where there is none"""
-        if self.observation is None:
-            raise Refused(
-                f"{path}: knows nothing of coarse labels, and so makes no use of --coarse; it would have been trained "
-                "with supervision.aggregate=observation"
-            )
 
 
 def checkpoint_path(path):
@@ -99,11 +79,8 @@ def load_trained(path, device):
         segmenter.load_state_dict(weights, assign=True)
         _require_weights(segmenter)
         mean, std = (torch.tensor(facts[key], dtype=torch.float32, device=device) for key in ("band_mean", "band_std"))
-        observation = state.get("observation")
-        if observation is not None:
-            observation = from_plain(observation, [c["name"] for c in facts["classes"]], path).to(device)
     name = config.run.name or Path(path).parent.name
-    return Trained(name, facts, segmenter.to(device).eval(), mean, std, observation)
+    return Trained(name, facts, segmenter.to(device).eval(), mean, std)
 
 
 def _require_weights(network):

@@ -10,7 +10,6 @@ from commands import ROOT, TORCHRUN, error_of, run_script
 from test_train_seg import assert_same, settings
 from torchvision.transforms.functional import gaussian_blur
 
-import game
 import train_seg
 from config import AdversarialConfig, SegmenterConfig
 from data.samples import Exemplars, ScoringTiles, TrainingTiles, collate, shuffled
@@ -20,6 +19,7 @@ from metrics import raggedness, ranking
 from models import build_discriminator
 from models.discriminator import Discriminator
 from models.unet import UNet
+from reports import game
 from runtime import checkpoint
 from runtime.errors import Refused
 from runtime.settings import load_config

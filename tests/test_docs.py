@@ -130,7 +130,7 @@ def test_the_readme_is_read_in_one_sitting_and_pictures_are_small():
 
 def test_the_lessons_four_maps_differ_and_eq_1_cannot_tell_them_apart():
     pytest.importorskip("matplotlib")
-    from docs.figures import cell_sums, rearranged
+    from docs.plots import cell_sums, rearranged
 
     logits, index = torch.randn(4, 64, generator=torch.Generator().manual_seed(0)).double(), torch.arange(64) // 16
     maps = rearranged(logits, index)

@@ -12,8 +12,8 @@ import predict
 from data.rasters import geotiff
 from data.samples import stack_cells
 from maps.overlay import Overlay
-from models.observation import Observation, merged_table
-from models.observation_table import to_plain
+from beyond.observation import Observation, merged_table
+from beyond.table import to_plain
 from runtime.errors import Refused
 from trained import load_trained
 

@@ -18,8 +18,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 import evaluate
 import train_seg
 from config import SegmenterConfig
+from data import tile_io
 from data.cells import filled
-from data.rasters import geotiff
 from data.tiles import TileSet
 from metrics import border_counts, border_f1
 from models.averaging import update_average
@@ -266,9 +266,10 @@ def test_a_bad_tile_is_named_in_one_line_and_ends_the_run(tile_set, tmp_path, da
     elif damage == "truncated":
         victim.write_bytes(victim.read_bytes()[:3000])
     else:
-        codes, header = geotiff.read(victim)
+        stored = tile_io.read(victim)
+        codes = stored.pixels
         codes[0, 0] = 77
-        geotiff.write(victim, codes, transform=header.transform, epsg=header.epsg)
+        tile_io.write(victim, codes, affine=stored.affine, system=stored.system)
     line = error_of("train_seg.py", *settings(root, tmp_path / "run", f"data.workers={workers}", "train.eval_every=1"))
     assert victim.name in line and (damage != "code" or "77" in line)
 
@@ -278,8 +279,9 @@ def test_sizes_that_disagree_are_one_line(tile_set, tmp_path, part):
     root = tmp_path / "set"
     shutil.copytree(tile_set, root)
     for path in (root / part).iterdir():
-        array, header = geotiff.read(path)
-        geotiff.write(path, array[: -1 - len(array) // 4, : -1 - len(array) // 4], epsg=header.epsg)
+        stored = tile_io.read(path)
+        array = stored.pixels
+        tile_io.write(path, array[: -1 - len(array) // 4, : -1 - len(array) // 4], system=stored.system)
     labels = "high" if part == "high" else "low_regions"
     line = error_of("train_seg.py", *settings(root, tmp_path / "run", f"supervision.labels={labels}"))
     assert f"/{part}/" in line and "px" in line

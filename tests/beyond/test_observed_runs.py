@@ -9,9 +9,9 @@ from commands import error_of
 
 import evaluate
 import train_seg
+from beyond.table import from_yaml
 from config import SegmenterConfig
-from data.rasters import geotiff
-from models.observation_table import from_yaml
+from data import tile_io
 from runtime import checkpoint
 from runtime.errors import Refused
 from runtime.settings import load_config
@@ -40,9 +40,10 @@ def spoil(tile_set, root, *splits):
     for row in (root / "tiles.csv").read_text().splitlines()[1:]:
         tile, _, split, _, high, _ = row.split(",")
         if split in splits:
-            labels, header = geotiff.read(root / high)
+            stored = tile_io.read(root / high)
+            labels = stored.pixels
             noise = rng.integers(1, 7, labels.shape).astype(np.uint8)
-            geotiff.write(root / high, noise, transform=header.transform, epsg=header.epsg)
+            tile_io.write(root / high, noise, affine=stored.affine, system=stored.system)
     return root
 
 

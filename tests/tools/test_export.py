@@ -4,6 +4,7 @@ import json
 import signal
 import sys
 
+import export
 import numpy as np
 import pytest
 import torch
@@ -11,7 +12,6 @@ from commands import error_of
 from random_checkpoint import NAMES, save_random_checkpoint
 from test_predict import save_scene
 
-import export
 import predict
 from data.rasters import geotiff
 from runtime.errors import Refused

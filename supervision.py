@@ -9,12 +9,19 @@ from data.manifest import Description
 from data.samples import Exemplars, ScoringTiles, TrainingTiles
 from data.tiles import TileSet
 
+SUPERVISED_BY = {
+    "high": "fine labels",
+    "low_upsampled": "coarse labels, upsampled",
+    "low_regions": "coarse labels, over regions",
+}
+
 
 @dataclass(frozen=True)
 class Supervision:
-    """train, validation: samples of both splits; watched: those of validation, each beside an exemplar; observed: of
-    rows beyond the paper that an observation model trains, else None"""
+    """labels: their kind, in words; train, validation: samples of both splits; watched: those of validation, each
+    beside an exemplar; observed: of rows beyond the paper that an observation model trains, else None"""
 
+    labels: str
     description: Description
     train: TrainingTiles
     validation: ScoringTiles
@@ -43,7 +50,7 @@ def open_supervision(config, saved):
         exemplar_steps=config.adversarial.steps,
     )
     scoring = (ScoringTiles(validation, kind, min_coverage, shown) for shown in (None, exemplars))
-    return Supervision(description, train, *scoring, observed)
+    return Supervision(SUPERVISED_BY[kind], description, train, *scoring, observed)
 
 
 def open_exemplars(config, description):

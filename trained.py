@@ -36,21 +36,12 @@ def checkpoint_path(path):
 
 
 def told_apart(methods, files):
-    """The same Trained; of those of one name each with as much of its folder's path, or its file's, as tells it from
-    the others."""
-    named = list(methods)
-    for name in {method.name for method in methods}:
-        same = [i for i, method in enumerate(methods) if method.name == name]
-        paths = [files[i].resolve() for i in same]
-        folders = [path.parent for path in paths]
-        paths = folders if len(set(folders)) == len(same) else paths
-        for depth in range(1, max(len(path.parts) for path in paths)):
-            tails = ["/".join(path.parts[-depth:]) for path in paths]
-            if len(set(tails)) == len(set(paths)):
-                break
-        if len(same) > 1:
-            for i, tail in zip(same, tails, strict=True):
-                named[i] = replace(methods[i], name=f"{name} ({tail})")
+    """The same Trained; those of one name each with its run's folder, or its file, behind it."""
+    named = []
+    for method, file in zip(methods, files, strict=True):
+        same = [other for other, of in zip(files, methods, strict=True) if of.name == method.name]
+        place = file.parent if len({other.parent for other in same}) == len(same) else file
+        named.append(method if len(same) == 1 else replace(method, name=f"{method.name} ({place})"))
     return named
 
 
@@ -74,18 +65,8 @@ def load_trained(path, device):
         if config.train.average and "averaged" in state:  # of last.pt; best.pt holds the average alone
             start = "module."
             weights = {key[len(start) :]: w for key, w in state["averaged"].items() if key.startswith(start)}
-        with torch.device("meta"):  # a config may claim any width: memory is that of the file's own tensors
-            segmenter, _ = build_segmenter(config, bands, classes, facts["scale"], init="none")
-        segmenter.load_state_dict(weights, assign=True)
-        _require_weights(segmenter)
+        segmenter, _ = build_segmenter(config, bands, classes, facts["scale"], init="none")
+        segmenter.load_state_dict(weights)
         mean, std = (torch.tensor(facts[key], dtype=torch.float32, device=device) for key in ("band_mean", "band_std"))
     name = config.run.name or Path(path).parent.name
     return Trained(name, facts, segmenter.to(device).eval(), mean, std)
-
-
-def _require_weights(network):
-    """Refuse tensors that take the network's names and shapes, but are no weights."""
-    for name, tensor in network.state_dict().items():
-        whole = tensor.layout == torch.strided and tensor.dtype in (torch.get_default_dtype(), torch.int64)
-        if not whole or not tensor.isfinite().all():
-            raise ValueError(f"{name} is not of finite {torch.get_default_dtype()} numbers")

@@ -1,5 +1,7 @@
 """Weights of a ResNet-18 from elsewhere: a file of pretraining or of torchvision, with other band counts."""
 
+from pathlib import Path
+
 import torch
 
 from runtime import checkpoint
@@ -59,6 +61,8 @@ def imagenet():
 
 
 def resnet18_file(path):
+    if not Path(path).is_file():
+        raise Refused(f"model.init={path}: no such file; none, imagenet or the path of a resnet18.pt")
     state = checkpoint.load(path)
     if not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise Refused(f"model.init={path}: is no file of weights; train_mae.py writes one as resnet18.pt")

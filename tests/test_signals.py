@@ -156,7 +156,7 @@ def test_two_ranks_end_with_the_error_of_one_go_on_and_stop_at_one_step(tile_set
                "data.workers=0", "train.epochs=500", "train.eval_every=2"]  # fmt: skip
     with begin(*command) as run:
         status, printed = run.end(120)
-    assert status != 0 and "error: rank 1" in printed and f"{victim}: truncated" in printed
+    assert status != 0 and "error: rank 1" in printed and f"{victim}: " in printed
     victim.write_bytes(sound)
     before = torch.load(run_dir / "last.pt", weights_only=True)["step"]
     assert before == 4

@@ -207,7 +207,7 @@ def test_the_report_on_the_game_equals_a_plain_written_out_one(tile_set, monkeyp
     description, discriminator = tiles.description, Discriminator(4)
     samples = ScoringTiles(tiles, "low_regions", 1.0, Exemplars(tile_set, description, 0, 0))
     mean, std = torch.tensor(description.band_mean), torch.tensor(description.band_std)
-    monkeypatch.setattr("game.WATCHED_TILES", 3)
+    monkeypatch.setattr("reports.game.WATCHED_TILES", 3)
     watched = [i * len(tiles) // 3 for i in range(3)]  # from all over the split
     autocast = torch.autocast("cpu", enabled=False)
     game = train_seg.watch_game(

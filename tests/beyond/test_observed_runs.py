@@ -131,4 +131,4 @@ def test_a_damaged_table_in_a_checkpoint_is_one_line(tile_set, obs_run, tmp_path
     state = checkpoint.load(obs_run / "last.pt")
     torch.save({**state, "observation": damage}, tmp_path / "last.pt")
     with pytest.raises(Refused, match="last.pt: (should hold|classes are)"):
-        evaluate.load_trained(tmp_path / "last.pt", "cpu")
+        evaluate.load_informed(tmp_path / "last.pt", "cpu")

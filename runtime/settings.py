@@ -112,19 +112,12 @@ def check_same_data(saved, facts, root, where):
 
     saved: the facts in the run's checkpoint
     """
-    differing = [key for key, value in facts.items() if key != "name" and not _same(saved.get(key), value)]
+    differing = [key for key, value in facts.items() if key != "name" and saved.get(key) != value]
     if differing:
         raise Refused(
             f"{root} holds other data than the run in {where} began with ({', '.join(differing)} differ); "
             "choose another run.dir"
         )
-
-
-def _same(before, now):
-    """Whether two facts are one; band statistics may differ in their last digits, as sums of floats do."""
-    if all(isinstance(v, list) and v and all(type(number) is float for number in v) for v in (before, now)):
-        return len(before) == len(now) and all(map(math.isclose, before, now))
-    return before == now
 
 
 def describe(cls):

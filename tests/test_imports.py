@@ -9,7 +9,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 LIBRARIES = {"torch", "torchvision", "numpy", "PIL", "tifffile", "tqdm", "yaml"}
-EXTRAS = {"data/rasters.py": {"rasterio"}, "reports/curves.py": {"matplotlib"}, "tools/export.py": {"onnx", "onnxruntime"}}
+EXTRAS = {"data/rasters.py": {"rasterio"}, "reports/curves.py": {"matplotlib"},
+          "tools/export.py": {"onnx", "onnxruntime"}}  # fmt: skip
 SCRIPTS = {"train_seg", "train_mae", "evaluate", "predict", "reproduce"}
 LAYERS = [SCRIPTS | {"tools"}, {"supervision", "maps"}, {"reports", "beyond"}, {"trained"},
           {"data", "models", "losses", "metrics", "config"}, {"runtime"}]  # fmt: skip
@@ -50,7 +51,7 @@ def test_imports_go_one_way(path):
             assert DEPTH[top] > DEPTH[own], f"{own}: {path.name} imports {name}"
         assert "rasterio" != top or path == ROOT / "data/rasters.py", f"{path.name} imports rasterio"
     if own == "data" and path.stem not in WITH_TORCH:
-        assert not any(name.split(".")[0] == "torch" for name in imported(path)), f"{path.name} is to work without torch"
+        assert "torch" not in {name.split(".")[0] for name in imported(path)}, f"{path.name} is to work without torch"
     if "prepare" in path.parts:
         assert not any(name.startswith("data.synthetic") for name in imported(path))
 

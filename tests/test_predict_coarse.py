@@ -9,11 +9,11 @@ from commands import error_of
 from random_checkpoint import NAMES, save_random_checkpoint
 
 import predict
+from beyond.observation import Observation, merged_table
+from beyond.table import to_plain
 from data.rasters import geotiff
 from data.samples import stack_cells
 from maps.overlay import Overlay
-from beyond.observation import Observation, merged_table
-from beyond.table import to_plain
 from runtime.errors import Refused
 from trained import load_trained
 

@@ -1,4 +1,4 @@
-"""tools/export.py: the ONNX model gives the checkpoint's probabilities, and under Deepness's tiles the map of predict.py."""
+"""tools/export.py: the ONNX model gives the checkpoint's probabilities, and by Deepness the map of predict.py."""
 
 import json
 import signal

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from beyond.observation import Observation
 from beyond.posterior import posterior
 from beyond.table import from_plain
+from data.taxonomy import taxonomy_from_dict
 from runtime import checkpoint
 from runtime.errors import Refused
 from trained import Trained, load_trained
@@ -23,6 +24,10 @@ class Informed(Trained):
         coarse: {"labels", "to_cell"} as data.samples.stack_cells has it; cell_px, void: of beyond.posterior
         """
         return posterior(self.observation, logits, coarse["labels"], coarse["to_cell"], cell_px, void)
+
+    def coarse_labels(self):
+        """{native code: label of the observation model, or IGNORE} of the coarse source that it was trained with."""
+        return self.observation.labels(taxonomy_from_dict({"high": {}, **self.facts}, self.name).low)[0]
 
     def labelled(self, tiles):
         """The same tiles, their cells carrying the labels of the observation model."""

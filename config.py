@@ -2,7 +2,7 @@
 
 A YAML file fills it, `section.key=value` on the command line overrides it, `--help` prints it, and the run directory
 keeps it. Tags: [paper, Sec. n], [paper silent; ours], [differs: why]. A __post_init__ holds rules between
-settings; bounds stand beside each.
+settings, and the bounds of each number.
 """
 
 from dataclasses import dataclass
@@ -15,20 +15,24 @@ class DataConfig:
     root: str = opt("", "the tile set's folder, as data.prepare or data.synthetic writes it; required")
     regions: tuple[str, ...] = opt((), "use the tiles of these regions only, as [a, b]; empty: of all")
     exclude_regions: tuple[str, ...] = opt((), "leave the tiles of these regions out")
-    workers: int = opt(2, "processes that read and change tiles; 0: the training process itself", "[0, 1024]")
+    workers: int = opt(2, "processes that read and change tiles; 0: the training process itself")
     dihedral: bool = opt(True, "turn and mirror training tiles, eight ways [paper silent; ours]")
-    gain: float = opt(0.2, "contrast about the band mean times 1 +- this, one draw for all bands [paper silent; ours]",
-        "[0, 1)")
-    offset: float = opt(0.2, "brightness plus +- this many standard deviations, one draw [paper silent; ours]",
-        "[0, inf)")
+    gain: float = opt(0.2, "contrast about the band mean times 1 +- this, one draw for all bands [paper silent; ours]")
+    offset: float = opt(0.2, "brightness plus +- this many standard deviations, one draw [paper silent; ours]")
+
+    def __post_init__(self):
+        require(self.workers >= 0, f"data.workers={self.workers}: must be 0 or more, as 2")
+        require(0 <= self.gain < 1, f"data.gain={self.gain}: must be 0 or more and below 1, as 0.2")
+        require(self.offset >= 0, f"data.offset={self.offset}: must be 0 or more, as 0.2")
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    width: int = opt(64, "channels of the stem, even; 64 is ResNet-18 [paper, Sec. 4.2]", "[2, 1024] by 2")
+    width: int = opt(64, "channels of the stem, even; 64 is ResNet-18 [paper, Sec. 4.2]")
     init: str = opt("none", "start of the ResNet-18: none, imagenet, or the path of a resnet18.pt [paper silent; ours]")
 
     def __post_init__(self):
+        require(self.width >= 2 and self.width % 2 == 0, f"model.width={self.width}: must be even and 2 or more, as 64")
         require(
             self.init != "imagenet" or self.width == 64,
             f"model.init=imagenet needs model.width=64, the width of those weights; model.width is {self.width}",
@@ -42,7 +46,7 @@ class SupervisionConfig:
         ("high", "low_upsampled", "low_regions"))
     aggregate: str = opt("sum", "what a region's pixels become: sum, of logits x = u / n² [paper, Sec. 4.3; scale "
         "ours: models/regions.py], literal_sum, of the network's own outputs u, x = u [paper, Sec. 4.3], mean_probs "
-        "[ours], or observation: shares of classes, of which p(coarse label | shares) is known (models/observation.py) "
+        "[ours], or observation: shares of classes, of which p(coarse label | shares) is known (beyond/observation.py) "
         "[ours]", ("sum", "literal_sum", "mean_probs", "observation"))
     codes: str = opt("native", "what aggregate=observation tells apart: native, the source's codes, where exemplar "
         "places have them, or merged classes [ours]", ("native", "merged"))
@@ -50,9 +54,13 @@ class SupervisionConfig:
         "empty: it is fitted on the fine and coarse maps of the split heldout, of adversarial.exemplar_root where that "
         "is set [ours]")
     min_coverage: float = opt(1.0, "supervise cells of which at least this share of the area lies in the tile [paper "
-        "silent; ours]", "(0, 1]")
+        "silent; ours]")
 
     def __post_init__(self):
+        require(
+            0 < self.min_coverage <= 1,
+            f"supervision.min_coverage={self.min_coverage}: must be above 0 and at most 1, as 0.5",
+        )
         observed = self.aggregate == "observation"
         require(
             not observed or self.labels == "low_regions",
@@ -66,30 +74,43 @@ class SupervisionConfig:
 
 @dataclass(frozen=True)
 class AdversarialConfig:
-    weight: float = opt(0.0, "weight of the segmenter's hinge loss; 0: no adversary [paper, Sec. 4.4; value ours]",
-        "[0, inf)")
-    warmup_steps: int = opt(0, "steps over which the weight rises from 0 [paper silent; ours]", "[0, inf)")
+    weight: float = opt(0.0, "weight of the segmenter's hinge loss; 0: no adversary [paper, Sec. 4.4; value ours]")
+    warmup_steps: int = opt(0, "steps over which the weight rises from 0 [paper silent; ours]")
     temperature: float = opt(1.11, "of sargmax, as tau / n²: the paper's tau is 1000 at n = 30 [paper, Sec. 4.4; at "
-        "other n ours]", "(0, 100]")
+        "other n ours]")
     maps: str = opt("straight_through", "predictions as the discriminator reads them: soft, the sargmax [paper, Sec. "
         "4.4], or straight_through, the argmax with sargmax's gradient [differs: soft maps give themselves away by "
         "values between classes]", ("straight_through", "soft"))
-    blur_sigma: float = opt(0.6, "of the 3x3 Gaussian on both kinds of maps, pixels [paper, Sec. 4.6]", "(0, inf)")
-    exemplars: int = opt(0, "high-resolution label maps to show, K of Fig. 5; 0: all of the split heldout", "[0, inf)")
+    blur_sigma: float = opt(0.6, "of the 3x3 Gaussian on both kinds of maps, pixels [paper, Sec. 4.6]")
+    exemplars: int = opt(0, "high-resolution label maps to show, K of Fig. 5; 0: all of the split heldout")
     exemplar_root: str = opt("", "tile set that the label maps come from; empty: data.root [paper, Sec. 4.4]")
-    width: int = opt(16, "channels of the discriminator's first layer [paper silent; ours]", "[1, 1024]")
-    layers: int = opt(3, "its layers of stride 2; a score sees 46 px with 3, 22 with 2 [paper silent; ours]", "[1, 5]")
+    width: int = opt(16, "channels of the discriminator's first layer [paper silent; ours]")
+    layers: int = opt(3, "its layers of stride 2; a score sees 46 px with 3, 22 with 2 [paper silent; ours]")
     spectral_norm: bool = opt(False, "bound the norm of the discriminator's layers [paper silent; ours]")
     learning_rate: float = opt(1e-3, "of the discriminator's Adam, constant [ours; the paper's, Sec. 4.6, is 1e-4, as "
-        "in configs/low2high]", "(0, inf)")
-    beta1: float = opt(0.0, "of the discriminator's Adam: decay of its mean gradient [paper silent; ours]", "[0, 1)")
-    beta2: float = opt(0.99, "of the discriminator's Adam: decay of its mean square [paper silent; ours]", "[0, 1)")
-    steps: int = opt(1, "discriminator steps for each segmenter step [paper silent; ours]", "[1, 100]")
+        "in configs/low2high]")
+    beta1: float = opt(0.0, "of the discriminator's Adam: decay of its mean gradient [paper silent; ours]")
+    beta2: float = opt(0.99, "of the discriminator's Adam: decay of its mean square [paper silent; ours]")
+    steps: int = opt(1, "discriminator steps for each segmenter step [paper silent; ours]")
     control: str = opt("none", "an experiment without a teacher, which must lose what the adversary gains: frozen, the "
         "discriminator stays as it starts; shuffled, each exemplar's pixels are shuffled inside each cell [ours]",
         ("none", "frozen", "shuffled"))
 
     def __post_init__(self):
+        require(self.weight >= 0, f"adversarial.weight={self.weight}: must be 0 or more, as 0.1")
+        require(self.warmup_steps >= 0, f"adversarial.warmup_steps={self.warmup_steps}: must be 0 or more, as 0")
+        require(
+            0 < self.temperature <= 100,
+            f"adversarial.temperature={self.temperature}: must be above 0 and at most 100, as 1.11, for it is tau / n²",
+        )
+        require(self.blur_sigma > 0, f"adversarial.blur_sigma={self.blur_sigma}: must be above 0, as 0.6")
+        require(self.exemplars >= 0, f"adversarial.exemplars={self.exemplars}: must be 0 or more, as 0 for all")
+        require(self.width >= 1, f"adversarial.width={self.width}: must be 1 or more, as 16")
+        require(1 <= self.layers <= 5, f"adversarial.layers={self.layers}: must be 1 to 5, as 3")
+        require(self.learning_rate > 0, f"adversarial.learning_rate={self.learning_rate}: must be above 0, as 1e-3")
+        require(0 <= self.beta1 < 1, f"adversarial.beta1={self.beta1}: must be 0 or more and below 1, as 0.5")
+        require(0 <= self.beta2 < 1, f"adversarial.beta2={self.beta2}: must be 0 or more and below 1, as 0.99")
+        require(self.steps >= 1, f"adversarial.steps={self.steps}: must be 1 or more, as 1")
         require(
             self.weight > 0 or self.control == "none",
             f"adversarial.control={self.control}: is of an adversary; adversarial.weight must be above 0, as 0.1",
@@ -100,16 +121,26 @@ class AdversarialConfig:
 class LoopConfig:
     """What both training scripts ask of their loop."""
 
-    epochs: int = opt(100, "epochs of max(1, ceil(tiles / batch)) steps [paper, Sec. 4.6, 5.4]", "[1, 1000000]")
-    batch_size: int = opt(24, "tiles of one step, over all processes [paper silent; ours]", "[1, 2^20]")
-    micro_batch: int = opt(0, "tiles of one forward pass, which batch norm sees together; 0: a process's whole share",
-        "[0, inf)")
-    eval_every: int = opt(0, "steps between validations and saves; 0: once an epoch [paper silent; ours]", "[0, inf)")
+    epochs: int = opt(100, "epochs of max(1, ceil(tiles / batch)) steps [paper, Sec. 4.6, 5.4]")
+    batch_size: int = opt(24, "tiles of one step, over all processes [paper silent; ours]")
+    micro_batch: int = opt(0, "tiles of one forward pass, which batch norm sees together; 0: a process's whole share")
+    eval_every: int = opt(0, "steps between validations and saves; 0: once an epoch [paper silent; ours]")
     precision: str = opt("auto", "of the networks: bf16, fp16 (with loss scaling) or off (float32); auto: bf16 on CUDA "
         "and on CPUs that multiply it (AMX, AVX-512 bf16), else off", ("auto", "bf16", "fp16", "off"))
     channels_last: bool = opt(True, "memory format of the networks' tensors: faster convolutions; for tiles of 512 px "
         "at model.width=64 on CPUs with AVX2 alone, false is faster")
     compile: bool = opt(False, "torch.compile the trained network; minutes at the start, and without it where it fails")
+
+    def __post_init__(self):
+        require(self.epochs >= 1, f"train.epochs={self.epochs}: must be 1 or more, as 100")
+        require(self.batch_size >= 1, f"train.batch_size={self.batch_size}: must be 1 or more, as 24")
+        require(
+            self.micro_batch >= 0,
+            f"train.micro_batch={self.micro_batch}: must be 0 or more, as 0 for a process's whole share",
+        )
+        require(self.eval_every >= 0, f"train.eval_every={self.eval_every}: must be 0 or more, as 0 for once an epoch")
+        require(self.learning_rate > 0, f"train.learning_rate={self.learning_rate}: must be above 0, as 1e-4")
+        require(self.warmup_steps >= 0, f"train.warmup_steps={self.warmup_steps}: must be 0 or more, as 0")
 
     def split(self, world):
         """The global batch over `world` processes -> (tiles of a step on one, tiles of one forward pass)."""
@@ -127,23 +158,32 @@ class LoopConfig:
 
 @dataclass(frozen=True)
 class TrainConfig(LoopConfig):
-    learning_rate: float = opt(1e-4, "of Adam [paper, Sec. 4.6]", "(0, inf)")
+    learning_rate: float = opt(1e-4, "of Adam [paper, Sec. 4.6]")
     schedule: str = opt("constant", "constant [paper, Sec. 4.6] or cosine, towards 0 at the last step [ours]",
         ("constant", "cosine"))
-    warmup_steps: int = opt(0, "steps over which the learning rate rises from 0 [paper silent; ours]", "[0, inf)")
+    warmup_steps: int = opt(0, "steps over which the learning rate rises from 0 [paper silent; ours]")
     encoder_rate: float = opt(1.0, "learning rate of the ResNet-18 as a share of the others', for one that starts from "
-        "weights [ours]", "(0, inf)")
+        "weights [ours]")
     average: float = opt(0.0, "validate and keep an exponential moving average of the weights with this decay per "
-        "step, as 0.99, less in the first steps; 0: the weights themselves [paper silent; ours]", "[0, 1)")
+        "step, as 0.99, less in the first steps; 0: the weights themselves [paper silent; ours]")
+
+    def __post_init__(self):
+        super().__post_init__()
+        require(self.encoder_rate > 0, f"train.encoder_rate={self.encoder_rate}: must be above 0, as 1.0")
+        require(0 <= self.average < 1, f"train.average={self.average}: must be 0 or more and below 1, as 0.99")
 
 
 @dataclass(frozen=True)
 class RunConfig:
     dir: str = opt("", "the run's folder: config.yaml, log.jsonl, last.pt, best.pt, metrics.json, figures/; required")
     name: str = opt("", "the row's name in tables; empty: the name of the run's folder")
-    seed: int = opt(0, "of the weights and of every draw", "[0, 2^63)")
+    seed: int = opt(0, "of the weights and of every draw")
     device: str = opt("auto", "auto, cpu, cuda or mps", ("auto", "cpu", "cuda", "mps"))
-    log_every: int = opt(20, "steps between records in log.jsonl", "[1, inf)")
+    log_every: int = opt(20, "steps between records in log.jsonl")
+
+    def __post_init__(self):
+        require(0 <= self.seed < 2**63, f"run.seed={self.seed}: must be 0 or more and below 2^63, as 0")
+        require(self.log_every >= 1, f"run.log_every={self.log_every}: must be 1 or more, as 20")
 
 
 @dataclass(frozen=True)
@@ -169,40 +209,59 @@ class PretrainDataConfig:
     root: str = opt("", "a tile set, or a bare folder of .tif, .png and .jpg images; required")
     images: str = opt("**/*", "of a bare folder: the images that this glob admits, as **/images/*; keeps masks out")
     bands: int = opt(0, "of a bare folder's images; needed where one is tagged as alpha: one less than they have takes "
-        "it for where there are data, as many for a band like the others; 0: all", "[0, inf)")
-    validation_share: float = opt(0.05, "of a bare folder: images kept for the validation loss [paper silent; ours]",
-        "(0, 0.5]")
+        "it for where there are data, as many for a band like the others; 0: all")
+    validation_share: float = opt(0.05, "of a bare folder: images kept for the validation loss [paper silent; ours]")
     regions: tuple[str, ...] = opt((), "of a tile set: use the tiles of these regions only, as [a, b]; empty: of all")
     exclude_regions: tuple[str, ...] = opt((), "of a tile set: leave the tiles of these regions out")
-    workers: int = opt(2, "processes that read and crop images; 0: the training process itself", "[0, 1024]")
-    crop_px: int = opt(512, "side of the square crop, a multiple of 32 [paper silent; ours: the tile size]",
-        "[32, inf) by 32")
+    workers: int = opt(2, "processes that read and crop images; 0: the training process itself")
+    crop_px: int = opt(512, "side of the square crop, a multiple of 32 [paper silent; ours: the tile size]")
     heldout: bool = opt(False, "of a tile set: the split heldout trains too, images of the exemplars' places [ours]")
     min_area: float = opt(0.2, "least share of the image that a random crop, resized to crop_px, takes [paper silent; "
-        "ours: ref. 10]; 0: crops of crop_px at the image's own scale, which the segmenter will see", "[0, 1]")
+        "ours: ref. 10]; 0: crops of crop_px at the image's own scale, which the segmenter will see")
+
+    def __post_init__(self):
+        require(self.bands >= 0, f"data.bands={self.bands}: must be 0 or more, as 0 for all")
+        require(
+            0 < self.validation_share <= 0.5,
+            f"data.validation_share={self.validation_share}: must be above 0 and at most 0.5, as 0.05",
+        )
+        require(self.workers >= 0, f"data.workers={self.workers}: must be 0 or more, as 2")
+        require(
+            self.crop_px >= 32 and self.crop_px % 32 == 0,
+            f"data.crop_px={self.crop_px}: must be a multiple of 32, as 512",
+        )
+        require(0 <= self.min_area <= 1, f"data.min_area={self.min_area}: must be 0 to 1, as 0.2")
 
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    width: int = opt(64, "channels of the ResNet-18's stem; the segmenter's model.width [paper, Sec. 4.2]",
-        "[2, 1024] by 2")
+    width: int = opt(64, "channels of the ResNet-18's stem; the segmenter's model.width [paper, Sec. 4.2]")
+
+    def __post_init__(self):
+        require(self.width >= 2 and self.width % 2 == 0, f"model.width={self.width}: must be even and 2 or more, as 64")
 
 
 @dataclass(frozen=True)
 class MaskedAutoencoderConfig:
     size: str = opt("base", "of encoder and decoder: base (ViT-B) or tiny [paper silent; ours]", ("base", "tiny"))
-    mask_ratio: float = opt(0.75, "share of the tokens that are masked [paper, Sec. 4.5]", "(0, 1)")
+    mask_ratio: float = opt(0.75, "share of the tokens that are masked [paper, Sec. 4.5]")
     mask_where: str = opt("tokens", "what is hidden: tokens (the embedding sees the whole image) [paper, Sec. 4.5], "
         "pixels (nothing leaks) [ours]", ("tokens", "pixels"))
+
+    def __post_init__(self):
+        require(0 < self.mask_ratio < 1, f"mae.mask_ratio={self.mask_ratio}: must be above 0 and below 1, as 0.75")
 
 
 @dataclass(frozen=True)
 class PretrainLoopConfig(LoopConfig):
-    learning_rate: float = opt(1.5e-4, "of AdamW, times batch_size / 256 [paper silent; ours: ref. 10]", "(0, inf)")
+    learning_rate: float = opt(1.5e-4, "of AdamW, times batch_size / 256 [paper silent; ours: ref. 10]")
     schedule: str = opt("cosine", "cosine, towards 0 [ours: ref. 10], or constant", ("constant", "cosine"))
-    warmup_steps: int = opt(0, "steps over which the learning rate rises from 0 [paper silent; ours: ref. 10]",
-        "[0, inf)")
-    weight_decay: float = opt(0.05, "of AdamW, on weights and not on biases and norms [ours: ref. 10]", "[0, inf)")
+    warmup_steps: int = opt(0, "steps over which the learning rate rises from 0 [paper silent; ours: ref. 10]")
+    weight_decay: float = opt(0.05, "of AdamW, on weights and not on biases and norms [ours: ref. 10]")
+
+    def __post_init__(self):
+        super().__post_init__()
+        require(self.weight_decay >= 0, f"train.weight_decay={self.weight_decay}: must be 0 or more, as 0.05")
 
 
 @dataclass(frozen=True)

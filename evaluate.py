@@ -8,28 +8,23 @@ In percent: accuracy, F1 and IoU of classes and their means; border is the F1 of
 folder stands for its best.pt. The last.pt beside it is scored too and goes into the JSON only.
 """
 
-import copy
 import json
 from pathlib import Path
-
-from runtime import signals
-
-if __name__ == "__main__":
-    signals.leave_quietly()
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
+from beyond.informed import load_informed
 from data.cells import filled, upsampled
 from data.loading import scoring_batches, to_device
 from data.samples import ScoringTiles, stack_cells
 from data.taxonomy import load_colors, load_taxonomy
 from data.tiles import TileSet
-from figures import choose_varied, color_image, color_labels, contact_sheet, legend
 from maps.agreement import scene_tally
 from metrics import SCORES, Tally
 from models.epitomes import add_counts, load_table, super_resolve, table_from_counts
+from reports.figures import choose_varied, color_image, color_labels, contact_sheet, legend
 from runtime import checkpoint, command, distributed
 from runtime.errors import Refused, nearest
 from runtime.files import write_text
@@ -87,7 +82,7 @@ def load_for(tiles, path, device, coarse=False):
     raises: Refused if its bands, pixels or classes are not those of the tile set, or it is to make use of coarse labels
             and cannot
     """
-    trained, description = load_trained(path, device), tiles.description
+    trained, description = (load_informed if coarse else load_trained)(path, device), tiles.description
     its = f"{trained.facts['bands']} bands of {trained.facts['dtype']}"
     theirs = f"{description.bands} bands of {description.dtype}"
     if its != theirs:
@@ -95,25 +90,16 @@ def load_for(tiles, path, device, coarse=False):
     names = [c["name"] for c in trained.facts["classes"]]
     if names != list(description.taxonomy.names):
         raise Refused(f"{path}: knows the classes {names}, the tile set {list(description.taxonomy.names)}")
-    if coarse:
-        trained.require_observation(path)
     return trained
-
-
-def labelled_for(segmenter, tiles):
-    """The same tiles, their cells carrying the labels of the segmenter's observation model."""
-    tiles = copy.copy(tiles)
-    tiles.read_low_as(*segmenter.observation.labels(tiles.description.taxonomy.low))
-    return tiles
 
 
 @torch.no_grad()
 def score(segmenter, tiles, classes, ranks, coarse=False):
     """Scores of one network: one tally of every pixel with a high label, summed over ranks.
 
-    coarse: let it use the coarse label of each tile too (models/observation.py)
+    coarse: let it use the coarse label of each tile too (beyond/informed.py)
     """
-    tiles, cell_px = labelled_for(segmenter, tiles) if coarse else tiles, tiles.description.scale**2
+    tiles, cell_px = segmenter.labelled(tiles) if coarse else tiles, tiles.description.scale**2
     tally = Tally(len(classes), ranks.device)
     batches = scoring_batches(ScoringTiles(tiles, "high", 1.0, coarse=coarse), 4, ranks.rank, ranks.world, workers=0)
     total = -(-len(tiles) // (4 * ranks.world))
@@ -230,7 +216,7 @@ def figure6(path, methods, tiles, classes, device, chosen, coarse=False):
         for segmenter in methods:
             logits = segmenter(image)
             if coarse:
-                cells = labelled_for(segmenter, tiles).load(i, high=False).cells
+                cells = segmenter.labelled(tiles).load(i, high=False).cells
                 cells = to_device(stack_cells([(cells.labels, cells.to_cell)]), device)
                 logits = segmenter.informed(logits, cells, tiles.description.scale**2)
             row.append(color_labels(logits.argmax(dim=1)[0].cpu().numpy(), classes))

@@ -3,27 +3,17 @@
 import torch
 import torch.nn.functional as F
 
-IGNORE = 255  # the label that no loss counts
+from runtime.labels import IGNORE
 
 
 def cross_entropy_sum(logits, labels):
     """Eq. 1 without its 1/N: -sum over i of log softmax(logits_i)[label_i], over pixels or regions.
 
-    The 1/N is the count over the whole global batch, which one micro-batch cannot know: the caller divides.
-
     logits: (B, C, H, W) with labels (B, H, W), or (B, C, R) with labels (B, R); label 255 is left out
     returns: scalar; 0 where every label is ignored
     """
+    # The 1/N counts the labels of the whole global batch. One micro-batch cannot know them: the caller divides.
     return F.cross_entropy(logits, labels.long(), ignore_index=IGNORE, reduction="sum")
-
-
-def label_misfit_sum(log_probs, labels):
-    """-sum over i of log p(label_i): Eq. 1 where regions' labels have probabilities already (models/observation.py).
-
-    log_probs: (B, L, R); labels: (B, R), 255 is left out
-    returns: scalar; 0 where every label is ignored
-    """
-    return F.nll_loss(log_probs, labels.long(), ignore_index=IGNORE, reduction="sum")
 
 
 def sargmax(logits, temperature):
@@ -33,10 +23,13 @@ def sargmax(logits, temperature):
     temperature: tau / n², so that tau x = temperature * u; the paper's 1000 / 900 = 1.11
     returns: (B, 1, H, W) in units of class index, float32 (float64 for float64 logits), also under autocast
     """
+    # Not in half precision: tau x would be rounded to 8 or 11 bits, and the map with it.
     with torch.autocast(logits.device.type, enabled=False):
         x = logits if logits.dtype == torch.float64 else logits.float()
-        probs = (temperature * x).softmax(dim=1)
+        probs = (temperature * x).softmax(dim=1)  # (B, C, H, W); the larger tau is, the nearer to one-hot
         index = torch.arange(x.shape[1], device=x.device, dtype=x.dtype).view(1, -1, 1, 1)
+        # The index is a number line: halfway between classes 0 and 2 looks like class 1. So the class order is part
+        # of the model.
         return (index * probs).sum(dim=1, keepdim=True)
 
 
@@ -47,6 +40,7 @@ def straight_through(soft, logits):
     discriminator has no need to look at shapes.
     """
     hard = logits.argmax(dim=1, keepdim=True).to(soft.dtype)
+    # The value is `hard`: soft - soft is 0. The gradient is that of `soft`: detach hides the rest from autograd.
     return soft + (hard - soft).detach()
 
 
@@ -56,14 +50,11 @@ def made_map(logits, temperature, maps="straight_through"):
     maps: straight_through, or soft, the sargmax itself
     """
     soft = sargmax(logits, temperature)
-    return soft if maps == "soft" else straight_through(soft, logits)
+    return soft if maps == "soft" else straight_through(soft, logits)  # soft [paper, Sec. 4.4]
 
 
 def appearance(index_map, exemplar, classes, blur_sigma):
     """What the discriminator sees of a label map (Sec. 4.4, 4.6): scaled to (0, 1], masked, blurred.
-
-    Classes count from 1 here, as in Eq. 3, and 0 is no class: it stands for ignored pixels, and for what lies beyond
-    the edge, with which convolutions pad. Else the first class would look like both.
 
     index_map: (B, 1, H, W) in units of class index, from 0
     exemplar:  (B, 1, H, W), whose ignored pixels are 0 in real and made maps alike, so that holes teach nothing
@@ -71,16 +62,21 @@ def appearance(index_map, exemplar, classes, blur_sigma):
     # Here, since it brings torch._dynamo: two seconds of every start, also of those without an adversary.
     from torchvision.transforms.functional import gaussian_blur
 
+    # Classes count from 1 here, as in Eq. 3. 0 is no class: it stands for ignored pixels and for what lies beyond the
+    # edge, with which convolutions pad. Else the first class would look like both.
     scaled = torch.where(exemplar == IGNORE, 0.0, (index_map + 1) / classes)
     sigma = [blur_sigma, blur_sigma]
+    # The blur hides the last sharp steps between classes, in real and made maps alike [paper, Sec. 4.6].
     return gaussian_blur(scaled.transpose(0, 1), [3, 3], sigma).transpose(0, 1)  # as one image: 8 times as fast on CPUs
 
 
 def discriminator_hinge(real_scores, made_scores):
     """L_adv for D (Eq. 2, ref. 17): E[max(0, 1 - D(real))] + E[max(0, 1 + D(made))]."""
+    # Scores beyond 1 and -1 cost nothing more: a discriminator that is sure does not run away from the segmenter.
     return F.relu(1 - real_scores).mean() + F.relu(1 + made_scores).mean()
 
 
 def segmenter_hinge(made_scores):
     """L_adv for G (Eq. 2, ref. 17): -E[D(made)]."""
+    # No hinge here: a map that looks real already may look more so, and the gradient never dies.
     return -made_scores.mean()

@@ -5,7 +5,7 @@ SCORES."""
 import torch
 import torch.nn.functional as F
 
-from losses import IGNORE
+from runtime.labels import IGNORE
 
 
 class Tally:

@@ -32,6 +32,7 @@ import torch
 import torch.distributed as dist
 from tqdm import tqdm
 
+from beyond.informed import load_informed
 from beyond.overlay import Overlay
 from data.loading import to_device, to_tensor
 from data.rasters import Raster, gdal
@@ -57,10 +58,8 @@ def main(arguments):
     # The ranks meet once, at the end, and may map for days until then.
     group = dist.new_group(backend="gloo", timeout=timedelta(days=365)) if ranks.world > 1 else None
     path, scenes = checkpoint_path(arguments.checkpoint), scene_paths(arguments.scenes)
-    trained = load_trained(path, ranks.device)
+    trained = (load_informed if arguments.coarse else load_trained)(path, ranks.device)
     trained.segmenter.to(memory_format=torch.channels_last)
-    if arguments.coarse:
-        trained.require_observation(path)
     share = list(zip(scenes, output_paths(scenes, arguments.out, arguments.probs), strict=True))
     share = share[ranks.rank :: ranks.world]
     jobs = [job for job in share if arguments.overwrite or not all(file.exists() for file in job[1])]

@@ -9,21 +9,16 @@ The same command goes on with a run that was stopped. SIGTERM and Ctrl-C save la
 
 import math
 
-from runtime import signals
-
-if __name__ == "__main__":
-    signals.leave_quietly()
-
 import torch
 
 from config import PretrainConfig
-from curves import save_run_curves
 from data.loading import scoring_batches, to_device, training_batches
 from data.transforms import normalize
 from data.unlabelled import PretrainingCrops, ValidationCrops, read_unlabelled
-from figures import color_image, contact_sheet
 from models import build_mae
 from models.mae import blank, reconstruct, token_grid
+from reports.curves import save_run_curves
+from reports.figures import color_image, contact_sheet
 from runtime import checkpoint, command, distributed
 from runtime.compiling import compiled
 from runtime.run import Run
@@ -41,23 +36,26 @@ def main(config):
     torch.manual_seed(config.run.seed)
     run = Run(config, ranks)
 
-    # Data: training crops are endless; validation shares do not overlap.
+    # Data: training crops are endless; validation shares do not overlap, so nothing is scored twice.
     data = config.data
     images, validation_images = read_unlabelled(
         data.root, data.images, data.bands, data.validation_share, data.regions, data.exclude_regions, data.heldout
     )
     facts = {**images.facts, "images": len(images)}
-    tokens = math.prod(token_grid(data.crop_px, data.crop_px))
+    tokens = math.prod(token_grid(data.crop_px, data.crop_px))  # a draw of the mask needs a number for each
     draws = {"min_area": data.min_area, "batch_size": config.train.batch_size, "seed": config.run.seed}
     samples = PretrainingCrops(images, data.crop_px, tokens, **draws)
     validation_samples = ValidationCrops(validation_images, data.crop_px, tokens)
-    mean, std = (torch.tensor(facts[key], device=device) for key in ("band_mean", "band_std"))
+    # Pixels travel as they are stored; they are normalised where the network is.
+    mean = torch.tensor(facts["band_mean"], device=device)
+    std = torch.tensor(facts["band_std"], device=device)
 
     # Network, optimiser, precision.
     memory_format = torch.channels_last if config.train.channels_last else torch.contiguous_format
     mae = build_mae(config, facts["bands"]).to(device, memory_format=memory_format)
     decayed = [p for p in mae.parameters() if p.ndim > 1]
     rest = [p for p in mae.parameters() if p.ndim <= 1]  # biases, norms and the mask token [ours: ref. 10]
+    # Weight decay would pull a norm's scale to 0, where it has nothing to regularise.
     optimizer = torch.optim.AdamW(
         [{"params": decayed, "weight_decay": config.train.weight_decay}, {"params": rest, "weight_decay": 0.0}],
         betas=(0.9, 0.95),  # [paper silent; ours: ref. 10]
@@ -65,7 +63,8 @@ def main(config):
     )
     precision, autocast, scaler = distributed.mixed_precision(config.train.precision, device)
 
-    # Resume. These are the parts of last.pt by name.
+    # Resume. These are the parts of last.pt by name. No generator's state is among them: draws are functions of the
+    # step, so a run goes on bit for bit.
     parts = {"mae": mae, "optimizer": optimizer, "scaler": scaler}
     run.begin(parts, {"data": facts}, items=len(images), best={"step": 0, "loss": math.inf})
     run.introduce(
@@ -73,13 +72,14 @@ def main(config):
         f"{sum(p.numel() for p in mae.parameters()):,} weights",
         precision,
     )
+    # Wrapped for DDP after loading: last.pt keeps the network's own names, whatever the number of processes.
     fast = mae
     if config.train.compile:
         crops = torch.zeros(micro_batch, facts["bands"], data.crop_px, data.crop_px, device=device)
         noise = torch.zeros(micro_batch, tokens, device=device)
         fast = compiled(mae, autocast, [crops.contiguous(memory_format=memory_format), noise], run.say)
     mae_ddp = ranks.wrap(fast)
-    loading = data.workers, device.type == "cuda"
+    loading = data.workers, device.type == "cuda"  # memory is pinned where a GPU copies from it
     batches = training_batches(samples, run.done, run.steps, per_rank, micro_batch, ranks.rank, *loading)
 
     for step in run.each_step("images"):
@@ -89,19 +89,19 @@ def main(config):
             group["lr"] = rate
 
         # Accumulate micro-batches: every image has as many masked patches, so equal shares make the batch's mean.
-        mae.train()
+        mae.train()  # validation left it in eval mode
         share = micro_batch / config.train.batch_size
         count = per_rank // micro_batch
         for i in range(count):
             batch = to_device(next(batches), device)
-            with ranks.synchronise(mae_ddp, i == count - 1):
+            with ranks.synchronise(mae_ddp, i == count - 1):  # gradients travel once a step
                 crops = normalize(batch["image"], mean, std).contiguous(memory_format=memory_format)
                 with autocast:
                     loss, _, _ = mae_ddp(crops, batch["noise"])
                 loss = share * loss
                 scaler.scale(loss * ranks.world).backward()  # DDP averages over ranks; the loss is already a share
             run.add(loss=loss)
-        scaler.step(optimizer)
+        scaler.step(optimizer)  # passes over a step whose float16 gradients are not finite
         scaler.update()
         optimizer.zero_grad(set_to_none=True)
 
@@ -113,6 +113,7 @@ def main(config):
         # Every eval_every steps: all ranks validate; rank 0 saves best.pt if it is one, and resnet18.pt.
         if run.evaluate_now:
             shares = scoring_batches(validation_samples, micro_batch, ranks.rank, ranks.world, *loading)
+            # A loss of 1 means that it only predicts each patch's mean.
             loss = validate(mae, shares, mean, std, autocast, ranks)
             improved = loss < run.best["loss"]
             if improved:
@@ -137,8 +138,8 @@ def main(config):
 @torch.no_grad()
 def validate(mae, batches, mean, std, autocast, ranks):
     """Mean loss over the middle crops of all validation images, each under its own fixed mask."""
-    mae.eval()
-    total = torch.zeros(2, device=ranks.device)
+    mae.eval()  # batch norm by its running statistics
+    total = torch.zeros(2, device=ranks.device)  # the loss times images, and images: both add up over ranks
     for batch in batches:
         batch = to_device(batch, ranks.device)
         with autocast:
@@ -153,12 +154,14 @@ def validate(mae, batches, mean, std, autocast, ranks):
 def save_figure(path, mae, samples, mean, std):
     """A picture a row: image, what is left of it, and the reconstruction, put back on the image's scale."""
     mae.eval()
+    # From all over the split: images of one place lie together.
     chosen = sorted({round(i * (len(samples) - 1) / (FIGURE_IMAGES - 1)) for i in range(FIGURE_IMAGES)})
     batch = to_device(samples.collate([samples[i] for i in chosen]), mean.device)
     crops = normalize(batch["image"], mean, std)
     _, predicted, mask = mae(crops, batch["noise"])
     pictures = []
     for maps in zip(crops, blank(crops, mask), reconstruct(crops, predicted, mask), strict=True):
+        # Back to stored units, and stretched as the image is: three pictures that can be compared.
         stored = [(m * std.view(-1, 1, 1) + mean.view(-1, 1, 1)).permute(1, 2, 0).cpu().numpy() for m in maps]
         pictures.append([color_image(image, like=stored[0]) for image in stored])
     contact_sheet(path, ["image", "masked", "reconstruction"], pictures)

@@ -8,25 +8,19 @@ The same command goes on with a run that was stopped. SIGTERM and Ctrl-C save la
 
 import math
 
-from runtime import signals
-
-if __name__ == "__main__":
-    signals.leave_quietly()
-
 import torch
 from torch.optim.swa_utils import AveragedModel
 
 from config import SegmenterConfig
-from curves import save_run_curves
 from data.loading import scoring_batches, to_device, training_batches
 from data.transforms import normalize
-from game import probe_game, watch_game
-from losses import appearance, cross_entropy_sum, discriminator_hinge, label_misfit_sum, made_map, segmenter_hinge
+from losses import appearance, cross_entropy_sum, discriminator_hinge, made_map, segmenter_hinge
 from metrics import confusion_matrix, scores
 from models import build_discriminator, build_segmenter
 from models.averaging import update_average
-from models.observation_table import to_yaml
-from models.regions import aggregate, compositions
+from models.regions import aggregate
+from reports.curves import save_run_curves
+from reports.game import probe_game, watch_game
 from runtime import command, distributed
 from runtime.compiling import compiled
 from runtime.errors import Refused
@@ -34,12 +28,6 @@ from runtime.run import Run
 from runtime.schedule import learning_rate
 from runtime.settings import from_command_line
 from supervision import open_supervision
-
-SUPERVISED_BY = {
-    "high": "fine labels",
-    "low_upsampled": "coarse labels, upsampled",
-    "low_regions": "coarse labels, over regions",
-}
 
 
 def main(config):
@@ -50,14 +38,16 @@ def main(config):
     torch.manual_seed(config.run.seed)
     run = Run(config, ranks)
 
-    # Data. Training batches are endless; validation shares do not overlap.
+    # Data. Training batches are endless; validation shares do not overlap, so nothing is scored twice.
     data = open_supervision(config, run.saved)
-    description, tiles = data.description, len(data.train.tiles)
-    measure = "likelihood" if data.observation else "mIoU"
-    selected_on = f"validation {measure} on {SUPERVISED_BY[config.supervision.labels]}"
+    description = data.description
+    tiles = len(data.train.tiles)
+    # best.pt is chosen on labels of the kind that supervises: fine ones would be a teacher that coarse rows lack.
+    measure = "likelihood" if data.observed else "mIoU"
+    selected_on = f"validation {measure} on {data.labels}"
 
     # Networks. The discriminator's weights are drawn last: rows with and without an adversary start alike.
-    task = Task(config, ranks, description, data.observation)
+    task = Task(config, ranks, description, data.observed)
     game = config.adversarial if config.adversarial.weight else None
     init = config.model.init if run.saved is None else "none"  # weights that last.pt holds need no other start
     segmenter, start = build_segmenter(config, description.bands, task.classes, description.scale, init)
@@ -76,16 +66,18 @@ def main(config):
         "discriminator": discriminator,
         "discriminator_optimizer": discriminator_optimizer,
     }
-    about = {"data": {**description.facts(), "tiles": tiles}, "observation": data.table}
+    # No generator's state is among them: draws are functions of the step, so a run goes on bit for bit.
+    about = {"data": {**description.facts(), "tiles": tiles}, "observation": data.observed and data.observed.table}
     run.begin(parts, about, items=tiles, best={"step": 0, "score": -1.0})
     run.introduce(
         f"{tiles} training and {len(data.validation)} validation tiles of {description.name}",
         f"{sum(p.numel() for p in segmenter.parameters()):,} weights, {start}",
         task.precision,
     )
-    if data.observation:
-        run.say(f"{run.dir / 'observation.yaml'}: {data.origin}")
-        run.write("observation.yaml", to_yaml(data.table))
+    if data.observed:
+        data.observed.keep(run)
+
+    # Wrapped for DDP after loading: last.pt keeps the networks' own names, whatever the number of processes.
     fast = segmenter
     if config.train.compile:
         shape = micro_batch, description.bands, description.tile_px, description.tile_px
@@ -93,7 +85,7 @@ def main(config):
         fast = compiled(segmenter, task.autocast, [images], run.say)
     segmenter_ddp = ranks.wrap(fast)
     discriminator_ddp = ranks.wrap(discriminator) if game else None
-    loading = config.data.workers, device.type == "cuda"
+    loading = config.data.workers, device.type == "cuda"  # memory is pinned where a GPU copies from it
     batches = training_batches(data.train, run.done, run.steps, per_rank, micro_batch, ranks.rank, *loading)
 
     for step in run.each_step():
@@ -104,9 +96,9 @@ def main(config):
 
         # The two players move by turns, the segmenter first. Both moves are about the same micro-batches.
         micro_batches = [to_device(next(batches), device) for _ in range(per_rank // micro_batch)]
-        segmenter.train()
+        segmenter.train()  # validation left it in eval mode
         made_maps, probes = update_segmenter(task, run, step, micro_batches, segmenter_ddp, optimizer, discriminator)
-        if game and game.control != "frozen":
+        if game and game.control != "frozen":  # the control keeps a teacher that knows nothing
             update_discriminator(task, run, micro_batches, made_maps, discriminator_ddp, discriminator_optimizer)
         if averaged:
             # In a run's first steps the average is of those steps, not of the random weights before them.
@@ -122,7 +114,7 @@ def main(config):
         if run.evaluate_now:
             shares = scoring_batches(data.validation, micro_batch, ranks.rank, ranks.world, *loading)
             result = validate(task, scored, shares)
-            if game:
+            if game:  # is it alive? AUC, raggedness, gradients: docs/paper.md says how to read them
                 view = task.classes, task.mean, task.std, task.autocast
                 result["game"] = watch_game(scored, discriminator, data.watched, *view, game, device)
             score = result[measure.lower()]
@@ -147,15 +139,18 @@ class Task:
     """What no step changes, and both updates and the validation read.
 
     classes: their number; cell_px: n², the pixels of a whole cell; mean, std: of the bands, (K,), stored units
-    observation: models.observation.Observation of rows that are trained by one, else None
+    observed: beyond.observed.Observed of rows that are trained by an observation model, else None
     """
 
-    def __init__(self, config, ranks, description, observation):
-        self.config, self.ranks = config, ranks
-        self.classes, self.cell_px = len(description.taxonomy.names), description.scale**2
-        bands = description.band_mean, description.band_std
-        self.mean, self.std = (torch.tensor(values, device=ranks.device) for values in bands)
-        self.observation = observation and observation.to(ranks.device)
+    def __init__(self, config, ranks, description, observed):
+        self.config = config
+        self.ranks = ranks
+        self.classes = len(description.taxonomy.names)
+        self.cell_px = description.scale**2
+        # Pixels travel as they are stored, a quarter of the bytes; they are normalised where the network is.
+        self.mean = torch.tensor(description.band_mean, device=ranks.device)
+        self.std = torch.tensor(description.band_std, device=ranks.device)
+        self.observed = observed and observed.to(ranks.device)
         self.memory_format = torch.channels_last if config.train.channels_last else torch.contiguous_format
         # One autocast and one gradient scaler, which do nothing where the precision is off.
         self.precision, self.autocast, self.scaler = distributed.mixed_precision(config.train.precision, ranks.device)
@@ -163,7 +158,7 @@ class Task:
 
 def optimizers(config, segmenter, discriminator):
     """-> Adam of each; None without a discriminator."""
-    fused = next(segmenter.parameters()).device.type != "mps"
+    fused = next(segmenter.parameters()).device.type != "mps"  # one kernel for all tensors, where there is one
     # The ResNet-18 may have a rate of its own: random decoders shake weights that are good already.
     slowed = set(segmenter.encoder.parameters()) if config.train.encoder_rate != 1 else set()
     groups = [{"params": [p for p in segmenter.parameters() if p not in slowed], "factor": 1.0}]
@@ -172,8 +167,10 @@ def optimizers(config, segmenter, discriminator):
     optimizer = torch.optim.Adam(groups, config.train.learning_rate, fused=fused)
     if discriminator is None:
         return optimizer, None
-    game, weights = config.adversarial, discriminator.parameters()
-    return optimizer, torch.optim.Adam(weights, game.learning_rate, (game.beta1, game.beta2), fused=fused)
+    # beta1 = 0 is usual for games: a mean of past gradients would be about maps that are not made any more.
+    game = config.adversarial
+    betas = game.beta1, game.beta2
+    return optimizer, torch.optim.Adam(discriminator.parameters(), game.learning_rate, betas, fused=fused)
 
 
 def update_segmenter(task, run, step, micro_batches, segmenter, optimizer, discriminator=None):
@@ -185,35 +182,36 @@ def update_segmenter(task, run, step, micro_batches, segmenter, optimizer, discr
     # Eq. 1's N is the count of labels in the global batch, known before the first backward: where regions lack labels,
     # a mean of micro-batch means is not the batch mean.
     count = torch.full((), float(sum(b["count"] for b in micro_batches)), device=ranks.device)
-    labels = ranks.sum(count).clamp(min=1)
+    labels = ranks.sum(count).clamp(min=1)  # 1: a batch without a label costs 0, and not NaN
     # A young segmenter's maps are noise, and so is what a discriminator says of them: its weight may rise from 0.
     weight = adversarial.weight * min(1.0, (step + 1) / (adversarial.warmup_steps + 1))
     made_maps, probes = [], {}
     for i, batch in enumerate(micro_batches):
-        with ranks.synchronise(segmenter, i == len(micro_batches) - 1):
+        with ranks.synchronise(segmenter, i == len(micro_batches) - 1):  # gradients travel once a step
             images = normalize(batch["image"], task.mean, task.std, batch["color"])
             images = images.contiguous(memory_format=task.memory_format)
             with task.autocast:
                 logits = segmenter(images)
-            logits = logits.to(images.dtype)
+            logits = logits.to(images.dtype)  # losses are float32: 900 logits of 80 overflow float16
             terms = {"loss": segmenter_loss(task, logits, batch) / labels}
             if discriminator is not None:
                 # Frozen, and called without DDP: no gradient of its own is to be summed. In eval mode spectral norm's
                 # vectors stay where they are: they move once a step, in the discriminator's own.
                 discriminator.requires_grad_(False).eval()
                 made = made_map(logits, adversarial.temperature, adversarial.maps)
+                # A prediction gets its exemplar's holes: a hole must not tell which is which.
                 seen = appearance(made, batch["exemplars"][:, :1], task.classes, adversarial.blur_sigma)
                 with task.autocast:
                     made_scores = discriminator(seen)
                 share = len(images) / task.config.train.batch_size  # of a micro-batch in a mean over the global batch
                 terms["segmenter_hinge"] = share * segmenter_hinge(made_scores.to(images.dtype))
-                made_maps.append(made.detach())
+                made_maps.append(made.detach())  # the discriminator's move is about the same maps
                 if run.logs(step):
                     probes = probe_game(logits, terms["loss"], terms["segmenter_hinge"], weight)
             total = terms["loss"] + weight * terms.get("segmenter_hinge", 0.0)
             scaler.scale(total * ranks.world).backward()  # DDP averages over ranks; each term is already a share
         run.add(**terms)
-    scaler.step(optimizer)
+    scaler.step(optimizer)  # passes over a step whose float16 gradients are not finite
     scaler.update()
     optimizer.zero_grad(set_to_none=True)
     return made_maps, probes
@@ -222,11 +220,11 @@ def update_segmenter(task, run, step, micro_batches, segmenter, optimizer, discr
 def update_discriminator(task, run, micro_batches, made_maps, discriminator, optimizer):
     """The discriminator's steps: tell the maps that were made from exemplars (Eq. 2)."""
     ranks, scaler, adversarial = task.ranks, task.scaler, task.config.adversarial
-    discriminator.requires_grad_(True)
+    discriminator.requires_grad_(True)  # the segmenter's step froze it
     for k in range(adversarial.steps):
         for i, (made, batch) in enumerate(zip(made_maps, micro_batches, strict=True)):
             share = len(made) / task.config.train.batch_size
-            real = batch["exemplars"][:, k : k + 1]
+            real = batch["exemplars"][:, k : k + 1]  # (B, 1, H, W), other exemplars for each of its steps
             pair = real.to(made.dtype), made
             # Real and made maps share one forward: DDP allows one for each backward.
             maps = torch.cat([appearance(m, real, task.classes, adversarial.blur_sigma) for m in pair])
@@ -245,31 +243,30 @@ def update_discriminator(task, run, micro_batches, made_maps, discriminator, opt
 
 
 def predictions(task, logits, batch):
-    """What meets the labels: logits of pixels (Low, High) or of regions (Sec. 4.3), or log-probabilities of codes."""
+    """What meets the labels: logits of pixels (Low, High) or of regions (Sec. 4.3)."""
     if "region_index" not in batch:
         return logits
     regions = batch["region_index"], batch["labels"].shape[1]
-    if task.observation:
-        return task.observation(compositions(logits, *regions))
     return aggregate(logits, *regions, task.cell_px, task.config.supervision.aggregate)
 
 
 def segmenter_loss(task, logits, batch):
     """Eq. 1, summed over the labels of a micro-batch."""
-    misfit = label_misfit_sum if task.observation else cross_entropy_sum
-    return misfit(predictions(task, logits, batch), batch["labels"])
+    if task.observed:  # beyond the paper: the label's own probability, given the cell's composition
+        return task.observed.misfit_sum(logits, batch)
+    return cross_entropy_sum(predictions(task, logits, batch), batch["labels"])
 
 
 @torch.no_grad()
 def validate(task, segmenter, batches):
     """Scores on labels of the kind that supervises: of pixels, or of region predictions on region labels.
 
-    By an observation model a region is predicted as the class whose codes are together the most probable, and labels
-    count as their merged class. Such rows are selected by "likelihood" [ours], the geometric mean of
-    p(label | composition): it is what they are trained for, sees all codes, and is steadier over few cells than mIoU.
+    Rows of an observation model are selected by "likelihood" [ours], the geometric mean of p(label | composition): it
+    is what they are trained for, sees all codes, and is steadier over few cells than mIoU.
     """
-    segmenter.eval()
-    ranks, classes, observation = task.ranks, task.classes, task.observation
+    segmenter.eval()  # batch norm by its running statistics
+    ranks, classes = task.ranks, task.classes
+    # Counts add up over batches and ranks, as a mean of mIoUs would not.
     confusion = torch.zeros(classes, classes, dtype=torch.int64, device=ranks.device)
     misfit = torch.zeros(2, device=ranks.device)
     for batch in batches:
@@ -277,10 +274,12 @@ def validate(task, segmenter, batches):
         images = normalize(batch["image"], task.mean, task.std)
         with task.autocast:
             logits = segmenter(images)
-        predicted, labels = predictions(task, logits.to(images.dtype), batch), batch["labels"]
-        if observation:
-            misfit += torch.stack([label_misfit_sum(predicted, labels), misfit.new_tensor(batch["count"])])
-            predicted, labels = predicted[:, -classes:], observation.classes_of(labels)
+        logits = logits.to(images.dtype)
+        if task.observed:
+            predicted, labels, lost = task.observed.judge(logits, batch)
+            misfit += lost
+        else:
+            predicted, labels = predictions(task, logits, batch), batch["labels"]
         confusion += confusion_matrix(predicted.argmax(dim=1), labels, classes)
     if not ranks.sum(confusion).any():
         raise Refused(
@@ -289,7 +288,7 @@ def validate(task, segmenter, batches):
         )
     result = {"classes": int((confusion.sum(dim=1) > 0).sum()), **scores(confusion)}
     del result["per_class"]
-    if observation:
+    if task.observed:
         total, count = ranks.sum(misfit).tolist()
         result["likelihood"] = math.exp(-total / count)
     return result

@@ -9,7 +9,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from data.taxonomy import IGNORE
+from runtime.labels import IGNORE
 
 PIXEL_GRID = (1.0, 0.0, 0.0, 0.0, -1.0, 0.0)  # stands for the georeference where an image has none: one unit a pixel
 

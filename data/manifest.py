@@ -1,5 +1,6 @@
 """What a reader of a tile set begins with: ROOT/dataset.yaml and ROOT/tiles.csv, checked before anything is opened."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,35 +83,28 @@ def read_description(root):
     require_facts(values, path)
     fields = {key: tuple(values[key]) if key.startswith("band_") else values[key] for key in FACTS}
     limits = values.get("range")
-    if limits is not None and not (isinstance(limits, list) and len(limits) == 2 and limits[0] < limits[1]):
-        raise Refused(f"{path}: range is {limits!r:.80}; it should be [low, high], as data.prepare --range has them")
     return Description(**fields, taxonomy=taxonomy, range=limits and tuple(limits))
 
 
 def require_facts(values, where, keys=FACTS):
     """Refuse what a tile set, or a checkpoint in some of these keys, cannot say of itself."""
 
-    def number(value):
-        return type(value) in (int, float) and 0 < value <= 1e12
+    def number(value, least=0.0):
+        return type(value) in (int, float) and math.isfinite(value) and value >= least
 
-    def numbers(values):
-        return (
-            isinstance(values, list)
-            and len(values) == bands
-            and all(type(value) in (int, float) and abs(value) <= 1e12 for value in values)
-        )
+    def bandwise(value, least):
+        return isinstance(value, list) and len(value) == values.get("bands") and all(number(v, least) for v in value)
 
-    bands, per_band = values.get("bands"), "one number per band"
     wanted = {
-        "name": (lambda v: isinstance(v, str) and v.isprintable(), "a name"),
-        "image_gsd": (number, "metres per pixel"),
-        "label_gsd": (number, "metres per pixel"),
-        "scale": (lambda v: number(v) and v >= 1, "a number from 1 up"),
-        "tile_px": (lambda v: type(v) is int and 0 < v <= 65536, "pixels"),
-        "bands": (lambda v: type(v) is int and 0 < v <= 1024, "a count"),
+        "name": (lambda v: isinstance(v, str), "a name"),
+        "image_gsd": (lambda v: number(v, 1e-9), "metres per pixel"),
+        "label_gsd": (lambda v: number(v, 1e-9), "metres per pixel"),
+        "scale": (lambda v: number(v, 1), "a number from 1 up"),
+        "tile_px": (lambda v: type(v) is int and v > 0, "pixels"),
+        "bands": (lambda v: type(v) is int and v > 0, "a count"),
         "dtype": (lambda v: v in ("uint8", "uint16"), "uint8 or uint16"),
-        "band_mean": (numbers, per_band),
-        "band_std": (lambda v: numbers(v) and min(v) > 0, f"{per_band}, above 0"),
+        "band_mean": (lambda v: bandwise(v, -math.inf), "one number per band"),
+        "band_std": (lambda v: bandwise(v, 1e-9), "one number per band, above 0"),
     }
     for key in keys:
         is_good, meaning = wanted[key]
@@ -125,16 +119,14 @@ def read_tiles(root):
     for line, row in read_csv(path, COLUMNS):
         where = f"{path}, line {line}"
         try:
-            if row["split"] not in SPLITS:
-                raise Refused(f"{where}: split {row['split']!r:.80}; did you mean {nearest(row['split'], SPLITS)!r}?")
             for key in ("tile", "region", "image"):
                 if not row[key]:
                     raise Refused(f"{where}: {key} is empty")
+            if row["split"] not in SPLITS:
+                raise Refused(f"{where}: split {row['split']!r}; did you mean {nearest(row['split'], SPLITS)!r}?")
             if row["tile"] in seen:
-                raise Refused(f"{where}: tile {row['tile']:.80} stands twice")
-            for key in ("image", "high", "low"):
-                row[key] = relative_path(row[key], where)
-            rows.append({key: row[key] for key in COLUMNS})
+                raise Refused(f"{where}: tile {row['tile']} stands twice")
+            rows.append({**row, **{key: relative_path(row[key], where) for key in ("image", "high", "low")}})
         except Refused as error:
             problems.append(str(error))
         seen.add(row["tile"])

@@ -8,10 +8,10 @@ from torch.utils.data import Dataset
 
 from data.cells import cell_index, covered_cells, upsampled
 from data.loading import sample_index, to_tensor
-from data.taxonomy import IGNORE
 from data.tiles import TileSet
 from data.transforms import color_draw, dihedral, draw
 from runtime.errors import Refused
+from runtime.labels import IGNORE
 
 
 class Exemplars:

@@ -13,8 +13,8 @@ import numpy as np
 
 from runtime.errors import Refused, nearest
 from runtime.files import read_yaml
+from runtime.labels import IGNORE
 
-IGNORE = 255  # merged value of pixels that neither supervise nor score
 _UNKNOWN = 254  # marks codes without a class inside the look-up table; no class index reaches it
 
 
@@ -41,19 +41,17 @@ def load_colors(path):
 
 
 def _read(path):
-    description = read_yaml(path)
-    keys = "classes", "colors", "high", "low"
-    unknown = [key for key in description if key not in keys]
-    if unknown:
-        raise Refused(f"{path}: unknown key {unknown[0]!r}; did you mean {nearest(unknown[0], keys)!r}?")
+    description, keys = read_yaml(path), ("classes", "colors", "high", "low")
+    for key in description:
+        if key not in keys:
+            raise Refused(f"{path}: unknown key {key!r}; did you mean {nearest(key, keys)!r}?")
     colors = {"high": {}, "low": {}}
     if "colors" in description:
         names = taxonomy_from_dict({**description, "high": {}, "low": {}}, path).names
         codes, table = _codes_of_colors(description["colors"], names, path)
-        in_colors = [source for source in colors if source not in description]
-        if not in_colors:
+        if "high" in description and "low" in description:
             raise Refused(f"{path}: colors stand for high or low; leave out the one whose masks hold colours")
-        for source in in_colors:
+        for source in colors.keys() - description.keys():
             colors[source], description[source] = codes, table
     return taxonomy_from_dict(description, path), colors
 
@@ -66,12 +64,10 @@ def _codes_of_colors(colors, names, where):
     for color, name in colors.items():
         if not isinstance(color, str) or not re.fullmatch("#[0-9A-Fa-f]{6}", color):
             raise Refused(f'{where}: colors has {color!r:.80}; a colour is "#RRGGBB", in quotes')
+        _index(name, names, f"{where}: colors[{color}]")
         rgb = tuple(bytes.fromhex(color[1:]))
         if rgb in codes:
             raise Refused(f"{where}: colors has {color} twice")
-        if name not in (*names, "ignore"):
-            meant = nearest(name, (*names, "ignore"))
-            raise Refused(f"{where}: colors[{color}] is {name!r:.80}; did you mean {meant!r}?")
         codes[rgb] = 0 if name == "ignore" else len(table)
         table.setdefault(codes[rgb], name)
     return codes, table
@@ -82,49 +78,42 @@ def taxonomy_from_dict(description, where):
     classes = description.get("classes")
     if not isinstance(classes, list) or not 2 <= len(classes) < _UNKNOWN:
         raise Refused(f"{where}: classes should be a list of 2 to {_UNKNOWN - 1} entries {{name, color}}")
-    names, colors = [], []
+    names, colors, tables = [], [], {}
     for i, entry in enumerate(classes):
         name, color = (entry.get("name"), entry.get("color")) if isinstance(entry, dict) else (None, None)
-        if not _is_name(name) or name == "ignore" or name in names:
-            raise Refused(
-                f"{where}: classes[{i}].name is {name!r:.80}; it should be a new name other than ignore, on one line"
-            )
+        if not isinstance(name, str) or name in ("", "ignore", *names):
+            raise Refused(f"{where}: classes[{i}].name is {name!r:.80}; it should be a new name other than ignore")
         if not (isinstance(color, list) and len(color) == 3 and all(type(v) is int and 0 <= v < 256 for v in color)):
             raise Refused(f"{where}: classes[{i}].color is {color!r:.80}; it should be [r, g, b], each 0 to 255")
         names.append(name)
         colors.append(tuple(color))
-    tables = {}
     for source in ("high", "low"):
         table = description.get(source)
         if not isinstance(table, dict):
-            raise Refused(
-                f"{where}: {source} should map codes to class names, is {table!r:.80}; {{}} if there are no such labels"
-            )
-        tables[source] = {}
-        for code, name in table.items():
-            if type(code) is not int or abs(code) >= 2**63:
+            raise Refused(f"{where}: {source} should map codes to class names; {{}} if there are no such labels")
+        for code in table:
+            if type(code) is not int:
                 raise Refused(f"{where}: {source} has the code {code!r:.80}; codes are integers, as pixels are")
-            if name not in (*names, "ignore"):
-                meant = nearest(name, (*names, "ignore"))
-                raise Refused(f"{where}: {source}[{code}] is {name!r:.80}; did you mean {meant!r}?")
-            tables[source][code] = IGNORE if name == "ignore" else names.index(name)
+        tables[source] = {code: _index(name, names, f"{where}: {source}[{code}]") for code, name in table.items()}
     return Taxonomy(tuple(names), tuple(colors), **tables)
 
 
-def _is_name(value):
-    return isinstance(value, str) and 0 < len(value) <= 100 and value.isprintable()
+def _index(name, names, where):
+    """A class name's index, IGNORE for "ignore"."""
+    if name not in (*names, "ignore"):
+        raise Refused(f"{where} is {name!r:.80}; did you mean {nearest(name, (*names, 'ignore'))!r}?")
+    return IGNORE if name == "ignore" else names.index(name)
 
 
 def taxonomy_to_dict(taxonomy):
     """The inverse of taxonomy_from_dict, of plain values only."""
-
-    def named(table):
-        return {code: "ignore" if i == IGNORE else taxonomy.names[i] for code, i in sorted(table.items())}
-
-    classes = [
-        {"name": name, "color": list(color)} for name, color in zip(taxonomy.names, taxonomy.colors, strict=True)
-    ]
-    return {"classes": classes, "high": named(taxonomy.high), "low": named(taxonomy.low)}
+    named = {**dict(enumerate(taxonomy.names)), IGNORE: "ignore"}
+    classes = zip(taxonomy.names, taxonomy.colors, strict=True)
+    return {
+        "classes": [{"name": name, "color": list(color)} for name, color in classes],
+        "high": {code: named[i] for code, i in sorted(taxonomy.high.items())},
+        "low": {code: named[i] for code, i in sorted(taxonomy.low.items())},
+    }
 
 
 def merge(codes, table, where):
@@ -134,19 +123,17 @@ def merge(codes, table, where):
     table:   {code: class index or IGNORE}
     where:   names the codes' file in errors
     returns: uint8 array of the same shape
-    raises:  Refused listing each code that the table does not know, and how often it stands there
+    raises:  Unknown, a Refused that lists each code that the table does not know, and how often it stands there
     """
-    if codes.dtype == np.uint8:
-        values, merged = np.arange(256), codes
-    elif np.issubdtype(codes.dtype, np.integer):
-        values, merged = np.unique(codes, return_inverse=True)
-        merged = merged.reshape(codes.shape)
-    else:
+    if not np.issubdtype(codes.dtype, np.integer):
         raise Refused(f"{where}: labels should be integers, are {codes.dtype}")
+    if codes.dtype == np.uint8:
+        values, places = np.arange(256), codes
+    else:
+        values, places = np.unique(codes, return_inverse=True)
     lookup = np.array([table.get(value, _UNKNOWN) for value in values.tolist()], np.uint8)
-    merged = lookup[merged]
-    unknown = merged == _UNKNOWN
-    if unknown.any():
+    merged = lookup[places].reshape(codes.shape)
+    if (unknown := merged == _UNKNOWN).any():
         found, counts = np.unique(codes[unknown], return_counts=True)
         raise Unknown(where, Counter(dict(zip(found.tolist(), counts.tolist(), strict=True))), table)
     return merged
@@ -163,7 +150,6 @@ class Unknown(Refused):
         return Refused, (str(self),)
 
     def line(self):
-        listed = ", ".join(f"{code} ({self.counts[code]} times)" for code in sorted(self.counts)[:20])
-        more = ", ..." if len(self.counts) > 20 else ""
+        listed = ", ".join(f"{code} ({self.counts[code]} times)" for code in sorted(self.counts))
         known = ", ".join(map(str, sorted(self.table)))
-        return f"{self.where}: codes without a class: {listed}{more}; the taxonomy knows {known}"
+        return f"{self.where}: codes without a class: {listed}; the taxonomy knows {known}"

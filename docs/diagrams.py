@@ -1,6 +1,6 @@
 """The two diagrams of docs/paper.md: the method (Fig. 3) and region aggregation (Fig. 4). Needs matplotlib.
 
-    python -m docs.diagrams [architecture regions]      after the NAIP runs, as docs/figures.py says
+    python -m docs.diagrams [architecture regions]      after the NAIP runs, as docs/plots.py says
 """
 
 import itertools
@@ -17,9 +17,9 @@ from matplotlib.transforms import Bbox  # noqa: E402
 
 from data.cells import region_index  # noqa: E402
 from data.tiles import TileSet  # noqa: E402
-from docs.figures import INK, REAL, REAL_ROWS, REAL_TILE, legend, logits_of, named, save, show_signed  # noqa: E402
-from figures import color_image, color_labels  # noqa: E402
+from docs.plots import INK, REAL, REAL_ROWS, REAL_TILE, legend, logits_of, named, save, show_signed  # noqa: E402
 from models.regions import aggregate_logits  # noqa: E402
+from reports.figures import color_image, color_labels  # noqa: E402
 
 GREY, BOLD = "#777777", "#2a62a8"
 BLUE, GREEN, ORANGE, PURPLE = "#dbe8f6", "#dff0dc", "#fbe6d0", "#e9e0f3"

@@ -20,12 +20,12 @@ import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from beyond.observation import FLOOR, Observation, fit, merged_table  # noqa: E402
+from beyond.table import from_yaml, to_plain, to_yaml
 from data import tile_io  # noqa: E402
 from data.cells import Cells, region_index, region_labels  # noqa: E402
 from data.taxonomy import load_taxonomy, merge  # noqa: E402
 from models.epitomes import load_table  # noqa: E402
-from models.observation import FLOOR, Observation, fit, merged_table  # noqa: E402
-from models.observation_table import from_yaml, to_plain, to_yaml
 from runtime import command  # noqa: E402
 
 TAXONOMY = Path(__file__).resolve().parent.parent / "configs" / "taxonomies" / "low2high.yaml"

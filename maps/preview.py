@@ -4,7 +4,7 @@ import numpy as np
 
 from data.rasters import Raster
 from data.taxonomy import IGNORE
-from figures import color_image, color_labels, contact_sheet, legend
+from reports.figures import color_image, color_labels, contact_sheet, legend
 from runtime import command
 from runtime.errors import reason
 

@@ -10,9 +10,9 @@ classes under a code come in the proportions p(l | k) of a table.
 import torch
 import torch.nn.functional as F
 
-from models.observation import IGNORE  # never a class; a low code only where a table says so
 from runtime.errors import Refused, naming
 from runtime.files import read_yaml
+from runtime.labels import IGNORE  # never a class; a low code only where a table says so
 
 INVERSE_VARIANCE, EPS = 100.0, 1e-11  # of ref. 20
 BATCH_VALUES = 2**22  # positions times patches at once: 16 MB, which stays in cache and bounds memory for any tile

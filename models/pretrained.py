@@ -1,9 +1,11 @@
 """Weights of a ResNet-18 from elsewhere: a file of pretraining or of torchvision, with other band counts."""
 
+from pathlib import Path
+
 import torch
 
+from runtime import checkpoint
 from runtime.errors import Refused
-from runtime.files import require_file
 
 
 def load_resnet18(encoder, state, source):
@@ -59,13 +61,9 @@ def imagenet():
 
 
 def resnet18_file(path):
-    require_file(path)
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise Refused(f"model.init={path}: no such file; none, imagenet or the path of a resnet18.pt") from None
-    except Exception as error:  # a damaged archive raises nearly anything
-        raise Refused(f"model.init={path}: cannot be read ({type(error).__name__})") from None
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+    if not Path(path).is_file():
+        raise Refused(f"model.init={path}: no such file; none, imagenet or the path of a resnet18.pt")
+    state = checkpoint.load(path)
+    if not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise Refused(f"model.init={path}: is no file of weights; train_mae.py writes one as resnet18.pt")
     return state

@@ -4,29 +4,24 @@ A run that a signal stopped is one line too, with the status that shells give it
 """
 
 import argparse
-import contextlib
-import json
 import math
 import multiprocessing
 import os
 import signal
 import sys
-import time
 from pathlib import Path
 
 from tqdm import tqdm
 
 from runtime.errors import Refused
-from runtime.signals import Stopped, heed
+from runtime.signals import Stopped
 
 _RANK = f"rank {os.environ['RANK']}: " if int(os.environ.get("WORLD_SIZE", 1)) > 1 else ""
 
 
 def parser(description, prog=None):
     """An argparse parser whose --help shows a module's docstring as it is."""
-    return argparse.ArgumentParser(
-        prog, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    return argparse.ArgumentParser(prog, description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
 
 
 def place(text):
@@ -57,35 +52,17 @@ def status(work, again="goes on from what is complete", error_is="", where=""):
     again: what the same command does then; where: stands for the file of a system's error that names none
     """
     try:
-        heed()
         left = work()
         return left if isinstance(left, int) else 0  # scores, for who calls main from Python, are no status
-    except (Refused, OSError) as error:
-        if isinstance(error, OSError) and (error.filename or where):
-            error = f"{error.filename or where}: {error.strerror or error}"
-        _say(f"{error_is}{_RANK}{error}")
-        _tell_torchrun(f"{error_is}{_RANK}{error}")
-        return 2
-    except KeyboardInterrupt:
-        _say(f"{_RANK}stopped; the same command {again}")
-        return 128 + signal.SIGINT
-
-
-def _say(line):
-    # In one piece: ranks share the terminal. A file's name may hold what would break the line.
-    line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(line))
-    sys.stderr.write(f"{line}\n")
-    sys.stderr.flush()
-
-
-def _tell_torchrun(line):
-    """Leave the line where torchrun looks for it: its report, which comes after the lines of all ranks and its own
-    traceback, ends with that of the first that failed."""
-    path = os.environ.get("TORCHELASTIC_ERROR_FILE")
-    if path and _RANK:
-        message = {"message": line, "extraInfo": {"timestamp": str(int(time.time()))}}
-        with contextlib.suppress(OSError), open(path, "w") as file:
-            json.dump({"message": message}, file)
+    except Refused as error:
+        line = error
+    except OSError as error:
+        line = f"{error.filename or where}: {error.strerror or error}"
+    except KeyboardInterrupt as stop:
+        say(f"{_RANK}stopped; the same command {again}", sys.stderr)
+        return 128 + (stop.args or [signal.SIGINT])[0]
+    say(f"{error_is}{_RANK}{line}", sys.stderr)
+    return 2
 
 
 def run(main, at_end=lambda: None):
@@ -98,7 +75,7 @@ def run(main, at_end=lambda: None):
     except Stopped as stopped:  # on all ranks alike, so the first speaks for them
         left = 128 + stopped.number
         if os.environ.get("RANK", "0") == "0":
-            _say(stopped)
+            say(stopped, sys.stderr)
     finally:  # an error leaves loaders open, and Python would wait for their workers, which pass over a SIGTERM
         for worker in multiprocessing.active_children():
             worker.kill()

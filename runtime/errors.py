@@ -2,7 +2,6 @@
 
 import contextlib
 import difflib
-import shlex
 
 
 class Refused(Exception):
@@ -22,19 +21,13 @@ def naming(where, blame="", kind=Refused):
     except Refused:
         raise
     except Exception as error:
-        system = getattr(error, "strerror", None) or isinstance(error, MemoryError)
-        raise kind(f"{where}: {'' if system else blame}{reason(error)}") from error
+        raise kind(f"{where}: {'' if isinstance(error, OSError) else blame}{reason(error)}") from error
 
 
 def reason(error):
     """What an exception says, on one line."""
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return " ".join(text.split())[:200]
-
-
-def into_copy(path, ending):
-    """The end of a command that mends a raster: its path, and that of a copy beside it, as PATH_ending.tif."""
-    return shlex.join([str(path), str(path.with_name(f"{path.stem}_{ending}.tif"))])
 
 
 def nearest(word, known):

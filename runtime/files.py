@@ -1,27 +1,19 @@
-"""Files that are whole or not there: written under a temporary name, flushed to disk, renamed. And YAML."""
+"""Files that are whole or not there: written under a temporary name, then renamed. And YAML."""
 
 import contextlib
+import glob
 import os
-import platform
-import re
-import zlib
 from pathlib import Path
 
 import yaml
 
 from runtime.errors import Refused, naming
 
-TEMPORARY = re.compile(r"\.(.+?)(?:\.([0-9a-f]{8}))?\.(\d+)\.tmp")  # file, machine, process
-MACHINE = f"{zlib.crc32(platform.node().encode()):08x}"
-YAML_BYTES = 10**6  # at most; configs, taxonomies and descriptions of tile sets hold some thousands
-YAML_DIGITS = 100  # of a number, at most: Python takes minutes over millions, in base 60 over thousands
-
 
 def require_file(path):
-    """Refuse a pipe or a device: opening one may wait, and reading one go on, for ever. What is missing, or a folder,
-    says so when it is opened."""
-    if not os.path.isfile(path) and os.path.exists(path) and not os.path.isdir(path):
-        raise Refused(f"{path}: is a pipe or a device; a file is needed")
+    """Refuse what is missing, or a folder."""
+    if not os.path.isfile(path):
+        raise Refused(f"{path}: {'is no file' if os.path.exists(path) else 'No such file'}")
 
 
 @contextlib.contextmanager
@@ -31,8 +23,7 @@ def open_whole(path, flush=True):
     flush:  to disk, before the renaming; False for one of very many, as tiles: waiting takes as long as writing
     raises: OSError that names `path`, as where the disk is full
     """
-    path = Path(path)
-    temporary = temporary_of(path)
+    temporary = temporary_of(Path(path))
     try:
         with open(temporary, "wb") as file:
             yield file
@@ -40,14 +31,11 @@ def open_whole(path, flush=True):
                 file.flush()
                 os.fsync(file.fileno())
         os.replace(temporary, path)
-        if flush:
-            _flush_folder(path.parent)
     except OSError as error:
         error.filename = str(path)  # a failed write names no file
         raise
     finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def write_text(path, text):
@@ -59,29 +47,14 @@ def write_text(path, text):
 
 
 def temporary_of(path):
-    """The name of a file before it is whole: it says which process, of which machine, writes it."""
-    return path.with_name(f".{path.name}.{MACHINE}.{os.getpid()}.tmp")
+    """The name of a file before it is whole: it says which process writes it."""
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
 
 
 def remove_leftovers(folder, name=None):
-    """Delete what a kill left of files that were being written, of one name or all; not what a live process writes."""
-    for leftover in Path(folder).glob(".*.tmp"):
-        found = TEMPORARY.fullmatch(leftover.name)
-        if found and name in (None, found[1]) and found[2] in (None, MACHINE) and not _lives(int(found[3])):
-            leftover.unlink(missing_ok=True)
-
-
-def _lives(pid):
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        pass
-    with contextlib.suppress(OSError):  # Linux: one that was killed, and whose parent has not asked yet, writes no more
-        if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX":
-            return False
-    return pid != os.getpid()
+    """Delete what a kill left of files that were being written, of one name or all."""
+    for leftover in Path(folder).glob(f".{glob.escape(name) if name else '*'}.*.tmp"):
+        leftover.unlink(missing_ok=True)
 
 
 def read_yaml(path, blame="not YAML"):
@@ -90,51 +63,24 @@ def read_yaml(path, blame="not YAML"):
     raises: Refused; `blame` opens what is wrong
     """
     require_file(path)
-    with naming(path, f"{blame}: "), open(path, "rb") as file:
-        content = file.read(YAML_BYTES + 1)
-        if len(content) > YAML_BYTES:
-            raise ValueError(f"more than {YAML_BYTES:,} bytes")
+    with naming(path, f"{blame}: "), open(path, encoding="utf-8-sig") as file:
         try:
-            value = yaml.load(content.decode("utf-8-sig"), _PlainLoader)  # noqa: S506 - a SafeLoader
+            value = yaml.load(file, _PlainLoader)  # noqa: S506 - a SafeLoader
         except yaml.MarkedYAMLError as error:
-            line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
-            unquoted = re.search(rb"[{,:] *#[0-9A-Fa-f]{6}\b", content)
-            hint = '; a # opens a comment, so write colours as "#RRGGBB"' if unquoted else ""
-            raise ValueError(f"{line}{error.problem}{hint}") from None
-        except RecursionError:
-            raise ValueError("nested too deeply") from None
+            raise ValueError(f"line {error.problem_mark.line + 1}: {error.problem}") from None
         if not isinstance(value, (dict, type(None))):
             raise ValueError(f"should hold a mapping, holds {type(value).__name__}")
         return value or {}
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """Safe YAML in which a key given twice, as 1 and 0x1, is an error and no silent last word, and numbers end."""
+    """Safe YAML in which a key given twice is an error, and no silent last word."""
 
     def construct_mapping(self, node, deep=False):
-        seen = set()
-        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
-            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
-                value = self.construct_object(key)
-                if value in seen:
-                    raise yaml.MarkedYAMLError(problem=f"key {key.value:.80} stands twice", problem_mark=key.start_mark)
-                seen.add(value)
+        seen = []
+        for key in [key for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]:
+            value = self.construct_object(key, deep=True)
+            if value in seen:
+                raise yaml.MarkedYAMLError(problem=f"key {value} stands twice", problem_mark=key.start_mark)
+            seen.append(value)
         return super().construct_mapping(node, deep)
-
-    def construct_number(self, node):
-        if len(node.value) > YAML_DIGITS:
-            raise yaml.MarkedYAMLError(problem=f"a number of {len(node.value):,} digits", problem_mark=node.start_mark)
-        return self.construct_yaml_int(node) if node.tag.endswith(":int") else self.construct_yaml_float(node)
-
-
-for kind in ("int", "float"):
-    _PlainLoader.add_constructor(f"tag:yaml.org,2002:{kind}", _PlainLoader.construct_number)
-
-
-def _flush_folder(folder):
-    with contextlib.suppress(OSError):  # some network file systems refuse; the file itself is on disk
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -9,7 +9,7 @@ import torch
 from tqdm import tqdm
 
 from runtime import checkpoint, command
-from runtime.errors import reason
+from runtime.errors import DiskFull, naming, reason
 from runtime.files import remove_leftovers, write_text
 from runtime.settings import check_resumable, check_same_data, flatten, to_yaml
 from runtime.signals import Stopped, StopRequest
@@ -177,11 +177,8 @@ class Run:
     def log(self, record):
         """record: {"step": int, "kind": str, name: value, ...} -> one line of log.jsonl."""
         if self.ranks.first:
-            try:
-                with open(self.path, "a") as file:
-                    file.write(json.dumps(record) + "\n")
-            except OSError as error:
-                raise OSError(error.errno, error.strerror, str(self.path)) from None  # a failed write names no file
+            with naming(self.path, kind=DiskFull), open(self.path, "a") as file:
+                file.write(json.dumps(record) + "\n")
 
     def say(self, text):
         """One line on the terminal, above a progress bar where there is one."""

@@ -7,17 +7,6 @@ import time
 SAME_REQUEST_S = 1.0  # a scheduler and torchrun may both pass on one request
 
 
-def leave_quietly():
-    """Until `heed`, Ctrl-C ends this process without a traceback: nothing is begun while torch is imported."""
-    if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
-def heed():
-    if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
 class Stopped(Exception):
     """A run that was asked to stop and has saved; one line, and the number of the signal that asked."""
 

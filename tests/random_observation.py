@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from models.observation import Observation
+from beyond.observation import Observation
 
 CODES, CLASSES = [11, 41, 42, 81], [0, 1, 1, 2]
 

@@ -10,7 +10,6 @@ from commands import ROOT, TORCHRUN, error_of, run_script
 from test_train_seg import assert_same, settings
 from torchvision.transforms.functional import gaussian_blur
 
-import game
 import train_seg
 from config import AdversarialConfig, SegmenterConfig
 from data.samples import Exemplars, ScoringTiles, TrainingTiles, collate, shuffled
@@ -20,6 +19,7 @@ from metrics import raggedness, ranking
 from models import build_discriminator
 from models.discriminator import Discriminator
 from models.unet import UNet
+from reports import game
 from runtime import checkpoint
 from runtime.errors import Refused
 from runtime.settings import load_config
@@ -207,7 +207,7 @@ def test_the_report_on_the_game_equals_a_plain_written_out_one(tile_set, monkeyp
     description, discriminator = tiles.description, Discriminator(4)
     samples = ScoringTiles(tiles, "low_regions", 1.0, Exemplars(tile_set, description, 0, 0))
     mean, std = torch.tensor(description.band_mean), torch.tensor(description.band_std)
-    monkeypatch.setattr("game.WATCHED_TILES", 3)
+    monkeypatch.setattr("reports.game.WATCHED_TILES", 3)
     watched = [i * len(tiles) // 3 for i in range(3)]  # from all over the split
     autocast = torch.autocast("cpu", enabled=False)
     game = train_seg.watch_game(

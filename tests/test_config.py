@@ -1,6 +1,6 @@
 import subprocess
 import sys
-from dataclasses import dataclass, fields, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,7 +8,6 @@ import yaml
 
 from config import PretrainConfig, SegmenterConfig
 from runtime.errors import Refused
-from runtime.habits import MEANT
 from runtime.settings import (
     check_resumable,
     check_same_data,
@@ -16,7 +15,6 @@ from runtime.settings import (
     describe,
     flatten,
     load_config,
-    opt,
     to_yaml,
 )
 
@@ -62,35 +60,29 @@ def test_overrides_come_after_the_file_and_defaults_before(tmp_path):
         ("supervision: {aggregate: observation, labels: high}", ["supervision.labels=high", "low_regions"]),
         ("supervision: {observation: table.yaml}", ["table.yaml", "aggregate=observation"]),
         ("supervision: {codes: nativ}", ["did you mean native"]),
-        ("supervision: {min_coverage: 0}", ["min_coverage=0.0", "(0, 1]"]),
+        ("supervision: {min_coverage: 0}", ["min_coverage=0.0", "above 0 and at most 1"]),
         ("supervision: {aggregate: sum_logits}", ["supervision.aggregate=sum_logits", "sum"]),
         ("supervision: {aggregate: mean_logits}", ["supervision.aggregate=mean_logits"]),
         ("adversarial: {temperature: 1000}", ["adversarial.temperature=1000.0", "tau / n²", "1.11"]),
         ("adversarial: {maps: hard}", ["adversarial.maps=hard", "straight_through"]),
         ("adversarial: {control: shuffle}", ["adversarial.control=shuffle", "did you mean shuffled"]),
-        ("adversarial: {beta2: 1}", ["adversarial.beta2=1.0", "[0, 1)"]),
+        ("adversarial: {beta2: 1}", ["adversarial.beta2=1.0", "below 1"]),
         ("adversarial: {learning_rate: 0}", ["adversarial.learning_rate=0.0", "above 0"]),
         ("train: {encoder_rate: 0}", ["train.encoder_rate=0.0", "above 0"]),
         ("model: {width: 15}", ["model.width=15", "even"]),
-        ("model: {width: 2000}", ["model.width=2000", "multiple of 2 in [2, 1024], as 1024"]),
-        ("train: {epochs: 2000000}", ["train.epochs=2000000", "1 or more, and at most 1000000, as 100"]),
         ("run: {seed: 9223372036854775808}", ["run.seed=", "below 2^63"]),
-        ("train: {epochs: 3, epochs: 5}", ["not valid YAML", "line 1: key epochs stands twice"]),
-        ("run: {seed: 1" + 300 * ":1" + "}", ["not valid YAML", "a number of 601 digits"]),
-        ("run: {seed: !!bool maybe}", ["not valid YAML"]),
-        ("lr: 1e-3", ["lr must be a section", "did you mean train.learning_rate?"]),
+        ("train: {epochs: 3, epochs: 5}", ["line 1: key epochs stands twice"]),
+        ("lr: 1e-3", ["lr must be a section"]),
         ("epochs: 3", ["did you mean train.epochs?"]),
-        ("mae: {size: tiny}", ["is a config of train_mae.py, not of train_seg.py"]),
-        ("train: {weight_decay: 0.1}\nmodel: {width: 4}", ["is a config of train_mae.py"]),
-        ("train: {weight_decay: 0.1}\nadversarial: {weight: 1}", ["train_mae.py has train.weight_decay"]),
-        ("train: {\"a\\nb\": 1}", ["there is no setting 'train.a"]),
+        ("mae: {size: tiny}", ["mae.size is a setting of train_mae.py"]),
+        ("train: {weight_decay: 0.1}\nmodel: {width: 4}", ["train.weight_decay is a setting of train_mae.py"]),
+        ("train: {weight_decay: 0.1}\nadversarial: {weight: 1}", ["train.weight_decay is a setting of train_mae.py"]),
         ("model: {width: 32, init: imagenet}", ["imagenet", "model.width=64"]),
-        ("run: {seed: 2001-99-99}", ["not valid YAML"]),
         ("data: {dihedral: 3}", ["data.dihedral=3", "true or false"]),
         ("data: {gain: .nan}", ["data.gain=nan", "a number"]),
-        ("[1, 2]", ["sections"]),
-        ("train: {epochs: 3", ["not valid YAML"]),
-        ("a: !!python/object/apply:os.system [ls]", ["not valid YAML"]),
+        ("[1, 2]", ["should hold a mapping"]),
+        ("train: {epochs: 3", ["not YAML"]),
+        ("a: !!python/object/apply:os.system [ls]", ["not YAML"]),
     ],
 )
 def test_a_wrong_setting_is_one_line_that_names_it(tmp_path, text, names):
@@ -102,75 +94,30 @@ def test_a_wrong_setting_is_one_line_that_names_it(tmp_path, text, names):
 
 @pytest.mark.parametrize(
     "typed, meant",
-    [
-        ("train.lr", "train.learning_rate"),
-        ("lr", "train.learning_rate"),
-        ("adversarial.lr", "adversarial.learning_rate"),
-        ("bs", "train.batch_size"),
-        ("batch", "train.batch_size"),
-        ("epochs", "train.epochs"),
-        ("num-epochs", "train.epochs"),
-        ("seed", "run.seed"),
-        ("train.seed", "run.seed"),
-        ("gpu", "run.device"),
-        ("device", "run.device"),
-        ("gan.weight", "adversarial.weight"),
-        ("adv", "adversarial.weight"),
-        ("out", "run.dir"),
-        ("output_dir", "run.dir"),
-        ("width", "model.width"),
-        ("wd", "train.weight_decay"),
-        ("crop", "data.crop_px"),
-    ],
-)
-def test_a_wrong_name_finds_the_setting_that_people_mean_by_it(tmp_path, typed, meant):
-    with pytest.raises(Refused, match=rf"there is no setting {typed}; (did you mean|train_mae.py has) {meant}\b"):
+    [("train.epoch", "train.epochs"), ("epochs", "train.epochs"), ("train.seed", "run.seed"), ("device", "run.device"),
+     ("train.lerning_rate", "train.learning_rate"), ("gan.weight", "adversarial.weight")],
+)  # fmt: skip
+def test_a_wrong_name_finds_the_setting_like_it(tmp_path, typed, meant):
+    with pytest.raises(Refused, match=rf"there is no setting {typed}; did you mean {meant}\?"):
         load_config(SegmenterConfig, written(tmp_path, ""), [f"{typed}=1"])
-
-
-def test_habits_lead_to_settings_and_are_none_themselves():
-    known = {**flatten(SegmenterConfig()), **flatten(PretrainConfig())}
-    assert set(MEANT) <= set(known)
-    words = " ".join(MEANT.values()).split()
-    assert len(words) == len(set(words)) and not set(words) & {key.partition(".")[2] for key in known}
 
 
 @pytest.mark.parametrize("cls", [SegmenterConfig, PretrainConfig])
 def test_every_number_has_bounds_and_every_default_lies_within(cls):
-    for section in fields(cls):
-        for setting in fields(section.type):
-            assert (setting.type in (int, float)) == isinstance(setting.metadata["within"], str), setting.name
     assert flatten(config_from_flat(cls, flatten(cls()))) == flatten(cls())
+    for key, value in flatten(cls()).items():
+        if type(value) in (int, float):
+            with pytest.raises(Refused, match=f"^{key}=-1: must .*, as "):
+                config_from_flat(cls, {key: -1})
 
 
-@pytest.mark.parametrize(
-    "within, kind, inside, outside, said",
-    [
-        ("[0, 1)", float, [0, 0.99], [-0.01, 1, float("nan"), "x"], "must lie in [0, 1), as"),
-        ("(0, 0.5]", float, [0.01, 0.5], [0, 0.51], "must lie in (0, 0.5], as"),
-        ("(0, inf)", float, [1e-30, 1e30], [0, -1], "must be above 0, as"),
-        ("[0, inf)", int, [0, 10**18], [-1], "must be 0 or more, as"),
-        ("[1, 2^20]", int, [1, 2**20], [0, 2**20 + 1], "must be 1 or more, and at most 2^20, as"),
-        ("[0, 2^63)", int, [2**63 - 1], [2**63], "must be 0 or more, and below 2^63, as"),
-        ("[32, inf) by 32", int, [32, 96], [0, 1, 33], "must be a multiple of 32 in [32, inf), as 32 "),
-    ],
-)
-def test_bounds_are_open_or_closed_as_they_are_written(within, kind, inside, outside, said):
-    @dataclass(frozen=True)
-    class Section:
-        key: kind = opt(kind(32), "of a test [ours]", within)
-
-    @dataclass(frozen=True)
-    class Config:
-        section: Section = Section()
-
-    for value in inside:
-        assert config_from_flat(Config, {"section.key": value}).section.key == value
-    for value in outside:
-        with pytest.raises(Refused) as caught:
-            config_from_flat(Config, {"section.key": value})
-        assert str(caught.value).startswith(f"section.key={value}: {said}") and "(of a test)" in str(caught.value)
-    assert f"section.key={kind(32)}   in {within}\n" in describe(Config)
+@pytest.mark.parametrize("key, wrong", [("data.gain", 1.0), ("supervision.min_coverage", 0.0), ("train.average", 1.0),
+                                        ("adversarial.layers", 6), ("adversarial.blur_sigma", 0.0),
+                                        ("model.width", 15), ("run.seed", 2**63), ("train.encoder_rate", 0.0),
+                                        ("adversarial.beta2", 1.0)])  # fmt: skip
+def test_bounds_are_open_or_closed(key, wrong):
+    with pytest.raises(Refused, match=f"^{key}={wrong}: must "):
+        config_from_flat(SegmenterConfig, {key: wrong})
 
 
 def test_words_of_the_command_line_stay_as_they_were_typed(tmp_path):
@@ -196,12 +143,11 @@ def test_help_prints_every_setting_with_its_source():
     assert "[paper, Sec. 4.6]" in text and "[paper silent; ours]" in text
 
 
-def test_band_statistics_of_before_go_on_and_others_do_not():
-    facts = {"bands": 2, "band_mean": [0.1 + 0.2, 5.0], "name": "set"}
-    check_same_data({**facts, "band_mean": [0.3, 5.0], "name": "moved"}, facts, "tiles", "runs/x")
-    for other in ([0.3001, 5.0], [0.3]):
-        with pytest.raises(Refused, match="band_mean.*choose another run.dir"):
-            check_same_data({**facts, "band_mean": other}, facts, "tiles", "runs/x")
+def test_a_run_refuses_other_data_and_not_another_name():
+    facts = {"bands": 2, "band_mean": [0.3, 5.0], "name": "set"}
+    check_same_data({**facts, "name": "moved"}, facts, "tiles", "runs/x")
+    with pytest.raises(Refused, match="band_mean.*choose another run.dir"):
+        check_same_data({**facts, "band_mean": [0.4, 5.0]}, facts, "tiles", "runs/x")
 
 
 def test_yaml_and_flat_forms_give_the_config_back(tmp_path):

@@ -88,7 +88,8 @@ def test_every_file_named_is_there(page):
 def test_no_file_cites_a_document_that_is_not_there():
     cited = re.compile(r"\b(DESIGN|STYLE|FIELD)\b|\b(?!CHANGELOG|CONTRIBUTING|README)[A-Z]{4,}\.md\b")
     here = Path(__file__)
-    for path in [p for folder in ("", "configs", "data", "docs", "maps", "models", "runtime", "tests")
+    folders = "", "beyond", "configs", "data", "docs", "maps", "models", "reports", "runtime", "tests", "tools"
+    for path in [p for folder in folders
                  for p in (ROOT / folder).glob("**/*" if folder else "*")]:
         if path.suffix in (".py", ".md", ".yaml", ".toml", ".txt") and path != here:
             assert not (found := cited.search(path.read_text())), f"{path}: {found[0]}"
@@ -239,7 +240,7 @@ def test_pictures_are_small():
 
 def test_the_lessons_four_maps_differ_and_eq_1_cannot_tell_them_apart():
     pytest.importorskip("matplotlib")
-    from docs.figures import cell_sums, rearranged
+    from docs.plots import cell_sums, rearranged
 
     logits, index = torch.randn(4, 64, generator=torch.Generator().manual_seed(0)).double(), torch.arange(64) // 16
     maps = rearranged(logits, index)

@@ -9,7 +9,6 @@ import evaluate
 from data.rasters import geotiff
 from metrics import border_counts, border_f1
 from runtime.errors import Refused
-from trained import Trained, told_apart
 
 UTM = (1.0, 0.0, 400000.0, 0.0, -1.0, 4100000.0)
 TAXONOMY = ROOT / "configs" / "taxonomies" / "low2high.yaml"  # codes 1 water, 2 forest, 3 field, 4 to 6 impervious
@@ -66,18 +65,6 @@ def test_codes_of_the_coarse_source_are_recognised_as_truth(tmp_path, capsys):
     geotiff.write(tmp_path / "truth.tif", nlcd, transform=UTM, epsg=26918)
     with pytest.raises(Refused, match=r"codes without a class: 11 \("):
         score(tmp_path)
-
-
-def test_rows_of_one_name_are_told_apart_by_their_folders(tmp_path):
-    def names(*files):
-        methods = [Trained(name, {}, None, None, None) for name, _ in files]
-        return [method.name for method in told_apart(methods, [tmp_path / path for _, path in files])]
-
-    agg, seed = ("Agg", "a/agg-0/best.pt"), ("Agg", "a/agg-1/best.pt")
-    assert names(agg, ("Low", "a/low/best.pt")) == ["Agg", "Low"]
-    assert names(agg, ("Low", "a/low/best.pt"), seed) == ["Agg (agg-0)", "Low", "Agg (agg-1)"]
-    assert names(agg, ("Agg", "b/agg-0/best.pt")) == ["Agg (a/agg-0)", "Agg (b/agg-0)"]
-    assert names(agg, ("Agg", "a/agg-0/last.pt")) == ["Agg (best.pt)", "Agg (last.pt)"]
 
 
 def test_a_truth_of_colours_scores_as_its_codes_do(tmp_path):

@@ -1,52 +1,107 @@
-"""Who imports whom: scripts on top, models and data apart, all on runtime, and nothing imports a script."""
+"""Who imports whom: scripts and tools on top, then maps, reports and beyond, then trained, then data, models, losses,
+metrics and config, and runtime below. Nothing imports a script, there is no circle, and nothing grows too long."""
 
 import ast
+import sys
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
-SCRIPTS = {"train_seg", "train_mae", "evaluate", "predict", "reproduce", "bench", "export"}
 LIBRARIES = {"torch", "torchvision", "numpy", "PIL", "tifffile", "tqdm", "yaml"}
-FOLDERS = "models", "data", "maps", "runtime"
+EXTRAS = {"data/rasters.py": {"rasterio"}, "reports/curves.py": {"matplotlib"},
+          "tools/export.py": {"onnx", "onnxruntime"}}  # fmt: skip
+SCRIPTS = {"train_seg", "train_mae", "evaluate", "predict", "reproduce"}
+LAYERS = [SCRIPTS | {"tools"}, {"supervision", "maps"}, {"reports", "beyond"}, {"trained"},
+          {"data", "models", "losses", "metrics", "config"}, {"runtime"}]  # fmt: skip
+DEPTH = {name: depth for depth, layer in enumerate(LAYERS) for name in layer}
+FOLDERS = "models", "data", "maps", "beyond", "reports", "tools", "runtime"
 FILES = [*sorted(ROOT.glob("*.py")), *(p for folder in FOLDERS for p in sorted((ROOT / folder).rglob("*.py")))]
-GROUND = {"errors", "files", "workers", "command", "signals", "content"}  # what works without torch
-TENSORS = {"samples", "transforms", "loading", "unlabelled"}  # of data: what makes tensors
+WITH_TORCH = {"samples", "transforms", "loading", "unlabelled"}  # of data: what makes tensors
+LONG_MAINS = {"train_seg.py", "train_mae.py"}  # the story of a training run, top to bottom
+files = pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
 
 
-def imported(path):
-    for node in ast.walk(ast.parse(path.read_text())):
+def imported(path, tree=None):
+    """Names as they are imported, `from data import tile_io` as data.tile_io."""
+    for node in ast.walk(tree or ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            yield node.module
-            if node.module == "runtime":
-                yield from (f"runtime.{alias.name}" for alias in node.names)
+            of = [f"{node.module}.{alias.name}" for alias in node.names]
+            yield from (name if file_of(name) else node.module for name in of)
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def file_of(name):
+    """The file of a module of this project; None for others."""
+    path = ROOT / name.replace(".", "/")
+    return next((p for p in (path.with_suffix(".py"), path / "__init__.py") if p.is_file()), None)
+
+
+def room(path):
+    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+@files
 def test_imports_go_one_way(path):
-    place = path.relative_to(ROOT).parts[0].removesuffix(".py")
+    own = room(path)
     for name in imported(path):
         top = name.split(".")[0]
-        assert top not in SCRIPTS, f"{path.name} imports the script {top}"
-        if place in ("models", "data", "runtime"):
-            apart = {"models", "data", "maps", "figures", "tables", "trained", "metrics", "losses"} - {place}
-            assert top not in apart, f"{place}/{path.name} imports {name}"
-            assert top != "config" or path.name == "__init__.py" and place == "models"
-        if place in ("losses", "metrics", "figures", "config"):
-            assert top not in {"models", "data", "maps"}, f"{path.name} imports {name}"
-        if place == "data" and path.stem not in TENSORS or place == "runtime" and path.stem in GROUND:
-            assert top != "torch", f"{path.name} is to work without torch"
-            assert top != "runtime" or name == "runtime" or name.split(".")[1] in GROUND, f"{name} needs torch"
+        if top in DEPTH and top != own:
+            assert DEPTH[top] > DEPTH[own], f"{own}: {path.name} imports {name}"
+        assert "rasterio" != top or path == ROOT / "data/rasters.py", f"{path.name} imports rasterio"
+    if own == "data" and path.stem not in WITH_TORCH:
+        assert "torch" not in {name.split(".")[0] for name in imported(path)}, f"{path.name} is to work without torch"
+    if "prepare" in path.parts:
+        assert not any(name.startswith("data.synthetic") for name in imported(path))
 
 
-def test_only_the_run_time_packages_are_imported():
-    import sys
+def test_every_file_has_its_place_in_the_order():
+    assert {room(path) for path in FILES} == DEPTH.keys()
 
-    own = {p.stem for p in ROOT.glob("*.py")} | {*FOLDERS}
+
+def test_rasterio_is_imported_inside_functions():
+    tree = ast.parse((ROOT / "data" / "rasters.py").read_text())
+    outside = [node for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom))]
+    assert "rasterio" not in {name.split(".")[0] for node in outside for name in imported(None, node)}
+
+
+def test_no_file_imports_itself_by_way_of_others():
+    graph = {path: {file_of(name) for name in imported(path)} - {None, path} for path in FILES}
+    done = set()
+
+    def visit(path, above):
+        assert path not in above, " -> ".join(p.name for p in (*above, path))
+        for other in graph.get(path, ()) if path not in done else ():
+            visit(other, (*above, path))
+        done.add(path)
+
     for path in FILES:
-        for name in imported(path):
-            top = name.split(".")[0]
-            optional = {"curves": {"matplotlib"}, "export": {"onnx", "onnxruntime"}}.get(path.stem, set())
-            assert top in LIBRARIES | own | optional | set(sys.stdlib_module_names), f"{path.name} imports {name}"
+        visit(path, ())
+
+
+@files
+def test_no_function_or_file_is_too_long(path):
+    text = path.read_text()
+    assert text.count("\n") <= 300
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            told = path.name in LONG_MAINS and node.name == "main"
+            assert told or node.end_lineno - node.lineno < 80, f"{path.name}: {node.name}"
+
+
+@files
+def test_only_the_run_time_packages_are_imported(path):
+    extras = EXTRAS.get(str(path.relative_to(ROOT)), set())
+    for name in imported(path):
+        top = name.split(".")[0]
+        assert top in LIBRARIES | DEPTH.keys() | extras | set(sys.stdlib_module_names), f"{path.name} imports {name}"
+
+
+def test_one_name_means_one_thing():
+    seen = {}
+    for path in FILES:
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                seen.setdefault(node.name, []).append(path.name)
+    assert not {name: places for name, places in seen.items() if len(places) > 1}

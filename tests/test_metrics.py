@@ -16,7 +16,7 @@ from metrics import (
     ranking,
     scores,
 )
-from tables import as_markdown, as_values, rows_of
+from reports.tables import as_markdown, as_values, rows_of
 
 
 def slow_scores(predicted, truth, num_classes):

@@ -11,12 +11,12 @@ from mapping import run as predict
 from random_checkpoint import NAMES, save_random_checkpoint
 from rasterio.warp import transform
 
+from beyond.observation import Observation, merged_table
 from beyond.overlay import Overlay
+from beyond.table import to_plain
 from data.rasters import Raster
 from data.samples import stack_cells
 from data.tile_io import epsg_system
-from models.observation import Observation, merged_table
-from models.observation_table import to_plain
 from runtime.errors import Refused
 from trained import load_trained
 

@@ -11,17 +11,17 @@ from commands import ROOT, run_script
 from PIL import Image
 from test_train_seg import assert_same
 
-import curves
 import evaluate
 import reproduce
 import train_seg
 from config import PretrainConfig, SegmenterConfig
 from data.tiles import TileSet
+from reports import curves
+from reports.rows import BEYOND, CONFIGS, PRETRAINED, PlannedRun, row_runs
+from reports.tables import added, as_markdown, as_text, as_values, gap_closed, mean_and_spread, rows_of
 from reproduce import numbers
-from rows import BEYOND, CONFIGS, PRETRAINED, Run, row_runs
 from runtime.errors import Refused
 from runtime.settings import load_config, to_yaml
-from tables import added, as_markdown, as_text, as_values, gap_closed, mean_and_spread, rows_of
 
 FAST = ["train.epochs=1", "model.width=8", "data.workers=0"]
 
@@ -71,7 +71,7 @@ def test_a_run_that_was_made_with_other_sums_is_refused_by_name(demo, tile_set, 
     (tmp_path / "agg-0" / "config.yaml").write_text(config.replace("aggregate: sum\n", "aggregate: sum_logits\n"))
     words = f"data.root={tile_set}", f"run.dir={tmp_path / 'agg-0'}", *FAST
     with pytest.raises(Refused, match="agg-0/config.yaml: supervision.aggregate=sum_logits"):
-        Run("train_seg.py", Path("configs/demo/agg.yaml"), tmp_path / "agg-0", words).state()
+        PlannedRun("train_seg.py", Path("configs/demo/agg.yaml"), tmp_path / "agg-0", words).state()
 
 
 def test_tables_share_runs_and_train_what_is_not_complete(demo, tile_set):
@@ -99,7 +99,7 @@ def test_runs_of_a_checkout_that_was_moved_go_on(tmp_path):
         out = root / "runs" / "demo"
         start = os.path.normpath(out / "ours-0" / init) if init.endswith(".pt") else init
         words = f"data.root={out / 'tiles'}", f"run.dir={out / 'ours-0'}", f"model.init={start}"
-        return Run("train_seg.py", Path("configs/demo/ours.yaml"), out / "ours-0", words)
+        return PlannedRun("train_seg.py", Path("configs/demo/ours.yaml"), out / "ours-0", words)
 
     first = run_of(tmp_path / "first")
     first.dir.mkdir(parents=True)

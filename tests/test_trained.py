@@ -1,12 +1,14 @@
 """A segmenter from its checkpoint, of now and of before logits were x = u / n²."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from commands import run_script
 from random_checkpoint import save_random_checkpoint
 
 from runtime import checkpoint
-from trained import load_trained
+from trained import Trained, load_trained, told_apart
 
 CPU = torch.device("cpu")
 
@@ -46,3 +48,14 @@ def test_a_network_is_loaded_without_torchs_compiler(tmp_path):
     path = save_random_checkpoint(tmp_path / "plain.pt")
     run_script("-c", "import sys, trained; trained.load_trained(sys.argv[1], 'cpu'); "
                "sys.exit('torch._dynamo' in sys.modules)", path)  # fmt: skip
+
+
+def test_rows_of_one_name_are_told_apart_by_their_folders():
+    def names(*files):
+        methods = [Trained(name, {}, None, None, None) for name, _ in files]
+        return [method.name for method in told_apart(methods, [Path(path) for _, path in files])]
+
+    agg, seed = ("Agg", "a/agg-0/best.pt"), ("Agg", "a/agg-1/best.pt")
+    assert names(agg, ("Low", "a/low/best.pt")) == ["Agg", "Low"]
+    assert names(agg, ("Low", "a/low/best.pt"), seed) == ["Agg (a/agg-0)", "Low", "Agg (a/agg-1)"]
+    assert names(agg, ("Agg", "a/agg-0/last.pt")) == ["Agg (a/agg-0/best.pt)", "Agg (a/agg-0/last.pt)"]

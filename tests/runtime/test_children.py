@@ -1,11 +1,12 @@
 """Commands side by side: what starts when, what they print, and how one that fails ends those beside it."""
 
+import os
 import signal
+import threading
 import time
 
 import pytest
 
-from runtime import children
 from runtime.children import RUNNING, command, side_by_side
 from runtime.errors import Refused
 
@@ -59,9 +60,15 @@ def test_one_that_fails_stops_the_one_beside_it_and_begins_no_other(tmp_path):
     assert time.monotonic() - started < 30 and not any(line in log(tmp_path) for line in ("a ends", "c begins"))
 
 
-def test_one_that_is_stopped_by_a_signal_says_that_the_same_line_goes_on():
-    with pytest.raises(Refused, match="^stopped; the same line goes on$"):
-        command("-c", "import os, signal; os.kill(os.getpid(), signal.SIGTERM)")
-    with pytest.raises(Refused, match="^stopped; the same line goes on$"):
-        command("-c", f"import sys; sys.exit({128 + signal.SIGINT})")  # as the project's own commands leave
-    assert children.ROOT.joinpath("reproduce.py").exists()
+def test_a_signal_is_passed_on_to_the_command(tmp_path):
+    lines = "import time", f"open({str(tmp_path / 'begun')!r}, 'w')", "time.sleep(60)"
+    threading.Thread(target=terminate_when, args=(tmp_path / "begun",)).start()
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        command("-c", "; ".join(lines))
+    assert stopped.value.args == (signal.SIGTERM,)
+
+
+def terminate_when(path):
+    while not path.exists():
+        time.sleep(0.05)
+    os.kill(os.getpid(), signal.SIGTERM)

@@ -9,9 +9,9 @@ from commands import error_of
 
 import evaluate
 import train_seg
+from beyond.table import from_yaml
 from config import SegmenterConfig
 from data import tile_io
-from models.observation_table import from_yaml
 from runtime import checkpoint
 from runtime.errors import Refused
 from runtime.settings import load_config
@@ -131,4 +131,4 @@ def test_a_damaged_table_in_a_checkpoint_is_one_line(tile_set, obs_run, tmp_path
     state = checkpoint.load(obs_run / "last.pt")
     torch.save({**state, "observation": damage}, tmp_path / "last.pt")
     with pytest.raises(Refused, match="last.pt: (should hold|classes are)"):
-        evaluate.load_trained(tmp_path / "last.pt", "cpu")
+        evaluate.load_informed(tmp_path / "last.pt", "cpu")

@@ -7,9 +7,8 @@ import torch
 from random_observation import CLASSES, CODES, float64, random_model  # noqa: F401 - a fixture
 from torch.autograd import gradcheck
 
-from losses import label_misfit_sum
-from models.observation import FLOOR, SLOPE, Observation, features, fit, merged_table
-from models.observation_table import fit_codes, from_plain, from_yaml, to_plain, to_yaml
+from beyond.observation import FLOOR, SLOPE, Observation, features, fit, label_misfit_sum, merged_table
+from beyond.table import fit_codes, from_plain, from_yaml, to_plain, to_yaml
 from models.regions import compositions
 from runtime.errors import Refused
 

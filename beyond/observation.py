@@ -7,14 +7,15 @@ mean of the pixels' class probabilities, and k its label. With f(m) = [log(m + 0
     p(k | m) = softmax over k of W f(m) + b.
 
 Where fine and coarse maps lie over each other, W and b are fitted once (`fit`); no image is needed. A cell's loss is
--log p(k | m). At test the coarse label of the place itself may speak: models/posterior.py.
+-log p(k | m). At test the coarse label of the place itself may speak: beyond/posterior.py.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-IGNORE = 255  # the label of a cell that says nothing
+from runtime.labels import IGNORE
+
 FLOOR, SLOPE = 0.02, 4.0  # of f: a class that a cell lacks is no proof, and shares count beside their logarithms
 
 
@@ -76,6 +77,15 @@ class Observation(nn.Module):
         return table[labels.long()]
 
 
+def label_misfit_sum(log_probs, labels):
+    """-sum over i of log p(label_i): Eq. 1 where regions' labels have probabilities already.
+
+    log_probs: (B, L, R); labels: (B, R), 255 is left out
+    returns: scalar; 0 where every label is ignored
+    """
+    return F.nll_loss(log_probs, labels.long(), ignore_index=IGNORE, reduction="sum")
+
+
 def features(composition):
     """f(m): (B, C, R) shares -> (B, 2C, R)."""
     return torch.cat([(composition + FLOOR).log(), SLOPE * composition], dim=1)
@@ -120,4 +130,3 @@ def fit(shares, labels, names, classes, ridge=3e-3):
     with torch.enable_grad():
         optimizer.step(loss)
     return Observation(names, classes, *(value.detach().mul(1e4).round().div(1e4) for value in (weight, bias)))
-

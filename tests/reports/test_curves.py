@@ -5,7 +5,7 @@ import pytest
 from opened import opened
 from PIL import Image
 
-from curves import save_run_curves
+from reports.curves import save_run_curves
 
 SCORES = {"accuracy": 0.7, "macro_f1": 0.5, "miou": 0.4}
 GAME = {"auc": 0.6, "gradient_pixels": 0.2, "ragged_made": 0.01, "ragged_real": 0.02}

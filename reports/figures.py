@@ -7,6 +7,7 @@ from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
 from runtime.files import open_whole
+from runtime.labels import IGNORE
 
 IGNORED_COLOR = (255, 255, 255)
 MARGIN_PX, TITLE_PX = 6, 22
@@ -35,18 +36,18 @@ def color_labels(labels, classes):
 
 def legend(classes, maps, ignored="no label"):
     """Entries of a legend: the classes, and what white stands for where one of the maps (H, W) has ignored pixels."""
-    holes = any((labels == 255).any() for labels in maps)
+    holes = any((labels == IGNORE).any() for labels in maps)
     return [*classes, {"name": ignored, "color": IGNORED_COLOR}] if holes else classes
 
 
 def choose_varied(label_maps, count):
     """Indices of maps that show many classes: of each of `count` equal stretches of the sequence, that of most entropy.
 
-    label_maps: (H, W) class indices each; ignored pixels, 255, do not count
+    label_maps: (H, W) class indices each; ignored pixels do not count
     """
     entropies = []
     for labels in label_maps:
-        pixels = np.bincount(labels.ravel(), minlength=256)[:255]
+        pixels = np.bincount(labels.ravel(), minlength=256)[:IGNORE]
         share = pixels[pixels > 0] / max(pixels.sum(), 1)
         entropies.append(-(share * np.log(share)).sum())
     stretches = np.array_split(np.arange(len(entropies)), min(count, len(entropies)))

@@ -1,11 +1,13 @@
 """Score tables as text, Markdown and plain values: ours over seeds, the paper's figures beside them (Tables 1 to 3)."""
 
+import json
 import statistics
 from dataclasses import dataclass
 
 import torch
 
 from metrics import SCORES, Tally
+from runtime.files import write_text
 
 PAPER_SCORES = ("accuracy", "macro_f1", "miou")
 
@@ -66,6 +68,19 @@ def added(rows):
             counts += torch.tensor(row[name])
     scores = tally.scores()
     return {**scores, "per_class": dict(zip(rows[0]["per_class"], scores["per_class"], strict=True))}
+
+
+def write_table(arguments, heading, titles, rows, notes=()):
+    """Print a table, and write it as Markdown and JSON. arguments: those of reproduce.py"""
+    path, scores = arguments.out / f"{arguments.what}.md", len(arguments.data or [1]) * arguments.seeds
+    if scores > 1:
+        heading += f"; +- over {scores // arguments.seeds} tile sets x {arguments.seeds} seeds"
+    print(f"\n{heading}; the paper's on Low2High. Percent.\n{as_text(titles, rows)}")
+    print("".join(f"{note}\n" for note in notes), end="")
+    write_text(path, as_markdown(titles, rows) + "".join(f"\n- {note}" for note in notes) + ("\n" if notes else ""))
+    values = {"what": heading, "rows": as_values(titles, rows), "notes": notes}
+    write_text(path.with_suffix(".json"), json.dumps(values, indent=1))
+    print(f"table: {path} and .json; scores of each class and seed: {arguments.what}-*.json beside it")
 
 
 def as_text(titles, rows):

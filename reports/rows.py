@@ -1,19 +1,21 @@
-"""The runs behind the rows of the paper's tables: what each is, where it stands, and training what is not complete.
+"""The runs behind the rows of the paper's tables: what each is, where it stands, training what is not complete, scores.
 
 Everywhere here `arguments` are those of reproduce.py.
 """
 
+import json
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from config import PretrainConfig, SegmenterConfig
-from data.manifest import read_description
-from runtime.children import side_by_side
+from data.manifest import SPLITS, read_description, read_manifest
+from metrics import Tally
+from runtime.children import command, side_by_side
 from runtime.errors import Refused
 from runtime.settings import check_resumable, flatten, load_config, require
 
-HERE = Path(__file__).resolve().parent
+HERE = Path(__file__).resolve().parents[1]
 
 CONFIGS = {
     "Low": "low.yaml",
@@ -31,14 +33,14 @@ PRETRAIN_SETTINGS = PRETRAIN_ONLY | {"model.width", "train.epochs", "train.preci
 
 
 @dataclass(frozen=True)
-class Run:
+class PlannedRun:
     """One training run: a script, its config, its folder, and the settings that differ from the config."""
 
     script: str
     config: Path
     dir: Path
     overrides: tuple
-    after: "Run | None" = None  # the pretraining that it starts from
+    after: "PlannedRun | None" = None  # the pretraining that it starts from
 
     def state(self):
         """complete, goes on or new. raises: Refused where the folder holds another experiment"""
@@ -84,6 +86,63 @@ def row_runs(arguments, name, root, seed):
     return [before, replace(segmenter_run(arguments, config, root, run_dir, seed, *init_from(before)), after=before)]
 
 
+def start_runs(arguments, root, seed, left_out):
+    """Runs of Table 3 -> {pretrained on what: [its runs, the segmenter last]}.
+
+    left_out: regions to keep from these runs. Where only the test split has such regions, there is nothing to keep from
+              them: then Agg+App and Ours of Table 2 are two of these rows.
+    """
+    out, limits = folder(arguments, root), [f"data.exclude_regions=[{','.join(left_out)}]"] if left_out else []
+    starts = {"none": None}
+    starts["own"] = pretraining_run(arguments, "mae_ches.yaml", root, out / f"mae-own-{seed}", seed, *limits)
+    if arguments.auxiliary:
+        mae = out / f"mae-auxiliary-{seed}"
+        starts["auxiliary"] = pretraining_run(arguments, "mae_usa.yaml", arguments.auxiliary, mae, seed)
+    runs = {}
+    for source, start in starts.items():
+        words = *limits, *init_from(start)
+        segmenter = segmenter_run(arguments, "ours.yaml", root, out / f"{source}-{seed}", seed, *words)
+        runs[source] = [start, replace(segmenter, after=start)] if start else [segmenter]
+    if not left_out:
+        runs["none"] = row_runs(arguments, "Agg+App", root, seed)
+        runs["auxiliary" if arguments.auxiliary else "own"] = row_runs(arguments, "Ours", root, seed)
+    return runs
+
+
+def table3_tests(arguments, root):
+    """-> {tested on what: words of evaluate.py}, and the regions that training must leave out by name: none where only
+    the test split has them."""
+    regions = {split: set() for split in SPLITS}
+    for row in read_manifest(HERE / root)[1]:
+        regions[row["split"]].add(row["region"])
+    # Where a set's whole test split is left out, what is tested at home is its validation tiles.
+    own_split = arguments.own_split or ("test" if arguments.leave_out else "validation")
+    left_out = set(arguments.leave_out or regions["test"])
+    places = {
+        "own": (own_split, sorted(set.union(*regions.values()) - left_out)),
+        "left out": (arguments.left_out_split, sorted(left_out)),
+    }
+    for where, (split, chosen) in places.items():
+        if split != "all" and not regions.get(split, set()) & set(chosen):
+            where = where.replace(" ", "-")
+            raise Refused(f"--{where}-split {split}: {root} has no tile of it in {', '.join(chosen)}")
+    tests = {name: ("--data", root, "--regions", ",".join(r), "--split", split) for name, (split, r) in places.items()}
+    if arguments.other:
+        tests["other"] = ("--data", arguments.other, "--split", arguments.other_split)
+    seen = set.union(*(regions[split] for split in SPLITS if split != "test"))
+    return tests, sorted(left_out) if left_out & seen else []
+
+
+def exemplar_runs(arguments, root, seed):
+    """Runs of Fig. 5, each in a list: Low, then Agg+App with each number of exemplars; with all, it is Table 2's."""
+    out, runs = folder(arguments, root), [row_runs(arguments, "Low", root, seed)]
+    for k in arguments.exemplars:
+        more = (f"adversarial.exemplars={k}", f"run.name=K={k}") if k else ()
+        run_dir = out / (f"agg_app-K{k}-{seed}" if k else f"agg_app-{seed}")
+        runs.append([segmenter_run(arguments, "agg_app.yaml", root, run_dir, seed, *more)])
+    return runs
+
+
 def pretraining_run(arguments, config, root, run_dir, seed, *more):
     config = config_file(arguments, config)
     more = [*more, *(word for word in arguments.overrides if word.split("=")[0] in PRETRAIN_SETTINGS)]
@@ -91,7 +150,7 @@ def pretraining_run(arguments, config, root, run_dir, seed, *more):
     if (HERE / root / "dataset.yaml").exists():  # small tiles take smaller crops
         crop_px = min(crop_px, read_description(HERE / root).tile_px // 32 * 32)
     words = f"data.root={root}", f"run.dir={run_dir}", f"run.seed={seed}", *more, f"data.crop_px={crop_px}"
-    return Run("train_mae.py", config, run_dir, words)
+    return PlannedRun("train_mae.py", config, run_dir, words)
 
 
 def init_from(run):
@@ -102,7 +161,7 @@ def init_from(run):
 def segmenter_run(arguments, config, root, run_dir, seed, *more):
     more = [*more, *(word for word in arguments.overrides if word.split("=")[0] not in PRETRAIN_ONLY)]
     words = f"data.root={root}", f"run.dir={run_dir}", f"run.seed={seed}", *more
-    return Run("train_seg.py", config_file(arguments, config), run_dir, words)
+    return PlannedRun("train_seg.py", config_file(arguments, config), run_dir, words)
 
 
 def config_file(arguments, name):
@@ -131,3 +190,20 @@ def train(arguments, runs):
     minutes = side_by_side(words, after, arguments.jobs, lambda run: short(run.dir))
     if minutes:
         print("minutes of training: " + ", ".join(f"{short(run.dir)} {spent:.1f}" for run, spent in minutes.items()))
+
+
+def score(runs, root, path, *more):
+    """-> the rows of evaluate.py."""
+    data = ("--data", root) if root else ()
+    command("evaluate.py", *(run.dir for run in runs), *more, *data, "--out", path)
+    return json.loads((HERE / path).read_text())["rows"]
+
+
+def score_lsr(arguments, root, seed):
+    """The row of Self-Epitomic LSR, in a list; it takes longest, so what is scored is kept, as a run is."""
+    path = folder(arguments, root) / f"lsr-{arguments.lsr_patches}-{seed}.json"
+    kept = json.loads(path.read_text()) if path.exists() else {}
+    if kept.get("data") != str(root) or not Tally(1).counts().keys() <= kept["rows"][0].keys():
+        return score([], root, path, "--lsr", "--lsr-patches", arguments.lsr_patches, "--lsr-seed", seed)
+    print(f"Self-Epitomic LSR of seed {seed} is complete: {path}")
+    return kept["rows"]

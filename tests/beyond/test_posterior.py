@@ -6,7 +6,7 @@ import pytest
 import torch
 from random_observation import CLASSES, CODES, float64, random_model  # noqa: F401 - a fixture
 
-from models.posterior import counted, lay, misfits, pixels, posterior, spread
+from beyond.posterior import counted, lay, misfits, pixels, posterior, spread
 from models.regions import compositions
 
 TILT = (0.093, 0.021, -0.6, -0.021, 0.094, 0.9)  # about 12.7 degrees, cells of some 10.5 px

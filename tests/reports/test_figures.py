@@ -1,7 +1,7 @@
 import numpy as np
 from PIL import Image
 
-from figures import choose_varied, color_image, color_labels, contact_sheet, legend
+from reports.figures import choose_varied, color_image, color_labels, contact_sheet, legend
 
 CLASSES = [{"name": "water", "color": [0, 0, 255]}, {"name": "field", "color": [0, 255, 0]}]
 

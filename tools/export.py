@@ -1,7 +1,7 @@
 """Write a trained segmenter as an ONNX model, as the QGIS plug-in Deepness and other runtimes read it.
 
-    python export.py runs/agg_app --out model.onnx               # tiles of 512 px, any batch: for Deepness
-    python export.py runs/agg_app --out model.onnx --dynamic     # any height and width from 32 px up, no multiple asked
+    python -m tools.export runs/agg_app --out model.onnx               # tiles of 512 px, any batch: for Deepness
+    python -m tools.export runs/agg_app --out model.onnx --dynamic     # any height and width from 32 px up
 
 In: image, (B, K, H, W) float32, stored pixels / 255 (of uint16 too). Out: probs, (B, C, H, W), class probabilities.
 Normalisation and softmax are inside. Rows and columns along the sides that are 0 in all bands from end to end are
@@ -13,11 +13,6 @@ checkpoint is refused.
 import io
 import json
 import warnings
-
-from runtime import signals
-
-if __name__ == "__main__":
-    signals.leave_quietly()
 
 import torch
 from torch import nn
@@ -141,7 +136,7 @@ def compare(onnxruntime, model, trained, tile_px):
 
 
 def parse(argv=None):
-    parser = command.parser(__doc__)
+    parser = command.parser(__doc__, "python -m tools.export")
     parser.add_argument("checkpoint", metavar="RUN", help="best.pt, last.pt or a run's folder")
     parser.add_argument("--out", type=command.place, required=True, metavar="MODEL.onnx")
     parser.add_argument("--tile-px", type=int, default=512, metavar="PX", help="side of a tile (default: 512)")

@@ -1,4 +1,4 @@
-"""export.py: the ONNX model gives the checkpoint's probabilities, and under Deepness's tiles the map of predict.py."""
+"""tools/export.py: the ONNX model gives the checkpoint's probabilities, and by Deepness the map of predict.py."""
 
 import json
 import signal
@@ -11,10 +11,10 @@ from commands import error_of
 from random_checkpoint import NAMES, save_random_checkpoint
 from test_predict import save_scene
 
-import export
 import predict
-from data.rasters import geotiff
+from data import tile_io
 from runtime.errors import Refused
+from tools import export
 from trained import load_trained
 
 onnx = pytest.importorskip("onnx", reason="onnx is not installed (requirements-export.txt)")
@@ -24,7 +24,7 @@ PLAIN = ("--precision", "off", "--device", "cpu")
 
 
 def exported(run, *words):
-    """-> the session of the model that export.py makes of a checkpoint."""
+    """-> the session of the model that tools/export.py makes of a checkpoint."""
     out = run.parent / "onnx" / "model.onnx"
     export.main(export.parse([str(word) for word in (run, "--out", out, *words)]))
     options = onnxruntime.SessionOptions()
@@ -134,8 +134,8 @@ def test_tiles_as_deepness_cuts_them_give_the_map_of_predict_but_for_blending(tm
     words = (path, scene, "--out", tmp_path / "map.tif", "--window", 128, "--overlap", 32, *PLAIN)
     monkeypatch.setattr(signal, "signal", lambda *handler: None)
     predict.main(predict.parse([str(word) for word in words]))
-    expected = geotiff.read(tmp_path / "map.tif")[0][..., 0]
-    labels = deepness_map(exported(path, "--tile-px", 128, "--overlap", 25), geotiff.read(scene)[0])
+    expected = tile_io.read(tmp_path / "map.tif").pixels[..., 0]
+    labels = deepness_map(exported(path, "--tile-px", 128, "--overlap", 25), tile_io.read(scene).pixels)
     alone = np.ones(expected.shape, bool)
     for start in (96, 192, 288):
         alone[start : start + 32] = alone[:, start : start + 32] = False  # where two tiles lie
@@ -145,7 +145,7 @@ def test_tiles_as_deepness_cuts_them_give_the_map_of_predict_but_for_blending(tm
 
 def test_what_cannot_be_exported_is_one_line(tmp_path):
     path = save_random_checkpoint(tmp_path / "best.pt")
-    assert "no such checkpoint" in error_of("export.py", tmp_path / "none.pt", "--out", tmp_path / "m.onnx")
+    assert "No such file" in error_of("-m", "tools.export", tmp_path / "none.pt", "--out", tmp_path / "m.onnx")
     for words in (("--tile-px", 31), ("--overlap", 51), ("--out", "m.pt")):
         with pytest.raises(SystemExit):
             export.parse([str(word) for word in (path, "--out", "m.onnx", *words)])

@@ -1,4 +1,4 @@
-"""An observation model (models/observation.py) as plain values, in checkpoints, and in YAML that a person may give.
+"""An observation model (beyond/observation.py) as plain values, in checkpoints, and in YAML that a person may give.
 
 A row of the YAML is a native code or a whole class, by its name, and holds its part of W and b. A table from elsewhere
 serves where no exemplar place has a coarse map, as configs/tables/nlcd_observation.yaml.
@@ -7,14 +7,15 @@ serves where no exemplar place has a coarse map, as configs/tables/nlcd_observat
 import torch
 import yaml
 
-from models.observation import IGNORE, Observation, fit
+from beyond.observation import Observation, fit
 from runtime.errors import Refused
 from runtime.files import read_yaml
+from runtime.labels import IGNORE
 
 MIN_CELLS = 10  # of a code that is to have a row of its own [ours]
 MAX_ROWS = 200  # with the classes behind them, labels below 255
 HEAD = """# p(code | composition m of its cell) = softmax over rows of log . log(m + 0.02) + linear . 4 m + bias, m
-# being shares of the classes below (models/observation.py); cells: how many the row was fitted on.
+# being shares of the classes below (beyond/observation.py); cells: how many the row was fitted on.
 """
 
 
@@ -103,4 +104,3 @@ def from_plain(plain, class_names, where):
     if lacking := [name for c, name in enumerate(class_names) if c not in own]:
         raise Refused(f"{where}: no row is of the class {lacking[0]}; each class needs one")
     return Observation(list(rows), own, torch.tensor(weights).double(), torch.tensor(biases).double())
-

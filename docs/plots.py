@@ -1,6 +1,6 @@
 """The pictures of docs/lesson.md, from the code and the runs. Needs matplotlib (requirements-dev.txt).
 
-    python -m docs.figures [sums blur rows pretraining]      after `make demo` and the NAIP runs
+    python -m docs.plots [sums blur rows pretraining]      after `make demo` and the NAIP runs
 
 blur and sums need runs/demo alone; the others show real tiles (naip215: the tile sets in runs/naip215, its rows in
 runs/tables, as `reproduce.py table2 --data runs/naip215/r? --configs configs/naip215 --out runs/tables` makes them).
@@ -22,12 +22,12 @@ from config import PretrainConfig  # noqa: E402
 from data.cells import region_index, upsampled  # noqa: E402
 from data.tiles import TileSet  # noqa: E402
 from data.transforms import normalize  # noqa: E402
-from figures import color_image, color_labels  # noqa: E402
 from losses import cross_entropy_sum  # noqa: E402
 from metrics import raggedness  # noqa: E402
 from models import build_mae  # noqa: E402
 from models.mae import blank, reconstruct  # noqa: E402
 from models.regions import aggregate_logits  # noqa: E402
+from reports.figures import color_image, color_labels  # noqa: E402
 from runtime import checkpoint  # noqa: E402
 from runtime.settings import config_from_flat  # noqa: E402
 from trained import load_trained  # noqa: E402

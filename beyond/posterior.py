@@ -13,8 +13,8 @@ import math
 import torch
 import torch.nn.functional as F
 
-from models.observation import IGNORE
 from models.regions import sums_by_index
+from runtime.labels import IGNORE
 
 STRIP = 128  # rows at a time on a CPU: what they hold stays in its cache
 

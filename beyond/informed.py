@@ -1,0 +1,48 @@
+"""A trained segmenter that makes use of the coarse label at test, for --coarse of evaluate.py and predict.py."""
+
+import copy
+from dataclasses import dataclass
+
+from beyond.observation import Observation
+from beyond.posterior import posterior
+from beyond.table import from_plain
+from data.taxonomy import taxonomy_from_dict
+from runtime import checkpoint
+from runtime.errors import Refused
+from trained import Trained, load_trained
+
+
+@dataclass(frozen=True)
+class Informed(Trained):
+    """observation: what coarse labels say of their cells."""
+
+    observation: Observation | None = None
+
+    def informed(self, logits, coarse, cell_px, void=None):
+        """The logits in the light of the coarse labels over them.
+
+        coarse: {"labels", "to_cell"} as data.samples.stack_cells has it; cell_px, void: of beyond.posterior
+        """
+        return posterior(self.observation, logits, coarse["labels"], coarse["to_cell"], cell_px, void)
+
+    def coarse_labels(self):
+        """{native code: label of the observation model, or IGNORE} of the coarse source that it was trained with."""
+        return self.observation.labels(taxonomy_from_dict({"high": {}, **self.facts}, self.name).low)[0]
+
+    def labelled(self, tiles):
+        """The same tiles, their cells carrying the labels of the observation model."""
+        tiles = copy.copy(tiles)
+        tiles.read_low_as(*self.observation.labels(tiles.description.taxonomy.low))
+        return tiles
+
+
+def load_informed(path, device):
+    """`load_trained` of a run that was trained by an observation model. raises: Refused for any other"""
+    trained, table = load_trained(path, device), checkpoint.load(path).get("observation")
+    if table is None:
+        raise Refused(
+            f"{path}: knows nothing of coarse labels, and so makes no use of --coarse; it would have been trained "
+            "with supervision.aggregate=observation"
+        )
+    model = from_plain(table, [c["name"] for c in trained.facts["classes"]], path).to(device)
+    return Informed(**vars(trained), observation=model)

@@ -1,0 +1,186 @@
+"""The lines that help most: each names the file or the setting, what is wrong, and what would be right."""
+
+import os
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from random_checkpoint import save_random_checkpoint
+
+import train_seg
+from beyond.informed import load_informed
+from config import SegmenterConfig
+from data import tile_io
+from data.label_masks import codes_of
+from data.lists import read_csv
+from data.manifest import read_manifest
+from data.samples import Exemplars
+from data.taxonomy import load_taxonomy, merge
+from data.tiles import TileSet
+from models import build_segmenter
+from runtime import checkpoint, distributed
+from runtime.errors import Refused
+from runtime.settings import check_resumable, check_same_data, config_from_flat, flatten, load_config
+from runtime.workers import map_unordered
+
+
+def written(folder, name, text):
+    (folder / name).write_text(text)
+    return folder / name
+
+
+def setting(*words):
+    return lambda folder, tiles: load_config(SegmenterConfig, written(folder, "run.yaml", "train: {epochs: 3}"), words)
+
+
+def other_image(array):
+    """A tile set whose first training image is another array."""
+
+    def load(folder, tiles):
+        shutil.copytree(tiles, folder / "set")
+        found = TileSet(folder / "set", "train")
+        tile_io.write(found.root / found.rows[0]["image"], array)
+        found.load(0)
+
+    return load
+
+
+def changed(name, old, new):
+    """A tile set of which one file says otherwise."""
+
+    def read(folder, tiles):
+        shutil.copytree(tiles, folder / "set")
+        text = (folder / "set" / name).read_text()
+        assert old in text
+        (folder / "set" / name).write_text(text.replace(old, new, 1))
+        read_manifest(folder / "set")
+
+    return read
+
+
+def unlabelled(folder, tiles):
+    shutil.copytree(tiles, folder / "set")
+    lines = (folder / "set" / "tiles.csv").read_text().splitlines()
+    bare = [lines[0], *(",".join([*line.split(",")[:4], "", ""]) for line in lines[1:])]
+    written(folder / "set", "tiles.csv", "\n".join(bare))
+    TileSet(folder / "set", "train", needs=("high",))
+
+
+def mask_of_colours(folder, tiles):
+    stored = tile_io.Stored(folder / "mask.png", (1, 3, 3), np.dtype(np.uint8), None)
+    pixels = np.array([[[0, 0, 255], [1, 2, 3], [1, 2, 3]]], np.uint8)
+    codes_of(pixels, None, stored, {(0, 0, 255): 1})
+
+
+def exemplars(classes=None, **more):
+    def draw(folder, tiles):
+        description = TileSet(tiles, "train").description
+        if classes:
+            shutil.copytree(tiles, folder / "set")
+            text = (folder / "set" / "dataset.yaml").read_text()
+            (folder / "set" / "dataset.yaml").write_text(text.replace("forest", classes))
+        Exemplars(folder / "set" if classes else tiles, description, **{"count": 0, "seed": 0, **more})
+
+    return draw
+
+
+def no_whole_cell(folder, tiles):
+    shutil.copytree(tiles, folder / "set")
+    found = TileSet(folder / "set", "all")
+    for row in found.rows:  # one cell a tile, and half of it beyond the tile
+        path = found.root / row["low"]
+        stored = tile_io.read(path)
+        a, b, c, d, e, f = stored.affine
+        tile_io.write(path, stored.pixels[:1, :1], affine=(a, b, c - 8, d, e, f), system=stored.system)
+    words = [f"data.root={folder / 'set'}", f"run.dir={folder / 'run'}", "model.width=2", "data.workers=0"]
+    train_seg.main(load_config(SegmenterConfig, "configs/demo/agg.yaml", [*words, "train.epochs=1"]))
+
+
+def disk_full(folder, tiles):
+    (folder / "last.pt").symlink_to("/dev/full")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("runtime.files.temporary_of", lambda path: folder / "full.tmp")
+        (folder / "full.tmp").symlink_to("/dev/full")
+        checkpoint.save(folder / "last.pt", {"w": torch.zeros(300_000)})
+
+
+def damaged_checkpoint(folder, tiles):
+    checkpoint.load(written(folder, "best.pt", "no checkpoint"))
+
+
+def other_width(folder, tiles):
+    narrow, wide = (SegmenterConfig, {"model.width": 4}), {"model.width": 8, "model.init": str(folder / "resnet18.pt")}
+    segmenter, _ = build_segmenter(config_from_flat(*narrow), 3, 4, 16)
+    checkpoint.save(folder / "resnet18.pt", segmenter.encoder.state_dict())
+    build_segmenter(config_from_flat(SegmenterConfig, wide), 3, 4, 16)
+
+
+def resumed(key, value):
+    config = config_from_flat(SegmenterConfig, {key: value})
+    return lambda folder, tiles: check_resumable(flatten(SegmenterConfig()), config, "runs/agg")
+
+
+CASES = {
+    # Labels.
+    "unknown codes": (lambda *_: merge(np.array([[1, 7, 7, 9]]), {1: 0, 2: 1}, "a.tif"),
+        "a.tif: codes without a class: 7 (2 times), 9 (1 times); the taxonomy knows 1, 2"),
+    "unknown colours": (mask_of_colours, "mask.png: colours without a class: #010203 (2 px); the taxonomy knows #00"),
+    "key of a taxonomy": (lambda folder, _: load_taxonomy(written(folder, "t.yaml", "clases: []")),
+        "t.yaml: unknown key 'clases'; did you mean 'classes'?"),
+    # Tile sets.
+    "no tile set": (lambda folder, _: read_manifest(folder), "dataset.yaml: not found; a tile set is made by python"),
+    "size": (other_image(np.zeros((48, 48, 3), np.uint8)), ".tif: is 48 x 48 px, the tiles of this set 64 x 64"),
+    "bands": (other_image(np.zeros((64, 64, 4), np.uint8)), ".tif: has 4 bands of uint8, the tile set 3 bands of"),
+    "type": (other_image(np.zeros((64, 64, 3), np.uint16)), ".tif: has 3 bands of uint16, the tile set 3 bands"),
+    "missing file": (lambda folder, _: tile_io.read(folder / "a.tif"), "a.tif: No such file"),
+    "missing split": (lambda _, tiles: TileSet(tiles, "trian"), "has no tiles of the split trian; it has tiles of he"),
+    "missing label": (unlabelled, "of the split train has no high label"),
+    "missing region": (lambda _, tiles: TileSet(tiles, "train", ("nowhere",)), "has no region nowhere; it has "),
+    "unknown split": (changed("tiles.csv", ",heldout,", ",held-out,"), "split 'held-out'; did you mean 'heldout'?"),
+    "path": (changed("tiles.csv", "images/", "../images/"), "leaves the folder"),
+    "fact": (changed("dataset.yaml", "scale: 16", "scale: 0"), "scale is 0; it should be a number from 1 up"),
+    "column": (lambda folder, _: read_csv(written(folder, "a.csv", "region,imgae\n"), ("region",), ("image",)),
+        "a.csv: unknown column 'imgae'; did you mean 'image'?"),
+    "no column": (lambda folder, _: read_csv(written(folder, "a.csv", "region\n"), ("region", "image")),
+        "a.csv: no column 'image'; the header should hold region,image"),
+    # Settings.
+    "unknown setting": (setting("train.epoch=3"), "there is no setting train.epoch; did you mean train.epochs?"),
+    "setting of another script": (setting("mae.size=tiny"), "mae.size is a setting of train_mae.py"),
+    "choice": (setting("supervision.labels=low"), "is not one of high, low_upsampled, low_regions; did you mean low_"),
+    "bound": (setting("adversarial.temperature=1000"), "temperature=1000.0: must be above 0 and at most 100, as 1.11"),
+    "number": (setting("train.epochs=many"), "train.epochs=many must be a whole number, as train.epochs=100"),
+    "form": (setting("epochs"), "an override has the form section.key=value, as train.epochs=10"),
+    "width of ImageNet": (setting("model.init=imagenet", "model.width=32"), "model.init=imagenet needs model.width=64"),
+    "batch": (lambda *_: SegmenterConfig().train.split(5), "batch_size=24 does not divide among 5 processes; 25"),
+    # Training.
+    "no exemplars": (exemplars(regions=("nowhere",)), "exemplars are its label maps, or those of the tile set that"),
+    "too few exemplars": (exemplars(count=999), "adversarial.exemplars=999, but the pool has "),
+    "classes of exemplars": (exemplars(classes="woods"), "its exemplars have the classes water, woods, field, "),
+    "no whole cell": (no_whole_cell, "no cell lies whole in a tile (supervision.min_coverage=0.5 takes cells that"),
+    "not finite": (lambda folder, _: checkpoint.require_finite({"loss": float("nan")}, (), folder, 7),
+        "the loss is not finite at step 7 (nan); the last good checkpoint was not reached yet; a lower train.learning"),
+    "another config": (resumed("train.learning_rate", 0.5), "holds a run with train.learning_rate=0.0001, not 0.5"),
+    "other data": (lambda *_: check_same_data({"scale": 30}, {"scale": 16}, "tiles", "runs/agg"),
+        "tiles holds other data than the run in runs/agg began with (scale differ)"),
+    "device": (lambda *_: distributed.start("mps"), "there is no such device here; run.device=cpu always works"),
+    # Checkpoints.
+    "no checkpoint": (lambda folder, _: checkpoint.load(folder / "best.pt"), "best.pt: No such file"),
+    "damaged checkpoint": (damaged_checkpoint, "best.pt: is no checkpoint, or a damaged one"),
+    "other width": (other_width, "model.width must be the width it was trained with"),
+    "no observation": (lambda folder, _: load_informed(save_random_checkpoint(folder / "best.pt"), torch.device("cpu")),
+        "knows nothing of coarse labels, and so makes no use of --coarse"),
+    # Machines.
+    "disk full": (disk_full, "last.pt: could not be saved (No space left on device); "),
+    "dead worker": (lambda *_: list(map_unordered(os._exit, [1, 1], 2, "scenes")), "fewer --workers need less memory"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_one_line_says_it(tile_set, tmp_path, name):
+    if {"disk full": not os.path.exists("/dev/full"), "device": torch.backends.mps.is_available()}.get(name):
+        pytest.skip("not here")
+    refuse, said = CASES[name]
+    with pytest.raises(Refused) as caught:
+        refuse(tmp_path, tile_set)
+    assert said in str(caught.value) and "\n" not in str(caught.value), str(caught.value)

@@ -1,0 +1,277 @@
+"""How fast each stage is, side by side with what users would pick instead.
+
+    python -m tools.bench --out bench.json           # minutes on two CPU cores
+    python -m tools.bench --stages 1,2
+    python -m tools.bench --stages 3,4 --data tiles  # on a tile set of your own instead of made-up tiles
+
+Peers are extras: pip install segmentation_models_pytorch rasterio. One that is missing is named and skipped. A figure
+is the median over repeats after a warm-up, ours and the peer's by turns; ratio is ours / peer. Beside the JSON of --out
+the same table is written as Markdown.
+
+Stages: 1 training step, 2 supervision, 3 reading tiles, 4 scene prediction.
+"""
+
+import importlib
+import json
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from config import SegmenterConfig
+from data import tile_io
+from data.tiles import TileSet
+from maps.windows import window_starts
+from models import UNet
+from runtime import checkpoint, command, distributed
+from runtime.files import write_text
+from runtime.settings import config_from_flat, flatten, require
+
+ROOT = Path(__file__).resolve().parents[1]
+COLUMNS = "stage", "what", "ours", "peer", "ratio", "unit", "peer's name"
+CELL_PX, WIDTH = 30, 64  # of the paper
+TILES = 24  # of the tile set that is made up where --data gives none
+WINDOW, OVERLAP = 1024, 128  # of predict.py
+
+
+@dataclass
+class Bench:
+    """What all stages share. rows: the table; skipped: what is not in it."""
+
+    device: torch.device
+    repeats: int
+    px: int
+    data: Path | None
+    folder: Path
+    rows: list
+    skipped: list
+
+    @property
+    def batch(self):
+        return 4 if self.device.type == "cpu" else 32
+
+    def row(self, stage, what, ours, peer, unit, peer_name):
+        row = {"stage": stage, "what": what, "ours": ours, "peer": peer}
+        row.update(ratio=ours / peer if peer else None, unit=unit, peer_name=peer_name)
+        self.rows.append(row)
+        print_row(*row.values())
+
+    def peer(self, stage, name):
+        """The module of an extra; None, and a line below the table, where it is not installed."""
+        try:
+            return importlib.import_module(name)
+        except ImportError as error:
+            self.skipped.append(f"stage {stage}: the peer {name} is not installed ({error}); pip install {name}")
+            return None
+
+    def rates(self, count, *calls):
+        """`count` a call -> how many a second each call does, by turns; None for a call that is None."""
+        spent = [[] for _ in calls]
+        for turn in range(self.repeats + 1):
+            for call, times in zip(calls, spent, strict=True):
+                if call:
+                    self.wait()
+                    started = time.perf_counter()
+                    call()
+                    self.wait()
+                    times += [time.perf_counter() - started] if turn else []
+        return [count / statistics.median(times) if times else None for times in spent]
+
+    def wait(self):
+        if self.device.type != "cpu":
+            getattr(torch, self.device.type).synchronize()
+
+    def tile_set(self):
+        """--data, or a made-up tile set."""
+        root = self.data or self.folder / "tiles"
+        if not root.exists():
+            run_command("-m", "data.synthetic", root, "--tiles", TILES, "--tile-px", self.px, "--scale", CELL_PX)
+        return root
+
+
+def training_step(bench):
+    """Stage 1: ours as shipped is what train_seg.py records; the plain loop is the same for both."""
+    smp, device, batch = bench.peer(1, "segmentation_models_pytorch"), bench.device, bench.batch
+    description = TileSet(bench.tile_set(), "train").description
+    bands, classes = description.bands, len(description.taxonomy.names)
+    precision, autocast, _ = distributed.mixed_precision("auto", device)  # of both: bf16 where it is not emulated
+
+    def plain(network):
+        network = network.to(device).train()
+        optimizer = torch.optim.Adam(network.parameters(), 1e-4)
+        images = torch.randn(batch, bands, bench.px, bench.px, device=device)
+        labels = torch.randint(classes, (batch, bench.px, bench.px), device=device)
+
+        def step():
+            with autocast:
+                loss = F.cross_entropy(network(images), labels)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+        return step
+
+    theirs = smp and plain(smp.Unet("resnet18", encoder_weights=None, in_channels=bands, classes=classes))
+    peer, eager = bench.rates(batch, theirs, plain(UNet(bands, classes, WIDTH)))
+    (shipped,) = training_rates(bench, ["high"])
+    unit, name = f"tiles/s, batch {batch}", f"smp.Unet('resnet18'), {precision}"
+    bench.row(1, f"as shipped (precision {precision})", shipped, peer, unit, name)
+    bench.row(1, "eager, in the peer's loop", eager, peer, unit, name)
+
+
+def supervision(bench):
+    """Stage 2: what the supervision of each row adds to a step of High."""
+    names = {"high": "High", "low": "Low", "agg": "Agg", "agg_app": "Agg+App"}
+    high, *others = (1e3 * bench.batch / rate for rate in training_rates(bench, names))
+    for name, spent in zip(list(names.values())[1:], others, strict=True):
+        bench.row(2, f"step of {name}", spent, high, f"ms, batch {bench.batch}", "step of High")
+
+
+def reading(bench):
+    """Stage 3: tiles from disk, compressed and raw."""
+    rasterio, tiles = bench.peer(3, "rasterio"), TileSet(bench.tile_set(), "train")
+    os.environ["GDAL_NUM_THREADS"] = "1"
+    for compression in ("zlib", "none"):
+        copies = [bench.folder / f"{compression}_{i}.tif" for i in range(min(64, len(tiles)))]
+        for row, copy in zip(tiles.rows, copies, strict=False):
+            stored = tile_io.read(tiles.root / row["image"])
+            tile_io.write(copy, stored.pixels, affine=stored.affine, system=stored.system, compression=compression)
+
+        def ours(files=copies):
+            return [tile_io.read(file) for file in files]
+
+        def theirs(files=copies):
+            for file in files:
+                with rasterio.open(file) as opened:
+                    opened.read()
+
+        what = f"reading tiles, {'raw' if compression == 'none' else compression}"
+        bench.row(3, what, *bench.rates(len(copies), ours, rasterio and theirs), "tiles/s, one core", "rasterio")
+
+
+def prediction(bench):
+    """Stage 4: predict.py from the shell to the last byte, once over one large scene; against its network on as many
+    windows of the same size that lie in memory."""
+    side, scene, run = 12 * WINDOW, bench.folder / "scene.tif", bench.folder / "segmenter.pt"
+    tiles = TileSet(bench.tile_set(), "train")
+    bands, classes = tiles.description.bands, len(tiles.description.taxonomy.names)
+    tile = tiles.load(0).image
+    times = -(-side // len(tile))
+    place = {"affine": (1.0, 0.0, 3e5, 0.0, -1.0, 4.3e6), "system": tile_io.epsg_system(32618)}
+    tile_io.write(scene, np.tile(tile, (times, times, 1))[:side, :side], **place)
+    network = UNet(bands, classes, WIDTH)
+    config = flatten(config_from_flat(SegmenterConfig, {"model.width": WIDTH}))
+    state = {"config": config, "data": tiles.description.facts(), "segmenter": network.state_dict(), "step": 0}
+    checkpoint.save(run, state)
+    network = network.to(bench.device, memory_format=torch.channels_last).eval()
+    _, autocast, _ = distributed.mixed_precision("auto", bench.device)
+    images = torch.randn(4, bands, WINDOW, WINDOW, device=bench.device).contiguous(memory_format=torch.channels_last)
+
+    @torch.inference_mode()
+    def alone():
+        with autocast:
+            for image in images:
+                network(image[None])
+
+    windows, megapixels = len(window_starts(side, WINDOW, OVERLAP)[0]) ** 2, side**2 / 1e6
+    before = bench.rates(4 * megapixels / windows, alone)
+    started = time.perf_counter()
+    run_command("predict.py", run, scene, "--out", bench.folder / "map.tif", "--device", bench.device.type)
+    ours = megapixels / (time.perf_counter() - started)
+    peer = statistics.mean(before + bench.rates(4 * megapixels / windows, alone))
+    bench.row(4, f"predict.py, {side} x {side} px", ours, peer, "megapixels/s", "the network alone")
+
+
+def training_rates(bench, rows, turns=2):
+    """train_seg.py with the configs of these rows of configs/low2high, by turns: tiles/s, the median of its records."""
+    root, found = bench.tile_set(), {row: [] for row in rows}
+    steps, every = (8, 1) if bench.device.type == "cpu" else (40, 5)  # on a GPU a record waits for what is under way
+    epochs = -(-steps // -(-len(TileSet(root, "train")) // bench.batch))
+    words = [f"data.root={root}", f"run.device={bench.device.type}", f"run.log_every={every}", f"train.epochs={epochs}",
+             "train.eval_every=1000000", f"train.batch_size={bench.batch}"]  # fmt: skip
+    for _ in range(turns):
+        for row, rates in found.items():
+            run_dir = Path(tempfile.mkdtemp(dir=bench.folder))
+            run_command("train_seg.py", f"configs/low2high/{row}.yaml", *words, f"run.dir={run_dir}")
+            records = [json.loads(line) for line in (run_dir / "log.jsonl").read_text().splitlines()]
+            rates += [r["tiles_per_second"] for r in records[1:] if r["kind"] == "train"]  # the first step warms up
+            shutil.rmtree(run_dir)
+    return [statistics.median(rates) for rates in found.values()]
+
+
+def run_command(*words):
+    words = [sys.executable, *map(str, words)]
+    environment = {"OMP_NUM_THREADS": str(torch.get_num_threads()), **os.environ}
+    done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True)
+    require(not done.returncode, f"{' '.join(words[1:3])} failed: {(done.stderr.strip().splitlines() or ['?'])[-1]}")
+
+
+def text(cell):
+    if cell is None or isinstance(cell, str):
+        return cell or ""
+    return f"{cell:.3g}" if cell < 100 else f"{cell:,.0f}"
+
+
+def print_row(*cells):
+    stage, what, ours, peer, ratio, unit, name = map(text, cells)
+    print(f"{stage:>5}  {what:<34} {ours:>8} {peer:>8} {ratio:>6}  {unit:<18} {name}".rstrip(), flush=True)
+
+
+def write_report(path, facts, bench):
+    """The table as JSON, and as Markdown beside it."""
+    write_text(path, json.dumps({**facts, "rows": bench.rows, "skipped": bench.skipped}, indent=1))
+    lines = [", ".join(f"{key} {value}" for key, value in facts.items()), "", f"| {' | '.join(COLUMNS)} |"]
+    lines += ["|" + " --- |" * len(COLUMNS), *(f"| {' | '.join(map(text, row.values()))} |" for row in bench.rows)]
+    lines += ["", *(f"- skipped: {line}" for line in bench.skipped)]
+    write_text(path.with_suffix(".md"), "\n".join(lines).rstrip() + "\n")
+
+
+STAGES = {"1": training_step, "2": supervision, "3": reading, "4": prediction}
+
+
+def main(arguments):
+    chosen = arguments.stages.split(",")
+    require({*chosen} <= STAGES.keys(), f"--stages {arguments.stages}: give some of 1 to 4, as 1,3")
+    command.require_options(vars(arguments), repeats=1)
+    nearest = max(2, round(arguments.px / 32)) * 32
+    require(arguments.px == nearest, f"--px {arguments.px}: must be a multiple of 32 from 64 up, as {nearest}")
+    device = distributed.start(arguments.device).device
+    facts = {"device": torch.cuda.get_device_name() if device.type == "cuda" else device.type, "px": arguments.px,
+             "threads": torch.get_num_threads(), "torch": torch.__version__, "python": platform.python_version(),
+             "repeats": arguments.repeats}  # fmt: skip
+    print(", ".join(f"{key} {value}" for key, value in facts.items()))
+    print_row(*COLUMNS)
+    with tempfile.TemporaryDirectory() as folder:
+        data = arguments.data and arguments.data.resolve()
+        bench = Bench(device, arguments.repeats, arguments.px, data, Path(folder), [], [])
+        for stage in chosen:
+            STAGES[stage](bench)
+            if arguments.out:  # after each stage: what a time limit cuts off is not all
+                write_report(arguments.out, facts, bench)
+    for line in bench.skipped:
+        print(f"skipped: {line}")
+
+
+def parse():
+    parser = command.parser(__doc__, "python -m tools.bench")
+    parser.add_argument("--out", type=command.place, metavar="JSON", help="also write the table there")
+    parser.add_argument("--stages", default="1,2,3,4", help="some of 1 to 4, as 1,3 (default: all)")
+    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"))
+    parser.add_argument("--repeats", type=int, default=5, metavar="N", help="of each figure (default 5)")
+    parser.add_argument("--px", type=int, default=512, help="side of a tile (default 512)")
+    parser.add_argument("--data", type=Path, metavar="ROOT", help="a tile set with all splits; default: made up")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    command.run(lambda: main(parse()), distributed.stop)

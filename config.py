@@ -155,6 +155,15 @@ class LoopConfig:
         )
         return per_rank, micro_batch
 
+    @staticmethod
+    def require_statistics(images, px):
+        """Refused where batch norm would see one value a channel: one image of 32 px a forward pass."""
+        require(
+            images > 1 or px > 32,
+            f"train.micro_batch=1: batch norm sees a single value a channel in one image of {px} px; two images a "
+            "forward pass (train.batch_size=2), or images of 64 px, are the least",
+        )
+
 
 @dataclass(frozen=True)
 class TrainConfig(LoopConfig):

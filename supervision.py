@@ -7,7 +7,9 @@ from pathlib import Path
 from beyond.observed import Observed, observe
 from data.manifest import Description
 from data.samples import Exemplars, ScoringTiles, TrainingTiles
+from data.taxonomy import IGNORE
 from data.tiles import TileSet
+from runtime.errors import Refused
 
 SUPERVISED_BY = {
     "high": "fine labels",
@@ -49,8 +51,14 @@ def open_supervision(config, saved):
         exemplars=exemplars,
         exemplar_steps=config.adversarial.steps,
     )
-    scoring = (ScoringTiles(validation, kind, min_coverage, shown) for shown in (None, exemplars))
-    return Supervision(SUPERVISED_BY[kind], description, train, *scoring, observed)
+    scoring, watched = (ScoringTiles(validation, kind, min_coverage, shown) for shown in (None, exemplars))
+    # Told before the first step: without one label no step could be called the best. The first tile mostly has some.
+    if not any((scoring[i]["labels"] != IGNORE).any() for i in range(len(scoring))):
+        raise Refused(
+            "no label of the validation split supervises: either all are ignored, or no cell lies whole in a tile "
+            "(supervision.min_coverage=0.5 takes cells that lie half in it)"
+        )
+    return Supervision(SUPERVISED_BY[kind], description, train, scoring, watched, observed)
 
 
 def open_exemplars(config, description):

@@ -34,6 +34,7 @@ def main(config):
     device = ranks.device
     per_rank, micro_batch = config.train.split(ranks.world)
     torch.manual_seed(config.run.seed)
+    config.train.require_statistics(micro_batch, config.data.crop_px)
     run = Run(config, ranks)
 
     # Data: training crops are endless; validation shares do not overlap, so nothing is scored twice.

@@ -274,6 +274,24 @@ def test_a_bad_tile_is_named_in_one_line_and_ends_the_run(tile_set, tmp_path, da
     assert victim.name in line and (damage != "code" or "77" in line)
 
 
+def test_validation_labels_that_are_all_ignored_are_told_before_the_first_step(tile_set, tmp_path):
+    root = tmp_path / "set"
+    shutil.copytree(tile_set, root)
+    text = (root / "tiles.csv").read_text().splitlines()
+    for row in (line.split(",") for line in text if ",validation," in line):
+        label = tile_io.read(root / row[5])
+        tile_io.write(root / row[5], np.full_like(label.pixels, 12), affine=label.affine, system=label.system)
+    line = error_of("train_seg.py", *settings(root, tmp_path / "run"))
+    assert "no label of the validation split supervises" in line and not (tmp_path / "run").exists()
+
+
+def test_one_tile_of_32_px_a_forward_pass_is_refused(tmp_path):
+    root = tmp_path / "set"
+    run_script("-m", "data.synthetic", root, "--tiles", 24, "--tile-px", 32, "--scale", 8)
+    line = error_of("train_seg.py", *settings(root, tmp_path / "run", "train.batch_size=1"))
+    assert "batch norm" in line and "train.batch_size=2" in line and "64 px" in line
+
+
 @pytest.mark.parametrize("part", ["images", "low", "high"])
 def test_sizes_that_disagree_are_one_line(tile_set, tmp_path, part):
     root = tmp_path / "set"

@@ -1,5 +1,6 @@
 """A trained segmenter from its checkpoint: what evaluate.py scores and predict.py maps with."""
 
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -36,11 +37,12 @@ def checkpoint_path(path):
 
 
 def told_apart(methods, files):
-    """The same Trained; those of one name each with its run's folder, or its file, behind it."""
-    named = []
+    """The same Trained; those of one name each with its run's folder behind it, or its file, from where they part."""
+    named, files = [], [file.resolve() for file in files]
     for method, file in zip(methods, files, strict=True):
         same = [other for other, of in zip(files, methods, strict=True) if of.name == method.name]
         place = file.parent if len({other.parent for other in same}) == len(same) else file
+        place = place.relative_to(os.path.commonpath([other.parent.parent for other in same]))
         named.append(method if len(same) == 1 else replace(method, name=f"{method.name} ({place})"))
     return named
 

@@ -25,8 +25,11 @@ def read_csv(path, required, optional=()):
             if optional and column not in known:
                 raise Refused(f"{path}: unknown column {column!r}; did you mean {nearest(column, known)!r}?")
         for row in reader:
-            if None in row or any(row[column] is None for column in required):
-                raise Refused(f"{path}, line {reader.line_num}: has not the header's {len(columns)} columns")
+            for column in required:
+                if row[column] is None:
+                    raise Refused(f"{path}, line {reader.line_num}: no value for {column!r}")
+            if None in row:
+                raise Refused(f"{path}, line {reader.line_num}: more cells than the header's {len(columns)} columns")
             rows.append((reader.line_num, {key: (row.get(key) or "").strip() for key in known}))
         return rows
 

@@ -57,5 +57,6 @@ def test_rows_of_one_name_are_told_apart_by_their_folders():
 
     agg, seed = ("Agg", "a/agg-0/best.pt"), ("Agg", "a/agg-1/best.pt")
     assert names(agg, ("Low", "a/low/best.pt")) == ["Agg", "Low"]
-    assert names(agg, ("Low", "a/low/best.pt"), seed) == ["Agg (a/agg-0)", "Low", "Agg (a/agg-1)"]
-    assert names(agg, ("Agg", "a/agg-0/last.pt")) == ["Agg (a/agg-0/best.pt)", "Agg (a/agg-0/last.pt)"]
+    assert names(agg, ("Low", "a/low/best.pt"), seed) == ["Agg (agg-0)", "Low", "Agg (agg-1)"]
+    assert names(agg, ("Agg", "b/agg-0/best.pt")) == ["Agg (a/agg-0)", "Agg (b/agg-0)"]
+    assert names(agg, ("Agg", "a/agg-0/last.pt")) == ["Agg (agg-0/best.pt)", "Agg (agg-0/last.pt)"]

@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 SCRIPTS = {"train_seg", "train_mae", "evaluate", "predict", "reproduce", "bench", "export"}
 LIBRARIES = {"torch", "torchvision", "numpy", "PIL", "tifffile", "tqdm", "yaml"}
-FOLDERS = "models", "data", "maps", "runtime"
+FOLDERS = "models", "data", "maps", "beyond", "runtime"
 FILES = [*sorted(ROOT.glob("*.py")), *(p for folder in FOLDERS for p in sorted((ROOT / folder).rglob("*.py")))]
 GROUND = {"errors", "files", "workers", "command", "signals", "content"}  # what works without torch
 TENSORS = {"samples", "transforms", "loading", "unlabelled"}  # of data: what makes tensors
@@ -31,7 +31,7 @@ def test_imports_go_one_way(path):
         top = name.split(".")[0]
         assert top not in SCRIPTS, f"{path.name} imports the script {top}"
         if place in ("models", "data", "runtime"):
-            apart = {"models", "data", "maps", "figures", "tables", "trained", "metrics", "losses"} - {place}
+            apart = {"models", "data", "maps", "beyond", "figures", "tables", "trained", "metrics", "losses"} - {place}
             assert top not in apart, f"{place}/{path.name} imports {name}"
             assert top != "config" or path.name == "__init__.py" and place == "models"
         if place in ("losses", "metrics", "figures", "config"):
@@ -48,5 +48,6 @@ def test_only_the_run_time_packages_are_imported():
     for path in FILES:
         for name in imported(path):
             top = name.split(".")[0]
-            optional = {"curves": {"matplotlib"}, "export": {"onnx", "onnxruntime"}}.get(path.stem, set())
+            optional = {"curves": {"matplotlib"}, "export": {"onnx", "onnxruntime"}, "rasters": {"rasterio"}}
+            optional = optional.get(path.stem, set())
             assert top in LIBRARIES | own | optional | set(sys.stdlib_module_names), f"{path.name} imports {name}"

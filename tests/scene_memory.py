@@ -1,6 +1,6 @@
 """Peak memory of predict.py on a small and on a large made-up scene: it should not grow with the scene.
 
-    python tests/scene_memory.py [--sides 5000 20000] [--layout tiles|strips|raw] [further words of predict.py]
+    python tests/scene_memory.py [--sides 5000 12288] [--layout tiles|strips|raw] [further words of predict.py]
 
 Scenes of three bands, cheaply made: a few blocks of noise over and over; network of model.width=8. No test: minutes.
 """
@@ -22,7 +22,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from random_checkpoint import save_random_checkpoint  # noqa: E402
 
-LIMIT_MB, GROWTH_MB = 2500, 200
+LIMIT_MB, GROWTH_MB = 1500, 300
 
 
 def make_scene(path, side, layout):
@@ -58,7 +58,7 @@ def measure(words):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sides", type=int, nargs="+", default=[5000, 20000], metavar="PX")
+    parser.add_argument("--sides", type=int, nargs="+", default=[5000, 12288], metavar="PX")
     parser.add_argument("--layout", default="tiles", choices=("tiles", "strips", "raw"))
     arguments, further = parser.parse_known_args()
     peaks = []

@@ -2,28 +2,32 @@ import json
 
 import numpy as np
 import pytest
+import rasterio
 import torch
 from commands import ROOT, error_of, run_script
+from mapping import UTM, default_signals, run, save  # noqa: F401 - a fixture
+from random_checkpoint import save_random_checkpoint
+from rasterio.transform import Affine
+from rasterio.warp import Resampling, calculate_default_transform, reproject
 
 import evaluate
-from data.rasters import geotiff
+from data.prepare.__main__ import main as prepare
 from metrics import border_counts, border_f1
 from runtime.errors import Refused
 
-UTM = (1.0, 0.0, 400000.0, 0.0, -1.0, 4100000.0)
 TAXONOMY = ROOT / "configs" / "taxonomies" / "low2high.yaml"  # codes 1 water, 2 forest, 3 field, 4 to 6 impervious
 CLASS_OF = np.array([255, 0, 1, 2, 3, 3, 3])
 
 
-def save_pair(folder, transform=UTM, **changes):
+def save_pair(folder, **changes):
     """A map of class indices and a truth of native codes, 600 x 90 px, with 255 and 0 where there is nothing."""
     rng = np.random.default_rng(0)
     truth = rng.integers(0, 7, (600, 90)).astype(np.uint8)
     predicted = np.where(rng.random(truth.shape) < 0.7, CLASS_OF[truth], rng.integers(0, 4, truth.shape))
     predicted = predicted.astype(np.uint8)
     predicted[:50, :40] = 255
-    geotiff.write(folder / "map.tif", predicted, transform=UTM, epsg=26918, nodata=255)
-    geotiff.write(folder / "truth.tif", truth, transform=transform, epsg=26918, **changes)
+    save(folder / "map.tif", predicted, nodata=255)
+    save(folder / "truth.tif", truth, **changes)
     return predicted, truth
 
 
@@ -53,25 +57,13 @@ def test_a_map_is_scored_against_codes_where_both_hold_a_class(tmp_path):
     assert list(row["per_class"]) == ["water", "forest", "field", "impervious"]
 
 
-def test_codes_of_the_coarse_source_are_recognised_as_truth(tmp_path, capsys):
-    predicted, truth = save_pair(tmp_path)
-    expected = score(tmp_path)["rows"][0]["confusion"]
-    assert "note:" not in capsys.readouterr().out
-    nlcd = np.array([0, 11, 41, 81, 23, 24, 22], np.uint8)[truth]  # of the same classes
-    geotiff.write(tmp_path / "truth.tif", nlcd, transform=UTM, epsg=26918, nodata=127)
-    assert score(tmp_path)["rows"][0]["confusion"] == expected
-    assert "truth.tif: its codes are low ones of the taxonomy" in capsys.readouterr().out
-    nlcd[-1, -1] = 4  # of the fine source: a truth is of one
-    geotiff.write(tmp_path / "truth.tif", nlcd, transform=UTM, epsg=26918)
-    with pytest.raises(Refused, match=r"codes without a class: 11 \("):
-        score(tmp_path)
 
 
 def test_a_truth_of_colours_scores_as_its_codes_do(tmp_path):
     _, truth = save_pair(tmp_path)
     expected = score(tmp_path)["rows"][0]["confusion"]
     colors = np.random.default_rng(1).integers(1, 256, (7, 3)).astype(np.uint8)
-    geotiff.write(tmp_path / "truth.tif", colors[truth], transform=UTM, epsg=26918)
+    save(tmp_path / "truth.tif", colors[truth])
     names = ["ignore", "water", "forest", "field", *["impervious"] * 3]
     listed = ", ".join(f'"#{bytes(color).hex()}": {name}' for color, name in zip(colors, names, strict=True))
     classes = TAXONOMY.read_text().split("high:")[0]
@@ -80,36 +72,109 @@ def test_a_truth_of_colours_scores_as_its_codes_do(tmp_path):
 
 
 def test_the_truths_own_nodata_does_not_score(tmp_path):
-    save_pair(tmp_path)
-    truth, _ = geotiff.read(tmp_path / "truth.tif")
+    _, truth = save_pair(tmp_path)
     before = score(tmp_path)["rows"][0]["confusion"]
     truth[truth == 0] = 99
-    geotiff.write(tmp_path / "truth.tif", truth, transform=UTM, epsg=26918, nodata=99)
+    save(tmp_path / "truth.tif", truth, nodata=99)
     assert score(tmp_path)["rows"][0]["confusion"] == before
-    geotiff.write(tmp_path / "truth.tif", truth, transform=UTM, epsg=26918)
+    save(tmp_path / "truth.tif", truth)
     with pytest.raises(Refused, match=r"truth.tif: codes without a class: 99 \("):
         score(tmp_path)
 
 
-def test_rasters_that_do_not_lie_on_each_other_are_refused(tmp_path):
-    save_pair(tmp_path, transform=(1.0, 0.0, 400010.0, 0.0, -1.0, 4100000.0))
-    with pytest.raises(Refused, match="does not lie on the pixels.*gdalwarp"):
-        score(tmp_path)
-    geotiff.write(tmp_path / "truth.tif", np.ones((600, 91), np.uint8))
+def test_where_the_truth_hides_a_pixel_or_the_map_has_none_nothing_scores(tmp_path):
+    predicted, truth = save_pair(tmp_path)
+    hidden = np.zeros(truth.shape, bool)
+    hidden[100:200] = True
+    facts = {"height": 600, "width": 90, "count": 1, "dtype": "uint8", "crs": "EPSG:26918", "transform": Affine(*UTM)}
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(tmp_path / "truth.tif", "w", "GTiff", **facts) as f:
+        f.write(truth, 1)
+        f.write_mask(~hidden)
+    counted = (CLASS_OF[truth] != 255) & (predicted != 255) & ~hidden
+    assert np.sum(score(tmp_path)["rows"][0]["confusion"]) == counted.sum()
+
+
+@pytest.mark.parametrize("gsd, system", [(0.5, None), (2.0, None), (1.0, "EPSG:5070")])
+def test_a_map_on_another_grid_or_in_another_system_is_warped_to_the_truths_pixels(tmp_path, capsys, gsd, system):
+    predicted, truth = save_pair(tmp_path)
+    facts = {"count": 1, "dtype": "uint8", "nodata": 255}
+    if system is None:
+        step = round(gsd * 2)
+        pixels = predicted.repeat(2, 0).repeat(2, 1)[::step, ::step] if gsd > 1 else predicted.repeat(2, 0).repeat(2, 1)
+        place = {"crs": "EPSG:26918", "transform": Affine(gsd, 0, UTM[2], 0, -gsd, UTM[5])}
+        expected = pixels.repeat(2, 0).repeat(2, 1) if gsd > 1 else predicted
+    else:
+        bounds = UTM[2], UTM[5] - 600, UTM[2] + 90, UTM[5]
+        transform, width, height = calculate_default_transform("EPSG:26918", system, 90, 600, *bounds, resolution=0.2)
+        pixels, place = np.full((height, width), 255, np.uint8), {"crs": system, "transform": transform}
+        there = {"src_crs": "EPSG:26918", "src_transform": Affine(*UTM), "dst_crs": system, "dst_transform": transform}
+        reproject(predicted, pixels, resampling=Resampling.nearest, init_dest_nodata=False, **there)
+        expected = predicted  # each of its pixels was drawn by 25 smaller ones, and the middle one comes back
+    facts |= {"height": pixels.shape[0], "width": pixels.shape[1], **place}
+    with rasterio.open(tmp_path / "map.tif", "w", "GTiff", **facts) as f:
+        f.write(pixels, 1)
+    found = np.array(score(tmp_path)["rows"][0]["confusion"])
+    assert "map.tif: is warped to the pixels of" in capsys.readouterr().out
+    valid, merged = (CLASS_OF[truth] != 255) & (expected != 255), CLASS_OF[truth]
+    counts = np.zeros((4, 4), int)
+    np.add.at(counts, (merged[valid], expected[valid]), 1)
+    assert np.abs(found - counts).sum() <= 0.002 * counts.sum()
+
+
+def test_a_map_that_covers_a_part_of_the_truth_scores_there(tmp_path):
+    predicted, truth = save_pair(tmp_path)
+    save(tmp_path / "map.tif", predicted[100:300, 20:], nodata=255, affine=(1, 0, UTM[2] + 20, 0, -1, UTM[5] - 100))
+    counted = (CLASS_OF[truth] != 255) & (predicted != 255)
+    assert np.sum(score(tmp_path)["rows"][0]["confusion"]) == counted[100:300, 20:].sum()
+
+
+@pytest.mark.parametrize("nodata", [0, 255])
+def test_both_evaluations_count_the_pixels_that_have_imagery_and_a_label(tmp_path, nodata):
+    rng = np.random.default_rng(0)
+    (tmp_path / "run").mkdir()
+    image, truth = rng.integers(1, 250, (128, 192, 3)).astype(np.uint8), rng.integers(0, 7, (128, 192)).astype(np.uint8)
+    image[:, :96] = nodata
+    for name in ("train", "test"):
+        save(tmp_path / f"{name}.tif", image, nodata=nodata)
+    save(tmp_path / "truth.tif", truth)
+    rows = [f"{name},a,{name},{name}.tif,truth.tif\n" for name in ("train", "test")]
+    (tmp_path / "scenes.csv").write_text("scene,region,split,image,high\n" + "".join(rows))
+    words = "--scenes", tmp_path / "scenes.csv", "--taxonomy", TAXONOMY, "--tile-px", 64, "--no-filter"
+    assert not prepare([str(word) for word in (tmp_path / "set", *words)])
+    trained = save_random_checkpoint(tmp_path / "run" / "best.pt", width=4)
+    run(trained, tmp_path / "test.tif", "--out", tmp_path / "map.tif", "--device", "cpu")
+    by_scene = np.array(score(tmp_path)["rows"][0]["confusion"])
+    by_tiles = evaluate.main(evaluate.parse([str(trained), "--data", str(tmp_path / "set"), "--device", "cpu"]))
+    by_tiles = np.array(by_tiles["rows"][0]["confusion"])
+    seen = CLASS_OF[truth[:, 96:]]
+    assert by_scene.sum(axis=1).tolist() == by_tiles.sum(axis=1).tolist() == [(seen == c).sum() for c in range(4)]
+
+
+def test_rasters_of_which_one_does_not_say_where_it_lies(tmp_path, capsys):
+    predicted, truth = save_pair(tmp_path)
+    expected, nowhere = score(tmp_path), {"affine": None, "system": ()}
+    save(tmp_path / "truth.tif", truth, **nowhere)  # as a mask that was drawn on the map's pixels
+    assert score(tmp_path)["rows"][0]["confusion"] == expected["rows"][0]["confusion"]
+    assert "truth.tif: does not say where it lies" in capsys.readouterr().out
+    save(tmp_path / "truth.tif", np.ones((600, 91), np.uint8), **nowhere)
     with pytest.raises(Refused, match="is 600 x 91 px"):
         score(tmp_path)
+    save(tmp_path / "truth.tif", truth)
+    save(tmp_path / "map.tif", predicted, nodata=255, **nowhere)
+    with pytest.raises(Refused, match="map.tif: has no coordinate system, and .* has one; --same-crs"):
+        score(tmp_path)
+    assert score(tmp_path, "--same-crs")["rows"][0]["confusion"] == expected["rows"][0]["confusion"]
 
 
 def test_a_map_that_is_none_is_refused(tmp_path):
-    place = {"transform": UTM, "epsg": 26918}
     predicted, _ = save_pair(tmp_path)
-    geotiff.write(tmp_path / "map.tif", np.where(predicted == 255, 7, predicted).astype(np.uint8), **place)
+    save(tmp_path / "map.tif", np.where(predicted == 255, 7, predicted).astype(np.uint8))
     with pytest.raises(Refused, match="map.tif: holds 7, which is none of the 4 classes"):
         score(tmp_path)
-    geotiff.write(tmp_path / "map.tif", np.full_like(predicted, 255), **place)
+    save(tmp_path / "map.tif", np.full_like(predicted, 255))
     with pytest.raises(Refused, match="no pixel has a class both there and in"):
         score(tmp_path)
-    geotiff.write(tmp_path / "map.tif", np.zeros((600, 90, 3), np.uint8))
+    save(tmp_path / "map.tif", np.zeros((600, 90, 3), np.uint8))
     assert "a label has one" in error_of(
         "evaluate.py", "--scene", tmp_path / "map.tif", tmp_path / "truth.tif", "--taxonomy", TAXONOMY
     )

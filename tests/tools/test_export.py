@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 import torch
 from commands import error_of
+from mapping import read, save_scene
 from random_checkpoint import NAMES, save_random_checkpoint
-from test_predict import save_scene
 
 import predict
-from data import tile_io
 from runtime.errors import Refused
 from tools import export
 from trained import load_trained
@@ -103,6 +102,7 @@ def test_the_model_and_its_sidecar_say_what_deepness_asks(tmp_path):
     assert (known["tiles_size"], known["tile_size"], known["tiles_overlap"], known["bands"]) == (96, 96, 20, 4)
     assert (known["standardization_mean"], known["standardization_std"]) == ([0.0] * 4, [1.0] * 4)
     assert known["seg_thresh"] == known["seg_small_segment"] == 0
+    assert "range" not in known
     onnx.checker.check_model(onnx.load(path.parent / "onnx" / "model.onnx"))
 
 
@@ -134,8 +134,8 @@ def test_tiles_as_deepness_cuts_them_give_the_map_of_predict_but_for_blending(tm
     words = (path, scene, "--out", tmp_path / "map.tif", "--window", 128, "--overlap", 32, *PLAIN)
     monkeypatch.setattr(signal, "signal", lambda *handler: None)
     predict.main(predict.parse([str(word) for word in words]))
-    expected = tile_io.read(tmp_path / "map.tif").pixels[..., 0]
-    labels = deepness_map(exported(path, "--tile-px", 128, "--overlap", 25), tile_io.read(scene).pixels)
+    expected = read(tmp_path / "map.tif")
+    labels = deepness_map(exported(path, "--tile-px", 128, "--overlap", 25), read(scene))
     alone = np.ones(expected.shape, bool)
     for start in (96, 192, 288):
         alone[start : start + 32] = alone[:, start : start + 32] = False  # where two tiles lie

@@ -22,11 +22,6 @@ from datetime import timedelta
 from itertools import islice
 from pathlib import Path
 
-from runtime import signals
-
-if __name__ == "__main__":
-    signals.leave_quietly()
-
 import numpy as np
 import torch
 import torch.distributed as dist

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from data.cells import PIXEL_GRID, compose, corners, invert
+from data.coarse import low_label
 from data.label_source import Label
 from data.laying import low_grid, same_pixels
 from data.rasters import Raster, grids_under, ground_size, require_one_place, system_tags
-from data.synthetic.coarse import low_label
 from data.taxonomy import IGNORE, Taxonomy, Unknown
 from data.tile_writer import count_labels, write_tile
 from data.values import value_range, whole_numbers
@@ -199,7 +199,7 @@ def ignoring(taxonomy, codes):
 
 
 def made_coarse(high_codes, materials, transform, options, name):
-    """Coarse codes in NLCD's manner from a fine label (data/synthetic/coarse.py), and where their cells lie.
+    """Coarse codes in NLCD's manner from a fine label (data/coarse.py), and where their cells lie.
 
     The draws come from the build's seed and the tile's name: a tile has one coarse map, whichever split it is in.
     """

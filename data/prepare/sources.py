@@ -9,9 +9,9 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from data.coarse import BARREN, BUILT, GRASS, ROAD, TREE, WATER
 from data.lists import read_csv, read_lines, relative_path
 from data.manifest import SPLITS
-from data.synthetic.town import BARREN, BUILT, GRASS, ROAD, TREE, WATER
 from runtime.errors import Refused, nearest
 
 # Mask codes of naip215, and the land cover that they are: coarse codes in NLCD's manner are made from it.

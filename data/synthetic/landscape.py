@@ -11,23 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from data.synthetic.town import (
-    BARREN,
-    BUILT,
-    GRASS,
-    GRAVEL,
-    LAWNS,
-    PAVING,
-    ROAD,
-    SAND,
-    TREE,
-    WATER,
-    Frame,
-    Ground,
-    paint_farm,
-    paint_town,
-    pick,
-)
+from data.coarse import BARREN, BUILT, GRASS, ROAD, TREE, WATER, padded_mean
+from data.synthetic.town import GRAVEL, LAWNS, PAVING, SAND, Frame, Ground, paint_farm, paint_town, pick
 
 
 @dataclass(frozen=True)
@@ -273,12 +258,3 @@ def _lit(rng, ground, ids, canopy, crown, furrow, sun):
     color = 255 * (color.clip(0, 255) / 255) ** math.exp(rng.normal(0, 0.07))
     color = padded_mean(color, rng.uniform(0.08, 0.16)) + rng.normal(0, rng.uniform(1, 2.5), color.shape)
     return np.rint(color.clip(0, 255)).astype(np.uint8)
-
-
-def padded_mean(array, weight=0.25):
-    """Each pixel mixed with its neighbours, `weight` of either along both axes."""
-    for axis in (0, 1):
-        edged = np.pad(array, [(int(a == axis),) * 2 for a in range(array.ndim)], mode="edge")
-        before, after = (np.take(edged, range(i, i + array.shape[axis]), axis) for i in (0, 2))
-        array = (1 - 2 * weight) * array + weight * (before + after)
-    return array

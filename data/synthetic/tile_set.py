@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data.synthetic.coarse import low_label
+from data.coarse import low_label
 from data.synthetic.landscape import REGIONS, landscape
 from data.taxonomy import load_taxonomy
 from data.tile_io import epsg_system

@@ -6,7 +6,7 @@ import math
 import numpy as np
 from PIL import Image, ImageDraw
 
-WATER, TREE, GRASS, BARREN, BUILT, ROAD = 1, 2, 3, 4, 5, 6  # Chesapeake land cover
+from data.coarse import BARREN, BUILT, GRASS, ROAD
 
 # Reflectance of each material: red, green, blue, near infrared.
 LAWNS = [(98, 126, 68, 170), (112, 132, 76, 160), (136, 136, 88, 142), (88, 116, 60, 165)]

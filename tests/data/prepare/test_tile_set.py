@@ -21,12 +21,11 @@ from PIL import Image
 from data import tile_io
 from data.cells import upsampled
 from data.check import check
+from data.coarse import BARREN, BUILT, GRASS, ROAD, TREE, WATER, low_label
 from data.manifest import read_manifest
 from data.prepare import sources
 from data.prepare import tile_set as build_module
 from data.prepare.__main__ import main
-from data.synthetic.coarse import low_label
-from data.synthetic.town import BARREN, BUILT, GRASS, ROAD, TREE, WATER
 from data.taxonomy import merge
 from data.tiles import low_cells
 

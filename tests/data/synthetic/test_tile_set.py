@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 
 from data import tile_io
+from data.coarse import low_label
 from data.manifest import read_manifest
 from data.synthetic.__main__ import main
-from data.synthetic.coarse import low_label
 from data.synthetic.landscape import REGIONS, landscape
 from data.synthetic.tile_set import TAXONOMY, make_tile_set
 from data.taxonomy import load_taxonomy, merge

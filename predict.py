@@ -43,7 +43,7 @@ from trained import checkpoint_path, load_trained
 
 CERTAIN = 254  # what stands for probability 1 in --probs; 255 is nodata
 AHEAD = 3  # windows that are read, and blocks that wait to be written, beside those in work
-CACHE_MB = 256  # of scene and map that GDAL keeps; else it takes 5 % of the machine's memory
+CACHE_BYTES = 256 * 2**20  # of scene and map that GDAL keeps; else it takes 5 % of the machine's memory
 
 
 def main(arguments):
@@ -63,7 +63,7 @@ def main(arguments):
     failed = torch.tensor(0)
     for scene, outputs in jobs:
         try:
-            with rasterio.Env(GDAL_CACHEMAX=CACHE_MB):
+            with rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES):
                 map_scene(trained, scene, outputs, arguments, ranks.device)
         except DiskFull:
             raise  # a full disk is full for the next scene too

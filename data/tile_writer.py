@@ -171,14 +171,15 @@ def write_tile_set(
         ):
             if first != here:
                 raise Refused(f"{root / record['image']}: {what} {here}, but {first} in {records[0]['image']}")
-    undrawn = {}
-    with_me = first_of_ground([record for record in records if not record["split"]])
-    for tile, region in with_me.values():
-        undrawn.setdefault(region, set()).add(tile)
-    drawn = {}
+    # Ground that tiles share falls into one split: that of the list, where it names one, else the one that is drawn.
+    leader, undrawn = first_of_ground(records), {}
+    split_of = {leader[record["tile"]][0]: record["split"] for record in records if record["split"]}
+    for tile, region in set(leader.values()):
+        if tile not in split_of:
+            undrawn.setdefault(region, []).append(tile)
     for region, tiles in undrawn.items():
-        drawn.update(draw_splits(tiles, region, seed))
-    records = [{**r, "split": r["split"] or drawn[with_me[r["tile"]][0]]} for r in records]
+        split_of.update(draw_splits(tiles, region, seed))
+    records = [{**record, "split": record["split"] or split_of[leader[record["tile"]][0]]} for record in records]
 
     train = [record for record in records if record["split"] == "train"]
     if not train:

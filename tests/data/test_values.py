@@ -1,0 +1,99 @@
+"""Float and signed images by one fixed rule: nothing is stretched by file, and NaN is no data."""
+
+from pathlib import Path
+
+import geotiffs
+import numpy as np
+import pytest
+import rasterio
+
+from data.manifest import read_manifest
+from data.prepare.__main__ import main
+from data.tiles import TileSet
+
+LOW2HIGH = Path(__file__).parents[2] / "configs" / "taxonomies" / "low2high.yaml"
+
+
+def place(i):
+    return (10.0, 0.0, 400_000.0 + 1000 * i, 0.0, -10.0, 4_300_000.0)
+
+
+def build(folder, arrays, *options, **facts):
+    """The tile set of some images without labels; facts: nodata, or each image's (scale, offset)."""
+    tags = facts.pop("tags", [None] * len(arrays))
+    for i, (array, tag) in enumerate(zip(arrays, tags, strict=True)):
+        path = geotiffs.write(folder / f"{i}.tif", array, place(i), 32617, **facts)
+        if tag:
+            with rasterio.open(path, "r+") as file:
+                file.scales, file.offsets = [tag[0]] * file.count, [tag[1]] * file.count
+    lines = [f"x,{i}.tif" for i in range(len(arrays))]
+    (folder / "list.csv").write_text("\n".join(["region,image", *lines]) + "\n")
+    words = ["--scenes", str(folder / "list.csv"), "--taxonomy", str(LOW2HIGH), "--tile-px", "64", "--no-filter"]
+    return main([str(folder / "set"), *words, *map(str, options), "--workers", "1"])
+
+
+def reflectance(seed=0):
+    return np.random.default_rng(seed).uniform(0.02, 0.45, (64, 64, 4)).astype(np.float32)
+
+
+def expected(values, low, high):
+    return 1 + np.rint((values.astype(np.float64) - low) / (high - low) * 65534)
+
+
+def test_without_a_range_a_float_image_is_refused_with_what_to_say(tmp_path, capsys):
+    assert build(tmp_path, [reflectance()]) == 2
+    line = capsys.readouterr().err
+    assert "0.tif: pixels are float32; say which values" in line and "--range 0 1" in line and line.count("\n") == 1
+    assert build(tmp_path, [reflectance()], "--range", 1, 1) == 2
+
+
+def test_reflectance_keeps_its_values_and_nan_is_no_data(tmp_path, capsys):
+    values = reflectance()
+    values[:, :16] = np.nan
+    assert build(tmp_path, [values], "--range", 0, 1, nodata=np.nan) == 0
+    assert "1,024 pixels (25.00%) are ignored: the image has no data there" in capsys.readouterr().out
+    description, tile = read_manifest(tmp_path / "set")[0], TileSet(tmp_path / "set", "all").load(0)
+    assert (description.dtype, description.range) == ("uint16", (0.0, 1.0))
+    assert np.array_equal(tile.void, np.isnan(values[..., 0]))
+    assert np.array_equal(tile.image[:, 16:], expected(values[:, 16:], 0, 1))
+
+
+def test_two_images_of_one_range_keep_their_difference(tmp_path):
+    assert build(tmp_path, [reflectance(), reflectance() / 2], "--range", 0, 1) == 0
+    tiles = TileSet(tmp_path / "set", "all")
+    bright, dark = (tiles.load(i).image.mean() for i in range(2))
+    assert dark / bright == pytest.approx(0.5, abs=1e-3)
+
+
+def test_signed_numbers_with_their_nodata(tmp_path, capsys):
+    numbers = (reflectance() * 10000).astype(np.int16)
+    numbers[:, :16] = -9999
+    assert build(tmp_path, [numbers], "--range", 0, 10000, nodata=-9999) == 0
+    assert "(25.00%) are ignored" in capsys.readouterr().out
+    tile = TileSet(tmp_path / "set", "all").load(0)
+    assert np.array_equal(tile.image[:, 16:], expected(numbers[:, 16:], 0, 10000))
+
+
+def test_a_range_that_most_values_leave_is_said(tmp_path, capsys):
+    numbers = (reflectance() * 10000).astype(np.int16)
+    assert build(tmp_path, [numbers], "--range", 0, 1) == 0
+    assert "100.0% of the pixels lie beyond --range in some band, and are held to its ends" in capsys.readouterr().out
+
+
+def test_scale_and_offset_tags_say_what_numbers_mean_and_different_ones_are_said(tmp_path, capsys):
+    values = reflectance().astype(np.float64)
+    tags = [(1e-4, 0.0), (1e-4, -0.1)]  # Sentinel-2 before and after its offset of 1000
+    arrays = [np.rint((values - offset) / scale).astype(np.int16) for scale, offset in tags]
+    assert build(tmp_path, arrays, tags=tags) == 0
+    tiles = TileSet(tmp_path / "set", "all")
+    assert tiles.description.range == (0.0, 1.0)
+    one, other = (tiles.load(i).image.astype(int) for i in range(2))
+    assert np.abs(one - other).max() <= 1 and np.abs(one - expected(values, 0, 1)).max() <= 4
+    assert "images carry different scale or offset tags" in capsys.readouterr().out
+
+
+def test_stored_numbers_of_different_tags_are_kept_with_a_word(tmp_path, capsys):
+    arrays = [np.full((64, 64, 3), 500, np.uint16), np.full((64, 64, 3), 1500, np.uint16)]
+    assert build(tmp_path, arrays, tags=[(1e-4, 0.0), (1e-4, -0.1)]) == 0
+    assert "stored numbers are kept, and mean different values" in capsys.readouterr().out
+    assert sorted(int(TileSet(tmp_path / "set", "all").load(i).image[0, 0, 0]) for i in range(2)) == [500, 1500]

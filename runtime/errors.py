@@ -2,7 +2,6 @@
 
 import contextlib
 import difflib
-import shlex
 
 
 class Refused(Exception):
@@ -30,11 +29,6 @@ def reason(error):
     """What an exception says, on one line."""
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return " ".join(text.split())[:200]
-
-
-def into_copy(path, ending):
-    """The end of a command that mends a raster: its path, and that of a copy beside it, as PATH_ending.tif."""
-    return shlex.join([str(path), str(path.with_name(f"{path.stem}_{ending}.tif"))])
 
 
 def nearest(word, known):

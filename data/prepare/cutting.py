@@ -12,11 +12,11 @@ import numpy as np
 from data.cells import PIXEL_GRID, compose, corners, invert
 from data.laying import low_grid, same_pixels
 from data.prepare.labels import Label
-from data.values import value_range, whole_numbers
 from data.rasters import Raster, grids_under, ground_size, require_one_place, system_tags
 from data.synthetic.coarse import low_label
 from data.taxonomy import IGNORE, Taxonomy, Unknown
 from data.tile_writer import count_labels, write_tile
+from data.values import value_range, whole_numbers
 from data.voids import input_bands, join, marked
 from runtime.errors import Refused
 

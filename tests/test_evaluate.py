@@ -142,7 +142,7 @@ def test_a_map_that_covers_a_part_of_the_truth_scores_there(tmp_path):
 
 
 def save_set_with_voids(folder, nodata=0):
-    """A tile set of 64 px tiles, of scenes of 128 x 192 px whose left half has no data -> the codes of the fine label."""
+    """A tile set of 64 px tiles, of scenes of 128 x 192 px whose left half is void -> the codes of the fine label."""
     rng = np.random.default_rng(0)
     image, truth = rng.integers(1, 250, (128, 192, 3)).astype(np.uint8), rng.integers(0, 7, (128, 192)).astype(np.uint8)
     image[:, :96] = nodata

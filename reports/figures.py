@@ -4,7 +4,6 @@ import math
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
-from PIL.PngImagePlugin import PngInfo
 
 from runtime.files import open_whole
 from runtime.labels import IGNORE
@@ -54,11 +53,10 @@ def choose_varied(label_maps, count):
     return [int(stretch[np.argmax(np.take(entropies, stretch))]) for stretch in stretches]
 
 
-def contact_sheet(path, titles, rows, classes=(), zoom=1, text_px=14, description=""):
+def contact_sheet(path, titles, rows, classes=(), zoom=1, text_px=14):
     """Write a PNG: a row of pictures for each tile under the columns' titles, then the legend where there are classes.
 
-    rows:        [[(H, W, 3) uint8, ...], ...], all of one size
-    description: any text, which the file keeps under this name
+    rows: [[(H, W, 3) uint8, ...], ...], all of one size
     """
     height, width = (side * zoom for side in rows[0][0].shape[:2])
     font, line_px, box_px = ImageFont.load_default(size=text_px), TITLE_PX * text_px // 14, text_px
@@ -86,8 +84,5 @@ def contact_sheet(path, titles, rows, classes=(), zoom=1, text_px=14, descriptio
         draw.rectangle((x, y, x + box_px, y + box_px), fill=tuple(entry["color"]), outline="black")
         draw.text((x + box_px * 1.4, y + box_px / 2), entry["name"], "black", font, anchor="lm")
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = PngInfo()
-    if description:
-        text.add_text("Description", description)
     with open_whole(path, flush=False) as file:
-        sheet.save(file, "PNG", pnginfo=text)
+        sheet.save(file, "PNG")

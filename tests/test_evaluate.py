@@ -6,13 +6,15 @@ import rasterio
 import torch
 from commands import ROOT, error_of, run_script
 from mapping import UTM, default_signals, run, save  # noqa: F401 - a fixture
-from random_checkpoint import save_random_checkpoint
+from random_checkpoint import NAMES, save_random_checkpoint
 from rasterio.transform import Affine
 from rasterio.warp import Resampling, calculate_default_transform, reproject
 
 import evaluate
 from data.prepare.__main__ import main as prepare
 from metrics import border_counts, border_f1
+from models.observation import Observation, merged_table
+from models.observation_table import to_plain
 from runtime.errors import Refused
 
 TAXONOMY = ROOT / "configs" / "taxonomies" / "low2high.yaml"  # codes 1 water, 2 forest, 3 field, 4 to 6 impervious
@@ -128,26 +130,48 @@ def test_a_map_that_covers_a_part_of_the_truth_scores_there(tmp_path):
     assert np.sum(score(tmp_path)["rows"][0]["confusion"]) == counted[100:300, 20:].sum()
 
 
-@pytest.mark.parametrize("nodata", [0, 255])
-def test_both_evaluations_count_the_pixels_that_have_imagery_and_a_label(tmp_path, nodata):
+def save_set_with_voids(folder, nodata=0):
+    """A tile set of 64 px tiles, of scenes of 128 x 192 px whose left half is void -> the codes of the fine label."""
     rng = np.random.default_rng(0)
-    (tmp_path / "run").mkdir()
     image, truth = rng.integers(1, 250, (128, 192, 3)).astype(np.uint8), rng.integers(0, 7, (128, 192)).astype(np.uint8)
     image[:, :96] = nodata
+    low = rng.choice([11, 21, 22, 41], (8, 12)).astype(np.uint8)
     for name in ("train", "test"):
-        save(tmp_path / f"{name}.tif", image, nodata=nodata)
-    save(tmp_path / "truth.tif", truth)
-    rows = [f"{name},a,{name},{name}.tif,truth.tif\n" for name in ("train", "test")]
-    (tmp_path / "scenes.csv").write_text("scene,region,split,image,high\n" + "".join(rows))
-    words = "--scenes", tmp_path / "scenes.csv", "--taxonomy", TAXONOMY, "--tile-px", 64, "--no-filter"
-    assert not prepare([str(word) for word in (tmp_path / "set", *words)])
-    trained = save_random_checkpoint(tmp_path / "run" / "best.pt", width=4)
+        save(folder / f"{name}.tif", image, nodata=nodata)
+    save(folder / "truth.tif", truth)
+    save(folder / "low.tif", low, affine=(16, 0, UTM[2], 0, -16, UTM[5]))
+    rows = [f"{name},a,{name},{name}.tif,truth.tif,low.tif\n" for name in ("train", "test")]
+    (folder / "scenes.csv").write_text("scene,region,split,image,high,low\n" + "".join(rows))
+    words = "--scenes", folder / "scenes.csv", "--taxonomy", TAXONOMY, "--tile-px", 64, "--no-filter"
+    assert not prepare([str(word) for word in (folder / "set", *words)])
+    return truth
+
+
+def score_set(folder, checkpoint, *more):
+    words = checkpoint, "--data", folder / "set", "--device", "cpu", *more
+    return evaluate.main(evaluate.parse([str(word) for word in words]))["rows"][0]
+
+
+@pytest.mark.parametrize("nodata", [0, 255])
+def test_both_evaluations_count_the_pixels_that_have_imagery_and_a_label(tmp_path, nodata):
+    truth, trained = save_set_with_voids(tmp_path, nodata), save_random_checkpoint(tmp_path / "best.pt", width=4)
     run(trained, tmp_path / "test.tif", "--out", tmp_path / "map.tif", "--device", "cpu")
-    by_scene = np.array(score(tmp_path)["rows"][0]["confusion"])
-    by_tiles = evaluate.main(evaluate.parse([str(trained), "--data", str(tmp_path / "set"), "--device", "cpu"]))
-    by_tiles = np.array(by_tiles["rows"][0]["confusion"])
+    rows = score(tmp_path)["rows"][0], score_set(tmp_path, trained)
+    counts = [np.array(row["confusion"]).sum(axis=1) for row in rows]
     seen = CLASS_OF[truth[:, 96:]]
-    assert by_scene.sum(axis=1).tolist() == by_tiles.sum(axis=1).tolist() == [(seen == c).sum() for c in range(4)]
+    assert counts[0].tolist() == counts[1].tolist() == [(seen == c).sum() for c in range(4)]
+
+
+def test_void_pixels_say_nothing_of_a_cells_composition(tmp_path, monkeypatch):
+    save_set_with_voids(tmp_path)
+    path = save_random_checkpoint(tmp_path / "best.pt", width=4)
+    state, voids = torch.load(path, weights_only=True), []
+    model = Observation([11, 21, 22, 41], [0, 2, 3, 1], *merged_table([0, 2, 3, 1], [1] * 4, 4))
+    torch.save({**state, "observation": to_plain(model, list(NAMES))}, path)
+    monkeypatch.setattr(Trained, "informed", lambda self, logits, *more: (voids.append(more[-1]), logits)[1])
+    score_set(tmp_path, path, "--coarse")
+    (voids,) = voids  # of the four tiles that are kept, of which every other one is half void
+    assert voids[::2, :, :32].all() and not voids[::2, :, 32:].any() and not voids[1::2].any()
 
 
 def test_rasters_of_which_one_does_not_say_where_it_lies(tmp_path, capsys):

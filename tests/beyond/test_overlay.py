@@ -63,7 +63,7 @@ def test_windows_see_the_cells_of_the_raster(lay, affine, shape):
         labels = labels_of(overlay.window(row, col, height, width), height, width)
         for i in range(0, height, 7):
             for j in range(0, width, 5):
-                q, p = (math.floor(round(v, 6)) for v in inverse @ (4e5 + col + j + 0.5, 4.1e6 - row - i - 0.5))
+                q, p = (math.floor(round(v, 6)) for v in inverse * (4e5 + col + j + 0.5, 4.1e6 - row - i - 0.5))
                 inside = 0 <= p < shape[0] and 0 <= q < shape[1]
                 assert labels[i, j] == (BY_CODE[codes[p, q]] if inside else 255)
 
@@ -146,8 +146,8 @@ def test_cells_of_another_system_are_those_of_each_pixel_by_proj(tmp_path, scene
 def codes_by_proj(codes, grid, system, scene):
     """The code under the centre of each pixel of a scene, by a transform of each."""
     cols, rows = np.meshgrid(np.arange(scene.size[1]) + 0.5, np.arange(scene.size[0]) + 0.5)
-    x, y = Affine(*scene.affine) @ (cols.ravel(), rows.ravel())
-    q, p = ~grid @ tuple(np.array(v) for v in transform(scene.crs, system, x, y))
+    x, y = Affine(*scene.affine) * (cols.ravel(), rows.ravel())
+    q, p = ~grid * tuple(np.array(v) for v in transform(scene.crs, system, x, y))
     return codes[np.floor(p).astype(int), np.floor(q).astype(int)].reshape(scene.size)
 
 

@@ -11,10 +11,11 @@ from rasterio.transform import Affine
 from rasterio.warp import Resampling, calculate_default_transform, reproject
 
 import evaluate
+from beyond.informed import Informed
+from beyond.observation import Observation, merged_table
+from beyond.table import to_plain
 from data.prepare.__main__ import main as prepare
 from metrics import border_counts, border_f1
-from models.observation import Observation, merged_table
-from models.observation_table import to_plain
 from runtime.errors import Refused
 
 TAXONOMY = ROOT / "configs" / "taxonomies" / "low2high.yaml"  # codes 1 water, 2 forest, 3 field, 4 to 6 impervious
@@ -168,7 +169,7 @@ def test_void_pixels_say_nothing_of_a_cells_composition(tmp_path, monkeypatch):
     state, voids = torch.load(path, weights_only=True), []
     model = Observation([11, 21, 22, 41], [0, 2, 3, 1], *merged_table([0, 2, 3, 1], [1] * 4, 4))
     torch.save({**state, "observation": to_plain(model, list(NAMES))}, path)
-    monkeypatch.setattr(Trained, "informed", lambda self, logits, *more: (voids.append(more[-1]), logits)[1])
+    monkeypatch.setattr(Informed, "informed", lambda self, logits, *more: (voids.append(more[-1]), logits)[1])
     score_set(tmp_path, path, "--coarse")
     (voids,) = voids  # of the four tiles that are kept, of which every other one is half void
     assert voids[::2, :, :32].all() and not voids[::2, :, 32:].any() and not voids[1::2].any()

@@ -11,6 +11,7 @@ from mapping import run as predict
 from random_checkpoint import NAMES, save_random_checkpoint
 from rasterio.warp import transform
 
+from beyond.informed import load_informed
 from beyond.observation import Observation, merged_table
 from beyond.overlay import Overlay
 from beyond.table import to_plain
@@ -18,7 +19,6 @@ from data.rasters import Raster
 from data.samples import stack_cells
 from data.tile_io import epsg_system
 from runtime.errors import Refused
-from trained import load_trained
 
 SMALL = ("--precision", "off", "--device", "cpu", "--probs", "--no-preview")
 CODES = [11, 21, 22, 41]
@@ -67,7 +67,7 @@ def test_a_map_in_the_light_of_a_coarse_one_is_that_of_the_whole_scene(trained, 
     scene, coarse = scene_and_coarse(tmp_path, *GRIDS[grid])
     plain = run(trained, scene, tmp_path / "plain.tif")
     probs = run(trained, scene, tmp_path / "map.tif", "--coarse", coarse)
-    network = load_trained(trained, "cpu")
+    network = load_informed(trained, "cpu")
     with Raster(coarse) as codes, Raster(scene) as image, torch.inference_mode():
         pixels = torch.from_numpy(image.read()[0].astype(np.int32)).permute(2, 0, 1)[None]
         overlay = Overlay(codes, image, network.coarse_labels(), 12)

@@ -1,5 +1,6 @@
 """One tile that is cut already to its record: checked, counted, and linked to or made a GeoTIFF. No rasterio."""
 
+import math
 import os
 from pathlib import Path
 
@@ -106,11 +107,20 @@ def require_one_system(image, label, same_crs):
 
 
 def gsd(image):
-    """Units of the coordinates along a pixel, which are taken for metres; 1.0 without a georeference."""
+    """Metres on the ground along a pixel, by its GeoKeys; 1.0 without a georeference.
+
+    Degrees and Web Mercator have their scale at the tile's place, feet are feet; other units are taken for metres.
+    """
     if image.affine is None:
         return 1.0
-    a, b, _, d, e, _ = image.affine
-    return round(abs(a * e - b * d) ** 0.5, 6)
+    a, b, _, d, e, y = image.affine
+    size, directory = abs(a * e - b * d) ** 0.5, next((tag[3] for tag in image.system if tag[0] == 34735), ())
+    keys = {directory[i]: directory[i + 3] for i in range(4, len(directory) - 3, 4)}
+    if keys.get(1024) == 2:  # geographic: y is the latitude
+        size *= 111_320 * math.cos(math.radians(y)) ** 0.5
+    elif keys.get(3072) == 3857:
+        size /= math.cosh(y / 6378137)
+    return round(size * {9002: 0.3048, 9003: 1200 / 3937}.get(keys.get(3076), 1.0), 6)
 
 
 def refer(root, folder, name, path):

@@ -941,3 +941,19 @@ def test_a_full_disk_is_one_line_and_the_scenes_that_are_done_stay(tmp_path, cap
     monkeypatch.undo()
     assert run(*arguments) == 0
 
+
+
+@pytest.mark.parametrize(
+    "crs, place, metres",
+    [
+        (3857, (1.0, 0.0, 1_113_194.9, 0.0, -1.0, 4_865_942.3), 0.766),  # at 40 degrees north
+        (4326, (1e-5, 0.0, -83.0, 0.0, -1e-5, 39.5), 0.978),
+        (26917, UTM, 1.0),
+    ],
+)
+def test_the_pixel_size_of_tiles_that_are_taken_is_that_on_the_ground(tmp_path, crs, place, metres):
+    raw = tmp_path / "raw"
+    row = write_scene(raw, "t", *(a[:PX, :PX] for a in (np.ones((64, 96, 3), np.uint8), busy(64, 96, [1, 2, 3]))),
+                      low=busy(PX, PX, [11, 41, 81]), transform=place, crs=crs)  # fmt: skip
+    assert run(tmp_path / "set", "--tiled", write_list(raw, [row], "list.csv"), "--taxonomy", LOW2HIGH) == 0
+    assert read_manifest(tmp_path / "set")[0].image_gsd == pytest.approx(metres, abs=2e-3)

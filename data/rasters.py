@@ -32,9 +32,7 @@ def gdal():
         import rasterio.vrt
         import rasterio.warp
     except ImportError:
-        raise Refused(
-            "rasterio is missing, which reads and writes scenes: pip install -r requirements-scenes.txt"
-        ) from None
+        raise Refused("scenes need rasterio, which is missing: pip install -r requirements-scenes.txt") from None
     return rasterio
 
 
@@ -63,9 +61,8 @@ class Raster(contextlib.AbstractContextManager):
         self.affine = None if dataset.transform.is_identity else tuple(dataset.transform)[:6]
         self.gcps = [(p.row, p.col, p.x, p.y, p.z) for p in dataset.gcps[0]]
         self.crs, nodata = dataset.crs, dataset.nodata
-        self.nodata = (
-            int(nodata) if nodata is not None and self.dtype.kind in "iu" and nodata == int(nodata) else nodata
-        )
+        whole = nodata is not None and self.dtype.kind in "iu" and nodata == int(nodata)
+        self.nodata = int(nodata) if whole else nodata
         kinds = [kind.name for kind in dataset.colorinterp]
         self.alpha = kinds.index("alpha") if "alpha" in kinds else None
         self.palette, self.picture = None, dataset.driver in ("PNG", "GIF", "WEBP")
@@ -104,9 +101,8 @@ class Raster(contextlib.AbstractContextManager):
         grid = {"transform": image.dataset.transform, "height": image.size[0], "width": image.size[1]}
         systems = {"src_crs": self.crs or image.crs, "crs": image.crs or self.crs}
         with naming(self.path, "cannot be warped: "):
-            warped = rasterio.vrt.WarpedVRT(
-                self.dataset, **grid, **systems, src_nodata=None, add_alpha=True, tolerance=0.01
-            )
+            outside = {"src_nodata": None, "add_alpha": True}
+            warped = rasterio.vrt.WarpedVRT(self.dataset, **grid, **systems, **outside, tolerance=0.01)
         return Raster(self.path, warped)
 
 
@@ -117,17 +113,11 @@ def require_one_place(image, label, same_crs=False):
     if not placed[1] or same_crs or (image.gcps and image.gcps == label.gcps):
         return placed == [True, False]
     for first, second in ((image, label), (label, image)):
-        for what, ours, theirs in (
-            ("coordinate system", first.crs, second.crs),
-            ("georeference", first.affine, second.affine),
-        ):
-            if ours is None and theirs is not None:
-                mend = (
-                    "--same-crs, where you know that the two lie alike"
-                    if what != "georeference"
-                    else "gdal_translate -a_ullr"
-                )
-                raise Refused(f"{first.path}: has no {what}, and {second.path} has one; {mend}")
+        if first.crs is None and second.crs is not None:
+            apart = f"has no coordinate system, and {second.path} has one"
+            raise Refused(f"{first.path}: {apart}; --same-crs, where you know that the two lie alike")
+        if first.affine is None and second.affine is not None:
+            raise Refused(f"{first.path}: does not say where it lies, and {second.path} does")
     return False
 
 
@@ -138,8 +128,7 @@ def in_one_system(image, other, same_crs=False):
 def grids_under(image, other, windows, same_crs=False):
     """The affine of another raster's cells in the coordinates of an image, near each window of it (Sec. 4.3).
 
-    Exact where both are in one system; else fitted to 5 x 5 points of the window that PROJ has transformed, so that
-    cells keep their place and tilt to a fraction of a pixel, and nothing is resampled.
+    Exact where both are in one system; else fitted to 5 x 5 points of the window that PROJ has transformed.
     windows: [(row, col, height, width)]
     raises:  Refused where no affine comes within FIT_PX
     """
@@ -164,10 +153,8 @@ def grids_under(image, other, windows, same_crs=False):
         here = compose(image.affine, (1, 0, col, 0, 1, row))
         grid = compose(here, invert(affine))
         if off * cell_px(grid, here) ** 0.5 > FIT_PX:
-            raise Refused(
-                f"{other.path}: over a window of {height} x {width} px of {image.path} its cells bend by more than "
-                f"{FIT_PX} px; take smaller windows or tiles"
-            )
+            where = f"{other.path}: over a window of {height} x {width} px of {image.path}"
+            raise Refused(f"{where} its cells bend by more than {FIT_PX} px; take smaller windows or tiles")
         found.append(grid)
     return found
 

@@ -392,7 +392,8 @@ def test_one_worker_and_two_build_the_same_bytes(tmp_path):
 
 def test_a_scene_list_may_fix_the_splits_of_some_scenes(tmp_path):
     raw = tmp_path / "raw"
-    rows = [write_scene(raw, "a", split="test"), write_scene(raw, "b"), write_scene(raw, "c", split="heldout")]
+    splits = {"a": "test", "b": "", "c": "heldout"}
+    rows = [write_scene(raw, n, split=split, transform=place(i)) for i, (n, split) in enumerate(splits.items())]
     assert run(tmp_path / "out", "--scenes", write_list(raw, rows), "--taxonomy", LOW2HIGH, "--tile-px", PX) == 0
     splits = {name: {row["split"] for row in manifest(tmp_path / "out") if row["tile"][0] == name} for name in "abc"}
     assert splits["a"] == {"test"} and splits["c"] == {"heldout"} and "train" in splits["b"]

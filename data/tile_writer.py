@@ -152,10 +152,11 @@ def write_tile_set(
 ):
     """Turn tiles that are written into a tile set: draw splits, count statistics, write tiles.csv, then dataset.yaml.
 
-    records: what write_tile returned, in any order
-    dropped: {rule: tiles} for the summary
-    why_none: what the error says more, where there are no records
-    returns: {"tiles": {split: n}, "dropped", "shares": {split: {"high": shares or None, "low": ...}}}, also printed
+    records:   what write_tile returned, in any order
+    image_gsd: metres on the ground along a pixel, or None where no image says it
+    dropped:   {rule: tiles} for the summary
+    why_none:  what the error says more, where there are no records
+    returns:   {"tiles": {split: n}, "dropped", "shares": {split: {"high": shares or None, "low": ...}}}, also printed
     """
     root, records = Path(root), sorted(records, key=lambda record: record["tile"])
     if not records:
@@ -187,8 +188,8 @@ def write_tile_set(
     mean, std = mean_and_std(train or records, root)
     description = {
         "name": name,
-        "image_gsd": image_gsd,
-        "label_gsd": round(image_gsd * scale, 6),
+        "image_gsd": image_gsd or 1.0,
+        "label_gsd": round((image_gsd or 1.0) * scale, 6),
         "scale": scale,
         "tile_px": tile_px,
         "bands": len(mean),
@@ -218,7 +219,8 @@ def write_tile_set(
     _print_summary(root, summary, taxonomy)
     labelled = any(record["high_pixels"] or record["low_pixels"] for record in records)
     if labelled:
-        print(f"n = {scale:g}: coarse cells of {image_gsd * scale:.4g} m on pixels of {image_gsd:.4g} m")
+        metres = f"{image_gsd * scale:.4g} m on pixels of {image_gsd:.4g} m" if image_gsd else f"{scale:g} pixels"
+        print(f"n = {scale:g}: coarse cells of {metres}")
     area = sum(record["area"] for record in records)
     for gap, count in ((gap, sum(record[key] for record in records)) for key, gap in GAPS.items()):
         if count:

@@ -145,7 +145,7 @@ def lay(image, labels, scene, options, stack):
     """Check the rasters of a scene against each other. A fine label on another grid is warped to the image's pixels, by
     nearest neighbours; a coarse one keeps its cells, and `Label.cells` becomes their affine.
 
-    returns: {"image_gsd": metres, "scale": n, or None where there is no coarse label, "range" and "tags" of its values,
+    returns: {"image_gsd": metres or None, "scale": n, or None where there is no coarse label, "range" and "tags" of its values,
              "by_pixels": labels without a georeference on an image that has one, "warped": fine labels that were}
     raises:  Refused where they do not lie over each other, or nothing says n
     """
@@ -167,7 +167,7 @@ def lay(image, labels, scene, options, stack):
                 raise Refused(f"{raster.path}: is {sizes[0]} px, {image.path} {sizes[1]}, without a georeference")
             label.raster, warped = stack.enter_context(raster.onto(image)), warped + 1
     return {
-        "image_gsd": ground_size(image) or 1.0,
+        "image_gsd": ground_size(image),
         "scale": n,
         "range": value_range(image, options.range),
         "tags": image.tagged,

@@ -107,12 +107,12 @@ def require_one_system(image, label, same_crs):
 
 
 def gsd(image):
-    """Metres on the ground along a pixel, by its GeoKeys; 1.0 without a georeference.
+    """Metres on the ground along a pixel, by its GeoKeys; None without a georeference.
 
     Degrees and Web Mercator have their scale at the tile's place, feet are feet; other units are taken for metres.
     """
     if image.affine is None:
-        return 1.0
+        return None
     a, b, _, d, e, y = image.affine
     size, directory = abs(a * e - b * d) ** 0.5, next((tag[3] for tag in image.system if tag[0] == 34735), ())
     keys = {directory[i]: directory[i + 3] for i in range(4, len(directory) - 3, 4)}

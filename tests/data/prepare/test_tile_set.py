@@ -617,7 +617,7 @@ def colored(folder, text=COLORED):
 
 @pytest.mark.parametrize("suffix", ["png", "jpg"])
 @pytest.mark.parametrize("kind", ["txt", "csv"])
-def test_photographs_with_masks_in_colours_become_tiles_of_codes(tmp_path, kind, suffix):
+def test_photographs_with_masks_in_colours_become_tiles_of_codes(tmp_path, capsys, kind, suffix):
     rows, masks = photographs(tmp_path, suffix=suffix)
     if kind == "csv":
         listed = write_list(tmp_path, [{**row, "region": "here"} for row in rows])
@@ -633,6 +633,7 @@ def test_photographs_with_masks_in_colours_become_tiles_of_codes(tmp_path, kind,
         corner = np.s_[PX * int(top) : PX * int(top) + PX, PX * int(left) : PX * int(left) + PX]
         assert np.array_equal(read(tmp_path / "out" / row["high"])[0][..., 0], masks[name][corner])
     assert {row["region"] for row in rows} == {"here" if kind == "csv" else "photos"}
+    assert "n = 16: coarse cells of 16 pixels\n" in capsys.readouterr().out  # photographs do not say metres
     assert check(tmp_path / "out", decode=True) == (24, [], [])
 
 

@@ -145,8 +145,9 @@ def lay(image, labels, scene, options, stack):
     """Check the rasters of a scene against each other. A fine label on another grid is warped to the image's pixels, by
     nearest neighbours; a coarse one keeps its cells, and `Label.cells` becomes their affine.
 
-    returns: {"image_gsd": metres or None, "scale": n, or None where there is no coarse label, "range" and "tags" of its values,
-             "by_pixels": labels without a georeference on an image that has one, "warped": fine labels that were}
+    returns: {"image_gsd": metres or None, "scale": n, or None where there is no coarse label, "range" and "tags" of the
+             image's values, "by_pixels": labels without a georeference on an image that has one, "warped": fine labels
+             that were}
     raises:  Refused where they do not lie over each other, or nothing says n
     """
     by_pixels, warped, n = 0, 0, None

@@ -85,7 +85,7 @@ def map_scene(trained, path, outputs, arguments, device):
         raise Refused(f"{outputs[0]}: is there, but not {outputs[1].name}; --overwrite makes both anew")
     started, facts, classes = time.perf_counter(), trained.facts, trained.facts["classes"]
     with ExitStack() as stack:
-        scene = stack.enter_context(Raster(path))
+        scene = stack.enter_context(Raster(path, threads="ALL_CPUS"))
         limits = require_fitting(scene, facts)
         scene = at_size(scene, facts, arguments.resample, stack)
         rows, height = window_starts(scene.size[0], arguments.window, arguments.overlap)

@@ -3,6 +3,7 @@
 import os
 import shutil
 
+import geotiffs
 import numpy as np
 import pytest
 import torch
@@ -15,6 +16,8 @@ from data import tile_io
 from data.label_masks import codes_of
 from data.lists import read_csv
 from data.manifest import read_manifest
+from data.prepare.cutting import Options, cut_scene
+from data.prepare.sources import Scene
 from data.samples import Exemplars
 from data.taxonomy import load_taxonomy, merge
 from data.tiles import TileSet
@@ -121,7 +124,27 @@ def resumed(key, value):
     return lambda folder, tiles: check_resumable(flatten(SegmenterConfig()), config, "runs/agg")
 
 
+def scene(kind="low", crs=26917, left=5e5, pixel=1.0, dtype=np.uint8):
+    """A scene of 64 px at (5e5, 43e5) in EPSG:26917 whose label, or whose type of pixels, is another one."""
+
+    def cut(folder, tiles):
+        geotiffs.write(folder / "i.tif", np.ones((64, 64, 3), dtype), (1.0, 0, 5e5, 0, -1.0, 43e5), 26917)
+        size = round(64 / pixel)
+        geotiffs.write(folder / "l.tif", np.full((size, size), 41, np.uint8), (pixel, 0, left, 0, -pixel, 43e5), crs)
+        options = Options("scenes", load_taxonomy("configs/taxonomies/low2high.yaml"), 32, filter=False)
+        cut_scene(folder / "out", Scene("s", "a", folder / "i.tif", **{kind: folder / "l.tif"}), options)
+
+    return cut
+
+
 CASES = {
+    # Scenes.
+    "no overlap": (scene(left=7e5), "l.tif: does not overlap "),
+    "no system": (scene(crs=None), "l.tif: has no coordinate system, and "),
+    "cells that do not show": (scene(), "nothing shows how wide its cells are; say it by --scale: 30 for NLCD on 1 m"),
+    "small cells": (scene(left=5e5 + 0.5), "has pixels as small as those of "),
+    "unknown codes of a scene": (scene("high"), "l.tif: codes without a class: 41 (4096 times); the taxonomy knows 0, 1"),
+    "floats": (scene(pixel=16.0, dtype=np.float32), "pixels are float32; say which values are the least and the most"),
     # Labels.
     "unknown codes": (lambda *_: merge(np.array([[1, 7, 7, 9]]), {1: 0, 2: 1}, "a.tif"),
         "a.tif: codes without a class: 7 (2 times), 9 (1 times); the taxonomy knows 1, 2"),

@@ -143,7 +143,7 @@ CASES = {
     "no system": (scene(crs=None), "l.tif: has no coordinate system, and "),
     "cells that do not show": (scene(), "nothing shows how wide its cells are; say it by --scale: 30 for NLCD on 1 m"),
     "small cells": (scene(left=5e5 + 0.5), "has pixels as small as those of "),
-    "unknown codes of a scene": (scene("high"), "l.tif: codes without a class: 41 (4096 times); the taxonomy knows 0, 1"),
+    "unknown codes of a scene": (scene("high"), "l.tif: codes without a class: 41 (4096 times); the taxonomy knows "),
     "floats": (scene(pixel=16.0, dtype=np.float32), "pixels are float32; say which values are the least and the most"),
     # Labels.
     "unknown codes": (lambda *_: merge(np.array([[1, 7, 7, 9]]), {1: 0, 2: 1}, "a.tif"),

@@ -33,7 +33,7 @@ def take_tile(root, scene, options):
     if height != width:
         raise Refused(f"{scene.image}: is {height} x {width} px; tiles are square; --scenes cuts")
     pixels, void = image.seen(bands)
-    labels, codes, grid, n, by_pixels, unlabelled, padded = {}, {}, None, None, 0, None, None
+    labels, codes, grid, n, by_pixels, unlabelled = {}, {}, None, None, 0, None
     for kind, path in scene.labels().items():
         stored = tile_io.read(path)
         by_pixels += require_one_system(image, stored, options.same_crs)
@@ -43,6 +43,7 @@ def take_tile(root, scene, options):
             require_same_pixels(image, stored)
         else:
             grid, n = low_grid(image, stored, options.scale or scene.scale)
+            beyond = None if grid else beyond  # of pixels, and not of cells
             if grid and image.affine and stored.affine:
                 *padded, beyond = labels[kind].cells_over(grid, image.affine, height)
                 if beyond is not None:

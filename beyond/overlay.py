@@ -13,6 +13,7 @@ from runtime import command
 from runtime.errors import Refused
 
 SIDE = 1024  # pixels along the windows by which the whole scene is surveyed
+SIZE_TOLERANCE = 0.05  # cells of another system are wider or narrower by some percent
 
 
 class Overlay:
@@ -38,9 +39,15 @@ class Overlay:
         middle = [max(0, (side - SIDE) // 2) for side in scene.size]
         grid = self._grid(*middle, *(min(side, SIDE) for side in scene.size))
         own = grid and not (grid == raster.affine and same_pixels(scene, raster))
+        trained_n = n
         self.grid, n = low_grid(scene, raster, None if own else round(n), grid)
         self.n = None if self.grid else n  # the side of blocks
         self.cell_px = self.n**2 if self.n else cell_px(self.grid, self.base)
+        size = self.cell_px**0.5
+        if abs(size / trained_n - 1) > SIZE_TOLERANCE:
+            why = "what a code says of its cell holds for one size"
+            sizes = f"its cells are {size:.3g} px wide, those in training {trained_n:g}"
+            command.say(f"warning: {raster.path}: {sizes}; {why}")
         covered = self._survey(*scene.size) / math.prod(scene.size)
         if not covered:
             why = "all is nodata or ignored, or it lies elsewhere"

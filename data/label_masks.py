@@ -34,10 +34,10 @@ def codes_of(pixels, hidden, label, colors=()):
     raises: Unknown, a Refused that counts the colours without a code
     """
     if colors:
-        return _codes_of_colors(pixels, hidden, label, colors), None
+        return _codes_of_colors(pixels, hidden, label, colors), hidden
     codes = pixels[..., 0]
     if codes.dtype.kind == "f":
-        empty = np.isnan(codes)
+        empty = np.isnan(codes) | (codes == (np.nan if label.nodata is None else label.nodata))
         codes = np.where(empty, 0, codes)
         if (codes != np.rint(codes)).any():
             raise Refused(f"{label.path}: holds numbers that are not whole, as {codes[codes != np.rint(codes)][0]:g}")

@@ -8,6 +8,7 @@ import numpy as np
 from data.cells import cell_index, compose, corners, invert
 from data.label_masks import codes_of, require_label
 from data.taxonomy import IGNORE, Unknown, merge
+from data.voids import join
 
 ROWS = 256  # read at a time where a whole label is asked for its codes
 
@@ -23,10 +24,12 @@ class Label:
     def __init__(self, raster, table, colors=()):
         require_label(raster, colors)
         self.raster, self.colors, self.cells = raster, colors, None
-        self.nodata = None if colors else raster.nodata
-        likely = [code for code in (self.nodata, *({0, 255} & table.keys()), 255) if code is not None]
-        self.none = next(code for code in (*likely, *range(254, -1, -1)) if table.get(code, IGNORE) == IGNORE)
-        self.has_gaps = False  # whether `none` was written
+        # What a float label's nodata hides has no code. A mask of colours has codes of our own.
+        self.nodata = None if colors or raster.dtype.kind == "f" else raster.nodata
+        most = 127 if raster.dtype == np.int8 else 255
+        likely = [code for code in (self.nodata, *sorted({0, most} & table.keys())) if code is not None]
+        self.none = next(code for code in (*likely, *range(most, -1, -1)) if table.get(code, IGNORE) == IGNORE)
+        self.has_gaps, self.block = False, None  # whether `none` was written; n, of a coarse label on image pixels
 
     def codes_of_none(self, gaps=False):
         """Codes that say that nothing is known: its file's nodata, and `none` where it was written, or with `gaps`."""
@@ -59,13 +62,29 @@ class Label:
             beyond = ~reached.ravel()[cell_index(compose(invert(moved), transform), codes.shape, px, px)]
         return codes, moved, beyond
 
-    def without(self, codes, gone, cells=None):
-        """The codes with `none` where pixels (H, W) bool are gone; of cells, whose affine from the tile's pixels is
-        given, where no pixel of them is left."""
+    def without(self, codes, void, unlabelled, cells=None):
+        """The codes with `none` where pixels do not count: void ones, and those that some label does not reach.
+
+        void, unlabelled: (H, W) bool, or None
+        cells: affine of a coarse label's cells from the tile's pixels: all of a cell is lost that holds an unlabelled
+               pixel, or no pixel with data. (Of others, void pixels are left out when a tile is loaded.)
+        """
+        gone = join(void, unlabelled)
+        if gone is None:
+            return codes
         self.has_gaps, lost = True, gone
+        if cells is None and self.block and unlabelled is not None:  # of blocks of n x n pixels
+            rows, cols = (np.arange(side) // self.block for side in gone.shape)
+            cut = np.zeros((rows[-1] + 1, cols[-1] + 1), bool)
+            np.logical_or.at(cut, (rows[:, None], cols), unlabelled)
+            lost = lost | cut[rows[:, None], cols]
         if cells is not None:
-            index = cell_index(cells, codes.shape, *gone.shape)[~gone]
-            lost = np.bincount(index[index >= 0], minlength=codes.size).reshape(codes.shape) == 0
+            index = cell_index(cells, codes.shape, *gone.shape)
+            seen = np.bincount(index[~gone & (index >= 0)], minlength=codes.size)
+            lost = seen == 0
+            if unlabelled is not None:
+                lost |= np.bincount(index[unlabelled & (index >= 0)], minlength=codes.size) > 0
+            lost = lost.reshape(codes.shape)
         return np.where(lost, np.array(self.none, codes.dtype), codes)
 
     def unknown(self, table):

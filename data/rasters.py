@@ -1,7 +1,6 @@
 """Rasters of any format, coordinate system and size, by rasterio: the only file that imports it.
 
-Cutting scenes into tiles, mapping them and scoring maps need it; training and scoring of tile sets do not.
-Affines are tuples as in data/tile_io.py.
+To cut scenes, map them and score maps; training does without. Affines are tuples as in data/tile_io.py.
 """
 
 import contextlib
@@ -61,15 +60,15 @@ class Raster(contextlib.AbstractContextManager):
         self.affine = None if dataset.transform.is_identity else tuple(dataset.transform)[:6]
         self.gcps = [(p.row, p.col, p.x, p.y, p.z) for p in dataset.gcps[0]]
         self.crs, nodata = dataset.crs, dataset.nodata
-        whole = nodata is not None and self.dtype.kind in "iu" and nodata == int(nodata)
-        self.nodata = int(nodata) if whole else nodata
-        kinds = [kind.name for kind in dataset.colorinterp]
-        self.alpha = kinds.index("alpha") if "alpha" in kinds else None
-        self.palette, self.picture = None, dataset.driver in ("PNG", "GIF", "WEBP")
+        self.nodata = int(nodata) if nodata is not None and self.dtype.kind in "iu" and nodata % 1 == 0 else nodata
+        kinds, self.picture = [kind.name for kind in dataset.colorinterp], dataset.driver in ("PNG", "GIF", "WEBP")
+        self.alpha, self.palette = kinds.index("alpha") if "alpha" in kinds else None, None
         if self.bands == 1 and kinds[0] == "palette":
             colors = dataset.colormap(1)
             self.palette = np.array([colors.get(i, (0, 0, 0))[:3] for i in range(max(colors) + 1)], np.uint8)
-        self.tagged = (dataset.scales[0], dataset.offsets[0])  # value = stored * scale + offset
+        self.tagged = dataset.scales, dataset.offsets  # of each band: value = stored * scale + offset
+        if len({str(value) for value in dataset.nodatavals}) > 1:
+            raise Refused(f"{self.path}: its bands have different nodata values, {dataset.nodatavals}; give them one")
         self._masked = dataset.mask_flag_enums[0] == [enums.MaskFlags.per_dataset]
 
     def __exit__(self, *_):
@@ -99,11 +98,12 @@ class Raster(contextlib.AbstractContextManager):
         """This raster on the pixels of another, by nearest neighbours; what lies beyond it is hidden."""
         rasterio = gdal()
         grid = {"transform": image.dataset.transform, "height": image.size[0], "width": image.size[1]}
-        systems = {"src_crs": self.crs or image.crs, "crs": image.crs or self.crs}
+        how = {"src_nodata": None, "add_alpha": self.alpha is None, "tolerance": 0.01}
+        how |= {"src_crs": self.crs or image.crs, "crs": image.crs or self.crs}
         with naming(self.path, "cannot be warped: "):
-            outside = {"src_nodata": None, "add_alpha": True}
-            warped = rasterio.vrt.WarpedVRT(self.dataset, **grid, **systems, **outside, tolerance=0.01)
-        return Raster(self.path, warped)
+            raster = Raster(self.path, rasterio.vrt.WarpedVRT(self.dataset, **grid, **how))
+        raster.palette, raster.nodata = self.palette, self.nodata  # which the warped one does not tell
+        return raster
 
 
 def require_one_place(image, label, same_crs=False):
@@ -114,8 +114,8 @@ def require_one_place(image, label, same_crs=False):
         return placed == [True, False]
     for first, second in ((image, label), (label, image)):
         if first.crs is None and second.crs is not None:
-            apart = f"has no coordinate system, and {second.path} has one"
-            raise Refused(f"{first.path}: {apart}; --same-crs, where you know that the two lie alike")
+            mend = f"{second.path} has one; --same-crs, where you know that the two lie alike"
+            raise Refused(f"{first.path}: has no coordinate system, and {mend}")
         if first.affine is None and second.affine is not None:
             raise Refused(f"{first.path}: does not say where it lies, and {second.path} does")
     return False
@@ -134,15 +134,14 @@ def grids_under(image, other, windows, same_crs=False):
     """
     if in_one_system(image, other, same_crs):
         return [other.affine] * len(windows)
-    lines = np.linspace(0, 1, 5)
-    points = np.stack(np.meshgrid(lines, lines), -1).reshape(-1, 2)  # (25, 2) of col, row in the unit square
+    points = np.stack(np.meshgrid(*[np.linspace(0, 1, 5)] * 2), -1).reshape(-1, 2)  # (col, row) in the unit square
     found, to_other = [], invert(other.affine)
     pixels = np.stack([points * (width, height) + (col, row) for row, col, height, width in windows])
     x, y = _apply(image.affine, pixels.reshape(-1, 2))
     with naming(other.path, f"cannot be laid on {image.path}: "):
         moved = gdal().warp.transform(image.crs, other.crs, x.tolist(), y.tolist())
     cells = np.stack(_apply(to_other, np.stack(moved, -1)), -1).reshape(pixels.shape)
-    design = np.column_stack([points, np.ones(len(points))])
+    design = np.insert(points, 2, 1, axis=1)
     for (row, col, height, width), those in zip(windows, cells, strict=True):
         if not np.isfinite(those).all():
             raise Refused(f"{other.path}: its coordinate system has no place for some of {image.path}")
@@ -162,18 +161,20 @@ def grids_under(image, other, windows, same_crs=False):
 def ground_size(raster):
     """Metres on the ground along a pixel in the middle of a raster, whatever the units and the scale of its projection;
     None where it does not say where it lies. Mean of both axes, by area."""
-    if raster.affine is None or raster.crs is None:
-        return None if raster.affine is None else round(_area(raster.affine) ** 0.5, 6)
+    if not raster.affine:
+        return None
     row, col = (side / 2 for side in raster.size)
-    half = min(raster.size) / 4
+    half, nominal = min(raster.size) / 4, _area(raster.affine) ** 0.5
     x, y = _apply(raster.affine, np.array([(col, row), (col + half, row), (col, row + half)]))
-    lon, lat = (np.radians(v) for v in gdal().warp.transform(raster.crs, "EPSG:4326", x.tolist(), y.tolist()))
+    try:
+        lon, lat = (np.radians(v) for v in gdal().warp.transform(raster.crs, "EPSG:4326", x.tolist(), y.tolist()))
+    except Exception:  # no system, or a local one, which has no place on the globe
+        return round(nominal, 6)
     bent = 1 - SQUARED_ECCENTRICITY * math.sin(lat[0]) ** 2
     east = (lon - lon[0]) * math.cos(lat[0]) * EQUATOR / bent**0.5
     north = (lat - lat[0]) * EQUATOR * (1 - SQUARED_ECCENTRICITY) / bent**1.5
     size = abs(east[1] * north[2] - east[2] * north[1]) ** 0.5 / half
-    unit = raster.crs.linear_units_factor[1] if raster.crs.is_projected else 0
-    nominal = unit * _area(raster.affine) ** 0.5
+    nominal *= raster.crs.linear_units_factor[1] if raster.crs.is_projected else 0
     return round(float(nominal if abs(size - nominal) <= NOMINAL * size else size), 6)
 
 
@@ -185,8 +186,7 @@ def system_tags(crs):
     rasterio = gdal()
     with rasterio.MemoryFile() as memory:
         place = {"height": 1, "width": 1, "transform": rasterio.Affine(2, 0, 0, 0, -2, 0), "crs": crs}
-        with memory.open(driver="GTiff", count=1, dtype="uint8", **place):
-            pass
+        memory.open(driver="GTiff", count=1, dtype="uint8", **place).close()
         return tile_io.system_of(memory)
 
 

@@ -8,6 +8,7 @@ Large rasters, of any format and system, are data/rasters.py's.
 import contextlib
 import logging
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -172,7 +173,7 @@ def _tiff(path, pixels):
             array,
             _affine(page.tags),
             _system(page.tags),
-            _nodata(page.tags.valueof(NODATA), dtype),
+            _nodata(page.tags.valueof(NODATA) or _beside(path), dtype),
             alpha,
             _mask(path, tiff, (height, width)) if pixels else None,
             palette,
@@ -217,6 +218,13 @@ def _nodata(text, dtype):
         if value == int(value) and np.iinfo(dtype).min <= value <= np.iinfo(dtype).max:
             return int(value)
     return None
+
+
+def _beside(path):
+    """The nodata value that GDAL keeps in NAME.tif.aux.xml, as text; None without one."""
+    notes = path.with_name(f"{path.name}.aux.xml")
+    found = re.search(r"<NoDataValue[^>]*>(.*?)</NoDataValue>", notes.read_text()) if notes.is_file() else None
+    return found and found[1]
 
 
 def _mask(path, tiff, size):

@@ -49,6 +49,7 @@ def write_tile(
     nodata=None,
     void=None,
     unlabelled=None,
+    place=None,
     compression="zlib",
     counts=None,
 ):
@@ -63,6 +64,7 @@ def write_tile(
     system:        the coordinate system, as tile_io.Stored.system has it
     nodata:        value of image pixels that hold nothing, or None
     void:          (H, W) bool, where the image holds nothing; unlabelled: where a label source does not reach; or None
+    place:         its ground, where that is known by longitude and latitude (data/ground.py)
     counts:        what count_labels returned, where it was asked already
     returns:       plain values, all that write_tile_set asks for: the manifest's row, exact integer sums for the band
                    statistics, and the pixels of each class
@@ -90,7 +92,7 @@ def write_tile(
         **paths,
         "dtype": str(image.dtype),
         **record_of_pixels(image, void, unlabelled),
-        "ground": ground(transform, image.shape[:2], system),
+        "ground": place or ground(transform, image.shape[:2], system),
         **(counts or count_labels(high, low, taxonomy, image.shape[:2], transform, low_transform, root / name)),
     }
 

@@ -18,7 +18,10 @@ def value_range(image, asked):
     """
     if image.dtype in (np.uint8, np.uint16):
         return None
-    if asked is None and image.tagged == (1.0, 0.0):
+    if image.dtype.kind not in "iuf":
+        raise Refused(f"{image.path}: pixels are {image.dtype}, which no rule brings to whole numbers")
+    scales, offsets = image.tagged
+    if asked is None and {*scales} == {1.0} and {*offsets} == {0.0}:
         raise Refused(
             f"{image.path}: pixels are {image.dtype}; say which values are the least and the most that count, the "
             "same for all images: --range 0 1 for reflectance, --range 0 10000 for reflectance times 10,000"
@@ -33,7 +36,7 @@ def whole_numbers(pixels, void, image, limits):
     """
     if limits is None:
         return pixels, 0
-    (scale, offset), (low, high) = image.tagged, limits
+    (scale, offset), (low, high) = (np.array(values)[: pixels.shape[2]] for values in image.tagged), limits
     values = (pixels.astype(np.float64) * scale + offset - low) / (high - low)
     whole = 1 + np.rint(np.clip(np.nan_to_num(values), 0, 1) * (MOST - 1))
     held = ((values < 0) | (values > 1)).any(axis=-1)

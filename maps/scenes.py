@@ -48,6 +48,9 @@ def require_fitting(scene, facts):
     if scene.bands != facts["bands"] and not takes_alpha(scene, facts["bands"]):
         raise Refused(f"{scene.path}: has {scene.bands} bands, the network was trained on {facts['bands']}")
     limits = value_range(scene, facts["range"]) if facts.get("range") else None
+    if facts.get("range") and limits is None:
+        values = "{:g} to {:g}".format(*facts["range"])
+        raise Refused(f"{scene.path}: its pixels are {scene.dtype}, the network was trained on values {values}")
     if limits is None and scene.dtype != facts["dtype"]:
         raise Refused(f"{scene.path}: its pixels are {scene.dtype}, the network was trained on {facts['dtype']}")
     return limits

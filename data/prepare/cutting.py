@@ -12,6 +12,7 @@ import numpy as np
 
 from data.cells import PIXEL_GRID, compose, corners, invert
 from data.coarse import low_label
+from data.ground import ground, on_the_globe
 from data.label_source import Label
 from data.laying import low_grid, same_pixels
 from data.rasters import Raster, grids_under, ground_size, require_one_place, system_tags
@@ -86,8 +87,9 @@ def cut(root, scene, image, labels, taxonomy, options, limits):
     grids = cell_grids(image, labels, [(*place, px, px) for place in places], options)
     base = image.affine or (PIXEL_GRID if any(grids) or options.coarse else None)
     on_pixels = {kind: label for kind, label in labels.items() if label.cells is None}
-    tiles = zip(places, grids, windows(image, on_pixels, px, bands), strict=True)
-    for (row, col), grid, ((pixels, void), read) in tiles:
+    around = on_the_globe(image, [(*place, px, px) for place in places])
+    tiles = zip(places, grids, around, windows(image, on_pixels, px, bands), strict=True)
+    for (row, col), grid, globe, ((pixels, void), read) in tiles:
         name = f"{scene.name}_{row // px:03d}_{col // px:03d}"
         transform = base and compose(base, (1, 0, col, 0, 1, row))
         codes, low_transform = {kind: found for kind, (found, _) in read.items()}, None
@@ -97,10 +99,9 @@ def cut(root, scene, image, labels, taxonomy, options, limits):
             unlabelled = join(unlabelled, beyond)
         if options.coarse:
             codes["low"], low_transform = made_coarse(codes["high"], scene.materials, transform, options, name)
-        gone = join(void, unlabelled)
-        for kind, label in labels.items() if gone is not None else ():
+        for kind, label in labels.items():
             to_cell = compose(invert(low_transform), transform) if kind == "low" and grid else None
-            codes[kind] = label.without(codes[kind], gone, to_cell)
+            codes[kind] = label.without(codes[kind], void, unlabelled, to_cell)
         both = codes.get("high"), codes.get("low")
         counts = count_labels(*both, taxonomy, (px, px), transform, low_transform, scene.name)
         rule = "empty" if void is not None and void.all() else broken_rule(counts, px * px, options.filter)
@@ -112,7 +113,7 @@ def cut(root, scene, image, labels, taxonomy, options, limits):
         pixels, nodata = marked(pixels, void, image.nodata if limits is None else 0)
         place = {"transform": transform, "low_transform": low_transform, "system": system, "nodata": nodata}
         facts = {"region": scene.region, "split": scene.split, "void": void, "unlabelled": unlabelled, "counts": counts}
-        how = {"taxonomy": taxonomy, "compression": options.compression}
+        how = {"taxonomy": taxonomy, "compression": options.compression, "place": ground(globe, (px, px), "globe")}
         records.append(write_tile(root, name, pixels, *both, **place, **facts, **how))
     return records, dropped, held
 
@@ -162,6 +163,7 @@ def lay(image, labels, scene, options, stack):
             raise Refused(f"{raster.path}: does not overlap {image.path}; is it of another place?")
         if kind == "low":
             label.cells, n = low_grid(image, raster, options.scale or scene.scale, grid)
+            label.block = None if label.cells else n
         elif not same_pixels(image, raster) or (placed and grid != raster.affine):
             if not placed:
                 sizes = [f"{size[0]} x {size[1]}" for size in (raster.size, image.size)]

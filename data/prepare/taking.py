@@ -43,17 +43,16 @@ def take_tile(root, scene, options):
             require_same_pixels(image, stored)
         else:
             grid, n = low_grid(image, stored, options.scale or scene.scale)
-            beyond = None if grid else beyond  # of pixels, and not of cells
+            labels[kind].block, beyond = (None, None) if grid else (n, beyond)  # beyond: of pixels, and not of cells
             if grid and image.affine and stored.affine:
                 *padded, beyond = labels[kind].cells_over(grid, image.affine, height)
                 if beyond is not None:
                     codes[kind], grid = padded
         unlabelled = join(unlabelled, beyond)
     gone = join(void, unlabelled)
-    if gone is not None:
-        for kind, label in labels.items():
-            to_cell = compose(invert(grid), image.affine or PIXEL_GRID) if kind == "low" and grid else None
-            codes[kind] = label.without(codes[kind], gone, to_cell)
+    for kind, label in labels.items():
+        to_cell = compose(invert(grid), image.affine or PIXEL_GRID) if kind == "low" and grid else None
+        codes[kind] = label.without(codes[kind], void, unlabelled, to_cell)
     none = {kind: label.codes_of_none() for kind, label in labels.items()}
     where = " or ".join(str(path) for path in scene.labels().values())
     found = codes.get("high"), codes.get("low")
@@ -82,6 +81,7 @@ def take_tile(root, scene, options):
         **counts,
     }
     facts = {
+        "unit_taken": int(image.affine is not None and not knows_unit(image)),
         "image_gsd": gsd(image),
         "scale": n,
         "range": None,
@@ -107,6 +107,19 @@ def require_one_system(image, label, same_crs):
     return plain and bool(image.affine or image.system)
 
 
+def geo_keys(image):
+    """{GeoKey: value} of those that are numbers of 16 bits, as codes are."""
+    directory = next((tag[3] for tag in image.system if tag[0] == 34735), ())
+    return {directory[i]: directory[i + 3] for i in range(4, len(directory) - 3, 4)}
+
+
+def knows_unit(image):
+    """Whether `gsd` knows the scale of a tile's system: degrees, Web Mercator, UTM, and the US Albers."""
+    keys = geo_keys(image)
+    code = keys.get(3072, 0)
+    return keys.get(1024) == 2 or code in (3857, 5070) or code // 100 in (267, 269, 322, 326, 327)
+
+
 def gsd(image):
     """Metres on the ground along a pixel, by its GeoKeys; None without a georeference.
 
@@ -115,8 +128,7 @@ def gsd(image):
     if image.affine is None:
         return None
     a, b, _, d, e, y = image.affine
-    size, directory = abs(a * e - b * d) ** 0.5, next((tag[3] for tag in image.system if tag[0] == 34735), ())
-    keys = {directory[i]: directory[i + 3] for i in range(4, len(directory) - 3, 4)}
+    size, keys = abs(a * e - b * d) ** 0.5, geo_keys(image)
     if keys.get(1024) == 2:  # geographic: y is the latitude
         size *= 111_320 * math.cos(math.radians(y)) ** 0.5
     elif keys.get(3072) == 3857:

@@ -48,6 +48,10 @@ def build(root, scenes, options, workers=1):
         for error in filter(None, done):
             raise Refused(error)
     results = [result for job in jobs for result in _results(root, job)]
+    for scene, result in zip(scenes, results, strict=True):
+        if result["range"] != results[0]["range"]:
+            kinds = "whole numbers as they are stored, and values that --range brings to such"
+            raise Refused(f"{scene.image} and {scenes[0].image}: one set would mix {kinds}")
     tile_px = _agreed("tile_px", scenes, results)
     if options.tile_px not in (None, tile_px):
         raise Refused(f"--tile-px {options.tile_px}: the tiles have {tile_px} px")
@@ -76,14 +80,16 @@ def _notes(scenes, results, options):
     """What a user must know of how the scenes' files were read."""
     if by_pixels := sum(result["by_pixels"] for result in results):
         yield f"labels without a georeference, which lie by pixels on images that have one: {by_pixels}"
+    if taken := sum(result.get("unit_taken", 0) for result in results):
+        yield f"tiles whose system --tiled does not know, and whose units were taken for metres on the ground: {taken}"
     if warped := sum(result["warped"] for result in results):
         yield f"fine labels on another grid or in another system, brought to their images' pixels: {warped}"
     if held := sum(result["held"] for result in results):
         area = sum(record["area"] for result in results for record in result["records"])
         yield f"{held / area:.1%} of the pixels lie beyond --range in some band, and are held to its ends"
-    tags = {tuple(result["tags"]): scene.image for scene, result in zip(scenes, results, strict=True) if result["tags"]}
+    tags = {str(result["tags"]): scene.image for scene, result in zip(scenes, results, strict=True) if result["tags"]}
     if len(tags) > 1:
-        told = ", ".join(f"{image}: scale {scale:g}, offset {offset:g}" for (scale, offset), image in tags.items())
+        told = ", ".join(f"{image}: scales and offsets {said}" for said, image in tags.items())
         yield f"images carry different scale or offset tags ({told}); " + (
             "their values are brought together"
             if results[0]["range"]

@@ -208,3 +208,88 @@ def test_a_set_without_voids_holds_no_more_codes_than_before(tile_set, tmp_path)
     shutil.copytree(tile_set, tmp_path / "set")
     assert 255 not in read_manifest(tmp_path / "set")[0].taxonomy.high
     assert all(TileSet(tile_set, "train").load(i).void is None for i in range(3))
+
+
+def cells_of_30_m(folder, high, place=UTM, **options):
+    """A scene of 128 px whose fine label covers its left 96 px, above a coarse raster of 30 m -> its one tile."""
+    rng = np.random.default_rng(0)
+    geotiffs.write(folder / "image.tif", rng.integers(1, 255, (128, 128, 3), np.uint8), UTM, 26917)
+    geotiffs.write(folder / "fine.tif", high, place, 26917, **options)
+    grid = (30.0, 0.0, UTM[2] - 10, 0.0, -30.0, UTM[5] + 10)
+    geotiffs.write(folder / "coarse.tif", np.full((6, 6), 41, np.uint8), grid, 26917)
+    (folder / "list.csv").write_text("region,split,image,high,low\nx,test,image.tif,fine.tif,coarse.tif\n")
+
+
+@pytest.mark.parametrize("kind", ["codes", "colours"])
+def test_no_cell_that_reaches_beyond_a_fine_label_supervises(tmp_path, capsys, kind):
+    codes, taxonomy = np.random.default_rng(1).choice([1, 2, 3, 5], (128, 96)).astype(np.uint8), LOW2HIGH
+    if kind == "colours":
+        colors = np.array([(9, 9, 9), (1, 0, 0), (2, 0, 0), (3, 0, 0), (0, 0, 0), (5, 0, 0)], np.uint8)
+        codes, taxonomy = colors[codes], tmp_path / "t.yaml"
+        names = {"#010000": "water", "#020000": "forest", "#030000": "field", "#050000": "field"}
+        named = enumerate(("water", "forest", "field"))
+        classes = ", ".join(f"{{name: {name}, color: [1, 2, {i}]}}" for i, name in named)
+        table = ", ".join(f'"{color}": {name}' for color, name in names.items())
+        taxonomy.write_text(f"classes: [{classes}]\ncolors: {{{table}}}\nlow: {{41: forest}}\n")
+    cells_of_30_m(tmp_path, codes)
+    words = ["--scenes", str(tmp_path / "list.csv"), "--taxonomy", str(taxonomy), "--tile-px", "128", "--no-filter"]
+    assert main([str(tmp_path / "set"), *words]) == 0
+    assert "4,096 pixels (25.00%) are ignored: a label does not reach there" in capsys.readouterr().out
+    tile = TileSet(tmp_path / "set", "test").load(0)
+    assert (tile.high[:, 96:] == 255).all() and (tile.high[:, :96] != 255).all()
+    assert (make_sample(tile, "low_upsampled")["labels"][:, 96:] == 255).all()
+    sample = make_sample(tile, "low_regions")
+    assert (np.append(sample["labels"], 255)[sample["region_index"]][:, 96:] == 255).all()
+    assert (np.append(sample["labels"], 255)[sample["region_index"]][:, :60] == 1).any()
+
+
+@pytest.mark.parametrize("nodata", [np.nan, -9999.0, -3.4028234663852886e38])
+def test_a_float_labels_nodata_is_no_code(tmp_path, nodata):
+    codes = np.random.default_rng(1).choice([1, 2, 3, 5], (128, 96)).astype(np.float32)
+    codes[:10] = nodata
+    cells_of_30_m(tmp_path, codes, nodata=nodata)
+    words = ["--scenes", str(tmp_path / "list.csv"), "--taxonomy", str(LOW2HIGH), "--tile-px", "128", "--no-filter"]
+    assert main([str(tmp_path / "set"), *words]) == 0
+    high = TileSet(tmp_path / "set", "test").load(0).high
+    assert (high[:10] == 255).all() and (high[10:, :96] != 255).all()
+
+
+def test_masks_with_opacity_or_a_palette_are_warped_as_they_lie(tmp_path):
+    classes = "[{name: water, color: [1, 2, 3]}, {name: forest, color: [4, 5, 6]}]"
+    table = '{"#010000": water, "#020000": forest}'
+    (tmp_path / "t.yaml").write_text(f"classes: {classes}\nlow: {{41: forest}}\ncolors: {table}\n")
+    codes, shifted = np.random.default_rng(1).integers(0, 2, (128, 96)), (1.0, 0.0, UTM[2] + 3, 0.0, -1.0, UTM[5])
+    colors, expected = np.array([(1, 0, 0), (2, 0, 0)], np.uint8), np.full((128, 128), 255)
+    expected[:, 3:99] = codes
+    for kind in ("alpha", "palette"):
+        (tmp_path / kind).mkdir()
+        if kind == "alpha":
+            rgba = np.dstack([colors[codes], np.full(codes.shape, 255, np.uint8)])
+            cells_of_30_m(tmp_path / kind, rgba, shifted, photometric="RGB", alpha="YES")
+        else:
+            cells_of_30_m(tmp_path / kind, codes.astype(np.uint8), shifted, photometric="palette")
+            with rasterio.open(tmp_path / kind / "fine.tif", "r+") as file:
+                file.write_colormap(1, {0: (1, 0, 0), 1: (2, 0, 0)})
+        words = ["--scenes", str(tmp_path / kind / "list.csv"), "--taxonomy", str(tmp_path / "t.yaml"), "--no-filter"]
+        assert main([str(tmp_path / kind / "set"), *words, "--tile-px", "128"]) == 0
+        assert np.array_equal(TileSet(tmp_path / kind / "set", "test").load(0).high, expected)
+
+
+def test_nodata_that_gdal_keeps_beside_a_file_is_seen_by_both_readers(tmp_path):
+    image = np.full((32, 32, 3), 9, np.uint8)
+    image[:8] = 77
+    geotiffs.write(tmp_path / "i.tif", image, UTM, 26917)
+    band = '<PAMRasterBand band="1"><NoDataValue>7.70000000000000E+01</NoDataValue></PAMRasterBand>'
+    notes = f"<PAMDataset>{band}</PAMDataset>"
+    (tmp_path / "i.tif.aux.xml").write_text(notes)
+    assert tile_io.read(tmp_path / "i.tif").seen(3)[1].sum() == 8 * 32
+
+
+def test_no_block_that_reaches_beyond_a_fine_label_supervises(tmp_path):
+    cells_of_30_m(tmp_path, np.random.default_rng(1).choice([1, 2, 3, 5], (128, 96)).astype(np.uint8))
+    geotiffs.write(tmp_path / "coarse.tif", np.full((128, 128), 41, np.uint8), UTM, 26917)
+    words = ["--scenes", str(tmp_path / "list.csv"), "--taxonomy", str(LOW2HIGH), "--tile-px", "128", "--no-filter"]
+    assert main([str(tmp_path / "set"), *words, "--scale", "20"]) == 0
+    sample = make_sample(TileSet(tmp_path / "set", "test").load(0), "low_regions")
+    labels = np.append(sample["labels"], 255)[sample["region_index"]]
+    assert (labels[:, 96:] == 255).all() and (labels[:120, :80] == 1).all()

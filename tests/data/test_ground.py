@@ -60,9 +60,11 @@ def test_tiles_that_share_ground_by_way_of_others_have_one_first():
 def test_the_share_of_a_split_that_training_covers_is_said():
     records = [record("a", 0), record("b", 48, split="test"), record("c", 1000, split="test")]
     records.append(record("e", 0.5))  # covers the same: ground counts once
-    (line,) = shared_ground(records)
+    _, line = shared_ground(records)
     assert "12.5% of the ground of the split test lies in training tiles too" in line
-    assert not list(shared_ground([{**r, "split": "train"} for r in records]))
+    (line,) = shared_ground([{**r, "split": "train"} for r in records])
+    assert line.startswith("56.2% of the tiles' ground lies in other tiles too")  # of four: 1 + 0.25 + 0 + 1
+    assert not list(shared_ground(records[2:3]))
 
 
 def quads(folder, splits=("", "")):
@@ -87,12 +89,13 @@ def test_tiles_of_shared_ground_are_drawn_into_one_split(tmp_path, capsys):
         for one, other in ((f"a_{row:03d}_006", f"b_{row:03d}_000"), (f"a_{row:03d}_007", f"b_{row:03d}_001")):
             assert splits[one] == splits[other]
     assert set(splits.values()) == {"train", "validation", "heldout", "test"}
-    assert "lies in training tiles too" not in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "15.6% of the tiles' ground lies in other tiles too" in said and "in training tiles too" not in said
 
 
 def test_where_a_list_fixes_the_splits_the_build_and_the_check_say_the_share(tmp_path, capsys):
     root = quads(tmp_path, ("train", "test"))
-    said = "15.6% of the ground of the split test lies in training tiles too, as scenes overlap"  # 40 of 256 px
+    said = "15.6% of the ground of the split test lies in training tiles too"  # 40 of 256 px
     assert said in capsys.readouterr().out
     assert check([str(root), "--workers", "1"]) == 0
     assert said in capsys.readouterr().out

@@ -149,6 +149,21 @@ def draw_splits(tiles, region, seed):
     return dict(zip(tiles, drawn, strict=True))
 
 
+def with_splits(records, seed):
+    """The records, those without a split with the one that is drawn.
+
+    Ground that tiles share falls into one split: that of the list, where it names one, else the one that is drawn.
+    """
+    leader, undrawn = first_of_ground(records), {}
+    split_of = {leader[record["tile"]][0]: record["split"] for record in records if record["split"]}
+    for tile, region in set(leader.values()):
+        if tile not in split_of:
+            undrawn.setdefault(region, []).append(tile)
+    for region, tiles in undrawn.items():
+        split_of.update(draw_splits(tiles, region, seed))
+    return [{**record, "split": record["split"] or split_of[leader[record["tile"]][0]]} for record in records]
+
+
 def write_tile_set(
     root, *, name, taxonomy, records, image_gsd, scale, tile_px, seed, value_range=None, dropped=None, why_none=""
 ):
@@ -174,16 +189,7 @@ def write_tile_set(
         ):
             if first != here:
                 raise Refused(f"{root / record['image']}: {what} {here}, but {first} in {records[0]['image']}")
-    # Ground that tiles share falls into one split: that of the list, where it names one, else the one that is drawn.
-    leader, undrawn = first_of_ground(records), {}
-    split_of = {leader[record["tile"]][0]: record["split"] for record in records if record["split"]}
-    for tile, region in set(leader.values()):
-        if tile not in split_of:
-            undrawn.setdefault(region, []).append(tile)
-    for region, tiles in undrawn.items():
-        split_of.update(draw_splits(tiles, region, seed))
-    records = [{**record, "split": record["split"] or split_of[leader[record["tile"]][0]]} for record in records]
-
+    records = with_splits(records, seed)
     train = [record for record in records if record["split"] == "train"]
     if not train:
         print(f"note: {root} has no training tile; its band statistics are counted over all tiles")

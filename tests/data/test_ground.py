@@ -121,3 +121,18 @@ def test_scenes_of_two_zones_over_one_place_are_seen_to_overlap(tmp_path, capsys
     said = capsys.readouterr().out
     share = float(said.split("note: ")[-1].split("%")[0])
     assert 90 < share <= 100 and "of the ground of the split test lies in training tiles too" in said
+
+
+def test_images_that_do_not_say_where_they_lie_share_no_ground(tmp_path, capsys):
+    rng, lines = np.random.default_rng(0), ["region,image,high,low"]
+    for i in range(8):
+        geotiffs.write(tmp_path / f"{i}.tif", rng.integers(1, 255, (64, 64, 3), np.uint8))
+        geotiffs.write(tmp_path / f"{i}_lc.tif", rng.choice([1, 2, 3, 5], (64, 64)).astype(np.uint8))
+        geotiffs.write(tmp_path / f"{i}_low.tif", rng.choice([11, 41, 81], (4, 4)).astype(np.uint8))
+        lines.append(f"x,{i}.tif,{i}_lc.tif,{i}_low.tif")
+    (tmp_path / "list.csv").write_text("\n".join(lines) + "\n")
+    for source in ("--scenes", "--tiled"):
+        words = [source, str(tmp_path / "list.csv"), "--taxonomy", str(LOW2HIGH), "--tile-px", "64", "--scale", "16"]
+        assert main([str(tmp_path / source), *words, "--no-filter", "--workers", "1"]) == 0
+        assert len({row["split"] for row in read_manifest(tmp_path / source)[1]}) > 1
+        assert "lies in other tiles too" not in capsys.readouterr().out

@@ -18,8 +18,8 @@ POINTS = np.stack(np.meshgrid(LINE, LINE), -1).reshape(-1, 2)  # of a tile, in s
 
 
 def ground(affine, size, system):
-    """[coordinate system, affine from the unit square to a tile of this size (H, W)]; None where no system says where it
-    lies: such a tile may be anywhere. system: as data.tile_io.Stored.system has it, or any word for one"""
+    """[coordinate system, affine from the unit square to a tile of this size (H, W)]; None where no system says where
+    it lies: such a tile may be anywhere. system: as data.tile_io.Stored.system has it, or any word for one"""
     if affine is None or not system:
         return None
     a, b, c, d, e, f = (float(value) for value in affine)

@@ -85,22 +85,23 @@ def write_tile(
         "high": "" if high is None else f"high/{name}.tif",
         "low": "" if low is None else f"low/{name}.tif",
     }
+    counts = counts or count_labels(high, low, taxonomy, image.shape[:2], transform, low_transform, root / name)
+    place = place or ground(transform, image.shape[:2], system)
+    return tile_record(name, region, split, paths, image, void, unlabelled, place, counts)
+
+
+def tile_record(name, region, split, paths, image, void, unlabelled, place, counts):
+    """What write_tile_set asks for: the manifest's row, sums for the band statistics, the pixels of each class, and how
+    many pixels are ignored, for lack of imagery, else of a label. Arguments as of write_tile."""
+    gaps = np.zeros(image.shape[:2], bool) if unlabelled is None else unlabelled if void is None else unlabelled & ~void
     return {
         "tile": name,
         "region": region,
         "split": split,
         **paths,
         "dtype": str(image.dtype),
-        **record_of_pixels(image, void, unlabelled),
-        "ground": place or ground(transform, image.shape[:2], system),
-        **(counts or count_labels(high, low, taxonomy, image.shape[:2], transform, low_transform, root / name)),
-    }
-
-
-def record_of_pixels(image, void, unlabelled):
-    """Sums for the band statistics, and how many pixels are ignored: for lack of imagery, else of a label."""
-    gaps = np.zeros(image.shape[:2], bool) if unlabelled is None else unlabelled if void is None else unlabelled & ~void
-    return {
+        "ground": place,
+        **counts,
         **sum_bands(image, void),
         "area": image.shape[0] * image.shape[1],
         "void": 0 if void is None else int(void.sum()),

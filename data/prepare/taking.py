@@ -12,7 +12,7 @@ from data.ground import ground
 from data.label_source import Label
 from data.laying import low_grid, require_same_pixels
 from data.prepare.cutting import ignoring
-from data.tile_writer import count_labels, record_of_pixels
+from data.tile_writer import count_labels, tile_record
 from data.voids import input_bands, join, marked
 from runtime.errors import Refused
 from runtime.files import temporary_of
@@ -70,16 +70,8 @@ def take_tile(root, scene, options):
         affine = grid if kind == "low" and grid else image.affine
         more = {"affine": affine, "nodata": nodata if kind == "image" else None, **how}
         paths[kind] = refer(*place, source.path) if kept else convert(*place, source.path, array, **more)
-    record = {
-        "tile": scene.name,
-        "region": scene.region,
-        "split": scene.split,
-        **paths,
-        "dtype": str(pixels.dtype),
-        "ground": ground(image.affine, image.size, image.system),
-        **record_of_pixels(pixels, void, unlabelled),
-        **counts,
-    }
+    about, place = (scene.name, scene.region, scene.split, paths), ground(image.affine, image.size, image.system)
+    record = tile_record(*about, pixels, void, unlabelled, place, counts)
     facts = {
         "unit_taken": int(image.affine is not None and not knows_unit(image)),
         "image_gsd": gsd(image),

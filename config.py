@@ -29,6 +29,8 @@ class DataConfig:
 @dataclass(frozen=True)
 class ModelConfig:
     width: int = opt(64, "channels of the stem, even; 64 is ResNet-18 [paper, Sec. 4.2]")
+    head: str = opt("zeros", "start of the last layer: zeros, or random, as torch draws it [paper silent; ours: "
+        "models/unet.py]", ("zeros", "random"))
     init: str = opt("none", "start of the ResNet-18: none, imagenet, or the path of a resnet18.pt [paper silent; ours]")
 
     def __post_init__(self):
@@ -173,12 +175,15 @@ class TrainConfig(LoopConfig):
     warmup_steps: int = opt(0, "steps over which the learning rate rises from 0 [paper silent; ours]")
     encoder_rate: float = opt(1.0, "learning rate of the ResNet-18 as a share of the others', for one that starts from "
         "weights [ours]")
+    head_rate: float = opt(1.0, "learning rate of the last layer as a share of the others': 1 / n² makes literal sums "
+        "the same training as sums of u / n² [ours: docs/paper.md]")
     average: float = opt(0.0, "validate and keep an exponential moving average of the weights with this decay per "
         "step, as 0.99, less in the first steps; 0: the weights themselves [paper silent; ours]")
 
     def __post_init__(self):
         super().__post_init__()
         require(self.encoder_rate > 0, f"train.encoder_rate={self.encoder_rate}: must be above 0, as 1.0")
+        require(self.head_rate > 0, f"train.head_rate={self.head_rate}: must be above 0, as 1.0")
         require(0 <= self.average < 1, f"train.average={self.average}: must be 0 or more and below 1, as 0.99")
 
 

@@ -159,11 +159,12 @@ class Task:
 def optimizers(config, segmenter, discriminator):
     """-> Adam of each; None without a discriminator."""
     fused = next(segmenter.parameters()).device.type != "mps"  # one kernel for all tensors, where there is one
-    # The ResNet-18 may have a rate of its own: random decoders shake weights that are good already.
-    slowed = set(segmenter.encoder.parameters()) if config.train.encoder_rate != 1 else set()
-    groups = [{"params": [p for p in segmenter.parameters() if p not in slowed], "factor": 1.0}]
-    if slowed:
-        groups.append({"params": list(segmenter.encoder.parameters()), "factor": config.train.encoder_rate})
+    # Two parts may have a rate of their own. The ResNet-18: random decoders shake weights that are good already. The
+    # last layer: under Adam its rate is all that tells literal sums from sums of u / n².
+    slowed = [(segmenter.encoder, config.train.encoder_rate), (segmenter.head, config.train.head_rate)]
+    groups = [{"params": list(part.parameters()), "factor": factor} for part, factor in slowed if factor != 1]
+    apart = {p for group in groups for p in group["params"]}
+    groups.insert(0, {"params": [p for p in segmenter.parameters() if p not in apart], "factor": 1.0})
     optimizer = torch.optim.Adam(groups, config.train.learning_rate, fused=fused)
     if discriminator is None:
         return optimizer, None

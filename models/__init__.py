@@ -15,7 +15,7 @@ def build_segmenter(config, bands, classes, scale, init=None):
     # "sum_logits" is what literal_sum was called in checkpoints made before there was another sum.
     literal = config.supervision.aggregate in ("literal_sum", "sum_logits")
     gain = float(scale) ** 2 if literal and config.supervision.labels == "low_regions" else 1.0
-    segmenter, init = UNet(bands, classes, config.model.width, gain), init or config.model.init
+    segmenter, init = UNet(bands, classes, config.model.width, gain, config.model.head), init or config.model.init
     if init == "none":
         return segmenter, "encoder starts at random"
     if init == "imagenet":

@@ -47,9 +47,10 @@ class UNet(nn.Module):
 
     gain: the logits are this times the last layer's output: n² where the paper's sum is taken to the letter, so that
           they mean the same in every row (models/regions.py); else 1
+    head: how the last layer starts: zeros [paper silent; ours], or random, as torch draws it
     """
 
-    def __init__(self, bands=3, classes=4, width=64, gain=1.0):
+    def __init__(self, bands=3, classes=4, width=64, gain=1.0, head="zeros"):
         super().__init__()
         self.gain = gain
         self.encoder = ResNet18(bands, width)
@@ -65,8 +66,9 @@ class UNet(nn.Module):
                 nn.init.zeros_(conv.bias)
         # Zero logits at the start [paper silent; ours]: the sum over a region does not see the texture of random ones,
         # so nothing would take it away again (docs/experiments.md).
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
+        if head == "zeros":
+            nn.init.zeros_(self.head.weight)
+            nn.init.zeros_(self.head.bias)
 
     def forward(self, image):
         height, width = image.shape[-2:]

@@ -15,7 +15,7 @@ from config import SegmenterConfig
 from data.loading import scoring_batches, to_device, training_batches
 from data.transforms import normalize
 from losses import appearance, cross_entropy_sum, discriminator_hinge, made_map, segmenter_hinge
-from metrics import confusion_matrix, scores
+from metrics import confusion_matrix, selection_scores
 from models import build_discriminator, build_segmenter
 from models.averaging import update_average
 from models.regions import aggregate
@@ -283,8 +283,7 @@ def validate(task, segmenter, batches):
             predicted, labels = predictions(task, logits, batch), batch["labels"]
         confusion += confusion_matrix(predicted.argmax(dim=1), labels, classes)
     confusion = ranks.sum(confusion)
-    result = {"classes": int((confusion.sum(dim=1) > 0).sum()), **scores(confusion)}
-    del result["per_class"]
+    result = {"classes": int((confusion.sum(dim=1) > 0).sum()), **selection_scores(confusion)}
     if task.observed:
         total, count = ranks.sum(misfit).tolist()
         result["likelihood"] = math.exp(-total / count)

@@ -35,6 +35,31 @@ def test_every_config_loads(path):
     assert config.run.dir and config.data.root
 
 
+GAME = {f"adversarial.{name}" for name in ("weight", "warmup_steps", "learning_rate")}
+LETTER = {"supervision.aggregate", "model.head", "train.head_rate", *GAME}
+LETTER |= {f"adversarial.{name}" for name in ("maps", "temperature", "beta1", "beta2")}
+# What a part of a row's name may change, against the row Agg of its table.
+SAYS = {
+    "high": {"supervision.labels"}, "low": {"supervision.labels"}, "obs": {"supervision.aggregate"},
+    "literal": {"supervision.aggregate"}, "app": GAME, "pre": {"model.init"}, "ours": {*GAME, "model.init"},
+    "paper": LETTER, "table3": {*GAME, "data.exclude_regions", "model.init"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("folder", ["demo", "dubai", "low2high", "naip215"])
+def test_rows_of_a_table_differ_in_what_their_names_say(folder):
+    paths = [path for path in (ROOT / "configs" / folder).glob("*.yaml") if not path.stem.startswith("mae")]
+    rows = {path.stem: flatten(load_config(SegmenterConfig, path)) for path in paths}
+    games = {False: set(), True: set()}
+    for name, row in rows.items():
+        named = {"run.dir", "run.name"}.union(*(SAYS.get(word, ()) for word in name.split("_")))
+        assert {key for key in row if row[key] != rows["agg"][key]} <= named, name
+        if row["adversarial.weight"]:
+            game = tuple(value for key, value in row.items() if key.startswith("adversarial."))
+            games["paper" in name].add(game)
+    assert len(games[False]) == 1 and len(games[True]) <= 1, "rows with an adversary play one game"
+
+
 def test_overrides_come_after_the_file_and_defaults_before(tmp_path):
     path = written(tmp_path, "train: {epochs: 7, learning_rate: 1e-3}\n")
     config = load_config(SegmenterConfig, path, ["train.epochs=9", "data.regions=[va, md]", "data.dihedral=false"])
@@ -69,6 +94,8 @@ def test_overrides_come_after_the_file_and_defaults_before(tmp_path):
         ("adversarial: {beta2: 1}", ["adversarial.beta2=1.0", "below 1"]),
         ("adversarial: {learning_rate: 0}", ["adversarial.learning_rate=0.0", "above 0"]),
         ("train: {encoder_rate: 0}", ["train.encoder_rate=0.0", "above 0"]),
+        ("train: {head_rate: 0}", ["train.head_rate=0.0", "above 0"]),
+        ("model: {head: zero}", ["model.head=zero", "did you mean zeros"]),
         ("model: {width: 15}", ["model.width=15", "even"]),
         ("run: {seed: 9223372036854775808}", ["run.seed=", "below 2^63"]),
         ("train: {epochs: 3, epochs: 5}", ["line 1: key epochs stands twice"]),

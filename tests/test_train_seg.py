@@ -6,7 +6,9 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from importlib.util import find_spec
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -24,6 +26,7 @@ from data.tiles import TileSet
 from metrics import border_counts, border_f1
 from models.averaging import update_average
 from models.unet import UNet
+from runtime import distributed
 from runtime.settings import load_config
 from trained import load_trained
 
@@ -397,6 +400,20 @@ def test_validation_labels_of_one_class_bring_a_warning_once(tile_set, tmp_path,
         words = settings(data, tmp_path / f"run{warnings}", "train.epochs=1", "train.eval_every=2", "data.workers=0")
         train_seg.main(load_config(SegmenterConfig, ROOT / words[0], words[1:]))
         assert capsys.readouterr().out.count("the validation labels show one class alone: mIoU says") == warnings
+
+
+def test_validation_scores_the_classes_that_its_labels_hold():
+    """Half of the forest is called water, which no label holds: forest pays for it, water is no class of its own."""
+    labels = torch.tensor([1, 1, 2, 3]).expand(1, 32, 4)
+    predicted = torch.tensor([0, 1, 2, 3]).expand(1, 32, 4)
+    logits = torch.nn.functional.one_hot(predicted, 4).permute(0, 3, 1, 2).float()
+    segmenter = torch.nn.Module()
+    segmenter.forward = lambda images: logits
+    bands = {"mean": torch.zeros(3), "std": torch.ones(3)}
+    task = SimpleNamespace(ranks=distributed.start("cpu"), classes=4, observed=None, autocast=nullcontext(), **bands)
+    result = train_seg.validate(task, segmenter, [{"image": torch.zeros(1, 3, 32, 4), "labels": labels}])
+    assert result["classes"] == 3 and result["accuracy"] == 3 / 4
+    assert result["miou"] == pytest.approx((1 / 2 + 1 + 1) / 3)
 
 
 def oracle_maps(tiles):

@@ -109,8 +109,16 @@ def test_decoder_channels_are_those_of_the_paper_at_full_width():
     assert net.encoder.channels == (64, 64, 128, 256, 512)
 
 
-def test_logits_start_at_zero():
-    assert (UNet(width=8)(torch.randn(1, 3, 64, 64)) == 0).all()
+def test_logits_start_at_zero_or_as_torch_draws_the_last_layer():
+    image, nets = torch.randn(1, 3, 64, 64), {}
+    for head in ("zeros", "random"):
+        torch.manual_seed(0)
+        nets[head] = UNet(width=8, head=head)
+    assert (nets["zeros"](image) == 0).all() and nets["random"](image).std() > 0.01
+    bound = nets["random"].head.in_channels ** -0.5  # of nn.Conv2d's uniform draws
+    assert 0.7 * bound < nets["random"].head.weight.abs().max() <= bound
+    weights, others = (net.state_dict() for net in nets.values())
+    assert all(torch.equal(weights[name], others[name]) for name in weights if not name.startswith("head."))
 
 
 @pytest.mark.parametrize("size", [(64, 64), (50, 70)])

@@ -1,4 +1,4 @@
-"""Real NLCD against models of what its codes say, without images (docs/experiments.md).
+"""Real NLCD against models of what its codes say, without images (docs/results.md).
 
     python docs/real_nlcd.py REAL_DIR
 

@@ -65,7 +65,7 @@ class UNet(nn.Module):
                 draw_weights(conv)
                 nn.init.zeros_(conv.bias)
         # Zero logits at the start [paper silent; ours]: the sum over a region does not see the texture of random ones,
-        # so nothing would take it away again (docs/experiments.md).
+        # so nothing would take it away again (docs/diary.md).
         if head == "zeros":
             nn.init.zeros_(self.head.weight)
             nn.init.zeros_(self.head.bias)
@@ -75,7 +75,7 @@ class UNet(nn.Module):
         if min(height, width) < 32:
             raise ValueError(f"the image is {height} x {width} px; the network needs at least 32 x 32")
         # A multiple of 32 keeps every upsampling an exact doubling. The edge's pixels go on up to there: before a strip
-        # of zeros the outermost pixels are mapped worse by several points [ours: docs/experiments.md].
+        # of zeros the outermost pixels are mapped worse by several points [ours: docs/diary.md].
         image = F.pad(image, (0, -width % 32, 0, -height % 32), mode="replicate")
         stem, layer1, layer2, layer3, layer4 = self.encoder(image)
         x = self.up3(layer4, layer3)

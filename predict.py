@@ -39,6 +39,7 @@ from maps.scenes import at_size, read_windows, require_fitting, scene_paths
 from maps.windows import ALIGN, Blend, mean_over_views, probabilities, window_starts
 from runtime import command, distributed
 from runtime.errors import DiskFull, Refused
+from runtime.workers import read_ahead
 from trained import checkpoint_path, load_trained
 
 CERTAIN = 254  # what stands for probability 1 in --probs; 255 is nodata
@@ -153,14 +154,6 @@ def predict(trained, windows, device, arguments, cell_px=None):
     whole = np.zeros(images.shape[2:], bool)
     void = torch.from_numpy(np.stack([whole if w[3] is None else w[3] for w in windows])).to(device)
     return probabilities(trained.informed(logits, coarse, cell_px, void))
-
-
-def read_ahead(items, pool, count):
-    """The items of an iterator, made by the pool's one thread, up to `count` before they are asked for."""
-    pending = deque(pool.submit(next, items, None) for _ in range(count))
-    while (item := pending.popleft().result()) is not None:
-        pending.append(pool.submit(next, items, None))
-        yield item
 
 
 def output_paths(scenes, out, with_probs):

@@ -3,7 +3,6 @@
 import contextlib
 import errno
 import math
-import shutil
 
 from data.rasters import gdal
 from data.taxonomy import IGNORE
@@ -26,21 +25,18 @@ class MapWriter(contextlib.AbstractContextManager):
 
     def __init__(self, path, scene, names, palette=()):
         rasterio, self.path, self.how = gdal(), path, "mode" if palette else "average"
-        raw, (height, width), place = path.with_name(f"{path.name}.raw"), scene.size, {"crs": scene.crs}
+        (height, width), place = scene.size, {"crs": scene.crs}
         if scene.affine:
             place["transform"] = rasterio.Affine(*scene.affine)
-        elif scene.gcps:
-            place["gcps"], place["crs"] = scene.dataset.gcps
         layout = {"tiled": True, "blockxsize": TILE, "blockysize": TILE, "interleave": "pixel", "bigtiff": "IF_SAFER"}
         facts = {"height": height, "width": width, "count": len(names), "dtype": "uint8", "nodata": IGNORE}
         with self._writing():
             path.parent.mkdir(parents=True, exist_ok=True)
+            raw = path.with_name(f"{path.name}.raw")
             for left in (path, raw):
                 remove_leftovers(left.parent, left.name)
             self.raw, tiles = temporary_of(raw), math.prod(-(-side // TILE) for side in scene.size)
             self.bytes = tiles * TILE**2 * len(names)
-            if shutil.disk_usage(path.parent).free < self.bytes:
-                raise DiskFull(f"{path}: cannot be written: needs {self.bytes / 1e9:.1f} GB, and the disk is full")
             self.file = rasterio.open(self.raw, "w", "GTiff", **facts, **place, **layout, photometric="MINISBLACK")
             self.file.descriptions = names
             if palette:
@@ -66,11 +62,10 @@ class MapWriter(contextlib.AbstractContextManager):
                 self.file.close()
                 if self.raw.stat().st_size < self.bytes:  # GDAL logs what it could not write, and goes on
                     raise OSError(errno.ENOSPC, "the disk is full")
-                with rasterio.open(self.raw, "r+") as raw:
-                    raw.build_overviews([2**i for i in range(1, halvings + 1)], rasterio.enums.Resampling[self.how])
                 # Validators take a tall raster of one column of tiles for strips, where the tiles are no wider than it.
-                side = TILE - 16 * (TILE in {-(-self.file.width // 2**i) for i in range(halvings + 1)})
+                side = TILE - 16 * (TILE in {self.file.width >> i for i in range(halvings + 1)})
                 options = {"COMPRESS": "DEFLATE", "BLOCKSIZE": side, "BIGTIFF": "IF_SAFER", "NUM_THREADS": "ALL_CPUS"}
+                options["OVERVIEW_RESAMPLING"] = self.how
                 rasterio.shutil.copy(self.raw, whole.name, driver="COG", **options)
                 with rasterio.open(whole.name) as made:  # the last tile stands at the end of the file
                     made.read(1, window=rasterio.windows.Window(made.width - 1, made.height - 1, 1, 1))

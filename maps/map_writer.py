@@ -62,10 +62,11 @@ class MapWriter(contextlib.AbstractContextManager):
                 self.file.close()
                 if self.raw.stat().st_size < self.bytes:  # GDAL logs what it could not write, and goes on
                     raise OSError(errno.ENOSPC, "the disk is full")
+                with rasterio.open(self.raw, "r+") as raw:
+                    raw.build_overviews([2**i for i in range(1, halvings + 1)], rasterio.enums.Resampling[self.how])
                 # Validators take a tall raster of one column of tiles for strips, where the tiles are no wider than it.
-                side = TILE - 16 * (TILE in {self.file.width >> i for i in range(halvings + 1)})
+                side = TILE - 16 * (TILE in {-(-self.file.width // 2**i) for i in range(halvings + 1)})
                 options = {"COMPRESS": "DEFLATE", "BLOCKSIZE": side, "BIGTIFF": "IF_SAFER", "NUM_THREADS": "ALL_CPUS"}
-                options["OVERVIEW_RESAMPLING"] = self.how
                 rasterio.shutil.copy(self.raw, whole.name, driver="COG", **options)
                 with rasterio.open(whole.name) as made:  # the last tile stands at the end of the file
                     made.read(1, window=rasterio.windows.Window(made.width - 1, made.height - 1, 1, 1))

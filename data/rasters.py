@@ -4,6 +4,7 @@ To cut scenes, map them and score maps; training does without. Affines are tuple
 """
 
 import contextlib
+import math
 import warnings
 from functools import lru_cache
 from pathlib import Path
@@ -18,6 +19,7 @@ from runtime.errors import Refused, naming
 from runtime.files import require_file
 
 FIT_PX = 0.1  # an affine to another system's cells may be off by this much of an image pixel
+EQUATOR, SQUARED_ECCENTRICITY = 6378137.0, 0.00669438  # of WGS 84: metres, and what flattens it
 NOMINAL = 0.005  # a pixel size this near to the coordinates' own unit is that: UTM's scale is 0.9996 to 1.001
 
 
@@ -154,15 +156,14 @@ def ground_size(raster):
     (a, b, _, d, e, _), (row, col), half = raster.affine, (side / 2 for side in raster.size), min(raster.size) / 4
     nominal = abs(a * e - b * d) ** 0.5
     x, y = _apply(raster.affine, np.array([(col, row), (col + half, row), (col, row + half)]))
-    transform = gdal().warp.transform
     try:
-        (lon,), (lat,) = transform(raster.crs, "EPSG:4326", x[:1].tolist(), y[:1].tolist())
-        plane = f"+proj=aeqd +datum=WGS84 +lon_0={lon} +lat_0={lat}"  # true to the ground around the middle
-        east, north = np.array(transform(raster.crs, plane, x.tolist(), y.tolist()))
+        lon, lat = (np.radians(v) for v in gdal().warp.transform(raster.crs, "EPSG:4326", x.tolist(), y.tolist()))
     except Exception:  # no system, or a local one, which has no place on the globe
         return round(nominal, 6)
-    (u, v), (p, q) = east[1:] - east[0], north[1:] - north[0]
-    size = abs(u * q - v * p) ** 0.5 / half
+    bent = 1 - SQUARED_ECCENTRICITY * math.sin(lat[0]) ** 2
+    east = (lon - lon[0]) * math.cos(lat[0]) * EQUATOR / bent**0.5
+    north = (lat - lat[0]) * EQUATOR * (1 - SQUARED_ECCENTRICITY) / bent**1.5
+    size = abs(east[1] * north[2] - east[2] * north[1]) ** 0.5 / half
     nominal *= raster.crs.linear_units_factor[1] if raster.crs.is_projected else 0
     return round(float(nominal if abs(size - nominal) <= NOMINAL * size else size), 6)
 

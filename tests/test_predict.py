@@ -1,5 +1,6 @@
 import sys
 
+import geotiffs
 import numpy as np
 import pytest
 import rasterio
@@ -8,7 +9,6 @@ from commands import TORCHRUN, error_of, run_script
 from mapping import UTM, default_signals, read, run, save, save_scene  # noqa: F401 - a fixture
 from PIL import Image
 from random_checkpoint import COLORS, NAMES, save_random_checkpoint
-from rasterio.transform import Affine
 from rio_cogeo.cogeo import cog_validate
 
 import predict
@@ -105,23 +105,16 @@ def test_pixels_without_data_stay_without_and_are_no_work(trained, tmp_path, mon
 def test_every_face_of_no_data_gives_the_map_of_the_scene_that_is_filled(trained_on_uint16, tmp_path, how):
     pixels, held = read(save_scene(tmp_path / "plain.tif", 128, 160, dtype=np.uint16)), np.ones((128, 160), bool)
     held[:60, :70] = held[100:110, 40:90] = False
-    facts = {"height": 128, "width": 160, "count": 3, "dtype": "uint16", "crs": "EPSG:26918", "transform": Affine(*UTM)}
-    trained, seen = trained_on_uint16, pixels.copy()
-    seen[~held] = 65535 if how == "nodata 65535" else 0
+    trained, nodata = trained_on_uint16, int(how[7:]) if how.startswith("nodata") else None
+    seen = np.where(held[..., None], pixels, nodata or 0)
     if how == "NaN":
         state = torch.load(trained, weights_only=True)
         state["data"]["range"] = [0.0, 1.0]
         torch.save(state, trained := tmp_path / "range.pt")
-        facts["dtype"], seen = "float32", np.where(held[..., None], (pixels - 1) / 65534, np.nan).astype(np.float32)
-    if how == "alpha":
-        facts |= {"count": 4, "photometric": "rgb", "alpha": "yes"}
-        seen = np.dstack([seen, held * np.uint16(9)])
-    facts |= {"nodata": int(how[7:])} if how.startswith("nodata") else {}
-    inside = "NO" if how == "mask beside" else "YES"
-    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=inside), rasterio.open(tmp_path / "a.tif", "w", "GTiff", **facts) as file:
-        file.write(np.moveaxis(seen, -1, 0))
-        if "mask" in how:
-            file.write_mask(held)
+        seen = np.where(held[..., None], (pixels - 1) / 65534, np.nan).astype(np.float32)
+    geotiffs.write(tmp_path / "a.tif", seen, UTM, 26918, nodata)
+    if how in ("mask", "mask beside", "alpha"):
+        geotiffs.hide(tmp_path / "a.tif", held, how)
     words = "--window", 160, "--overlap", 0, "--probs", *SMALL[4:]
     run(trained, tmp_path / "a.tif", "--out", tmp_path / "map.tif", *words)
     run(trained_on_uint16, save(tmp_path / "plain.tif", filled(pixels, ~held)), "--out", tmp_path / "b.tif", *words)

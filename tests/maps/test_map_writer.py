@@ -130,9 +130,3 @@ def test_a_full_disk_is_one_line(tmp_path, monkeypatch, most, when):
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert "\n" not in str(caught.value) and path.read_bytes() == before
     assert {p.name for p in tmp_path.iterdir()} == {"map.tif", "scene.tif"}
-
-
-def test_a_place_that_cannot_be_is_one_line(tmp_path):
-    (tmp_path / "file").write_text("")
-    with scene_of(tmp_path, 9, 9) as scene, pytest.raises(DiskFull, match="file/map.tif: cannot be written"):
-        MapWriter(tmp_path / "file" / "map.tif", scene, NAMES, COLORS)

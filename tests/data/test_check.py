@@ -86,8 +86,7 @@ def test_no_workers_are_refused(root, capsys):
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_decoding_names_every_damaged_tile_in_one_pass(root, workers, monkeypatch):
-    monkeypatch.setattr("data.check.ROWS_PER_JOB", 2)
+def test_decoding_names_every_damaged_tile_in_one_pass(root, workers):
     for name in ("images/t0", "images/t3", "high/t5"):
         damage(root / f"{name}.tif")
     relabel(root / "low" / "t1.tif", 77)
@@ -130,18 +129,6 @@ def test_a_tile_of_another_size_is_named(root):
     geotiffs.write(root / "images" / "t1.tif", np.zeros((48, 48, 3), np.uint8), (1, 0, 0, 0, -1, 0))
     _, problems, _ = check(root)
     assert any("images/t1.tif: size is (48, 48), dataset.yaml says (32, 32)" in line for line in problems)
-
-
-def test_every_bad_row_of_the_manifest_is_named_and_the_others_are_checked(root):
-    path = root / "tiles.csv"
-    text = path.read_text().replace("images/t0", "../images/t0").replace("high/t1", "/high/t1")
-    text = text.replace("images/t2", "images/t3").replace("t4,de,", "t4,de,trian")
-    path.write_text(text)
-    truncate(root / "low" / "t5.tif")
-    _, problems, _ = check(root)
-    said = ("line 2: '../images/t0.tif' leaves", "line 3: '/high/t1.tif' leaves", "line 6: split 'trian",
-            "images/t3.tif: belongs to two tiles, t2 and t3", "low/t5.tif: truncated")  # fmt: skip
-    assert len(problems) == len(said) and all(part in line for part, line in zip(said, problems, strict=True))
 
 
 def test_what_is_no_tile_set_is_one_line_and_exit_status_2(tmp_path, capsys):

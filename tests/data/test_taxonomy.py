@@ -80,14 +80,13 @@ def test_colors_stand_for_the_label_sources_that_list_no_codes(tmp_path):
 @pytest.mark.parametrize(
     "old, new, said",
     [
-        ('"#0000ff": water', '"#0000ff": watr', "colors[#0000ff] is 'watr'; did you mean 'water'?"),
+        ('"#0000ff": water', '"#0000ff": watr', "high[1] is 'watr'; did you mean 'water'?"),
         ('"#0000ff"', '"0000ff"', "colors has '0000ff'; a colour is \"#RRGGBB\", in quotes"),
         ('"#0000ff"', "255", "colors has 255; a colour is"),
-        ('"#0000ff"', '"#00ff00"', "colors has #00FF00 twice"),
         ('{"#0000ff": water, "#00FF00": land, "#808080": ignore, "#964B00": land}', "\n  #00FF00: land", "in quotes"),
         ("colors:", "high: {1: land}\nlow: {11: land}\ncolors:", "colors stand for high or low"),
         ("colors:", "colours:", "unknown key 'colours'; did you mean 'colors'?"),
-        ("name: land", "name: lnad", "colors[#00FF00] is 'land'; did you mean 'lnad'?"),
+        ("name: land", "name: lnad", "high[2] is 'land'; did you mean 'lnad'?"),
     ],
 )
 def test_bad_colors_are_one_line_that_names_file_and_colour(tmp_path, old, new, said):

@@ -219,7 +219,7 @@ def test_the_real_scene_list_fixes_its_splits():
         ("s,de,trian,x.tif,,", "line 2: split 'trian'; did you mean 'train'?"),
         ("s,,train,x.tif,,", "line 2: region is empty"),
         ("s,de,train,,,", "line 2: image is empty"),
-        ("s,de,train", "line 2: no value for 'image'"),
+        ("s,de,train", "line 2: has another number of cells than the header's"),
         ("../s,de,train,x.tif,,", "'../s' cannot name a tile's file"),
         ("a\\b,de,train,x.tif,,", "cannot name a tile's file"),
         (".s,de,train,x.tif,,", "'.s' cannot name a tile's file"),

@@ -4,6 +4,7 @@ from functools import lru_cache
 
 import numpy as np
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
 from data.cells import cell_index, covered_cells, region_labels, upsampled
@@ -27,15 +28,12 @@ class Exemplars:
         try:
             self.tiles = TileSet(root, "heldout", regions, exclude_regions, needs=("high",))
         except Refused as error:
-            raise Refused(
-                f"{error}; exemplars are its label maps, or those of the tile set that adversarial.exemplar_root names"
-            ) from None
+            mend = "exemplars are its label maps, or those of the tile set that adversarial.exemplar_root names"
+            raise Refused(f"{error}; {mend}") from None
         theirs, names, size = self.tiles.description, description.taxonomy.names, description.tile_px
         if theirs.taxonomy.names != names:
-            raise Refused(
-                f"{root}: its exemplars have the classes {', '.join(theirs.taxonomy.names)}, "
-                f"the training set {', '.join(names)}; the order counts"
-            )
+            both = ", the training set ".join(", ".join(classes) for classes in (theirs.taxonomy.names, names))
+            raise Refused(f"{root}: its exemplars have the classes {both}; the order counts")
         if theirs.tile_px < size:
             raise Refused(f"{root}: its exemplars are {theirs.tile_px} px, smaller than the tiles of {size} px")
         if count > len(self.tiles):
@@ -109,12 +107,10 @@ def collate(samples):
     labels (B, H, W); or (B, R), padded with ignored regions, and region_index (B, H, W), -1 for none;
     exemplars (B, steps, H, W), where there is an adversary; coarse, where it is asked for
     """
-    if "region_index" in samples[0]:
-        most = max(s["labels"].size for s in samples)
-        padded = (np.pad(s["labels"], (0, most - s["labels"].size), constant_values=IGNORE) for s in samples)
-        samples = [{**s, "labels": labels} for s, labels in zip(samples, padded, strict=True)]
-    arrays = samples[0].keys() & {"image", "labels", "region_index", "exemplars", "void"}
+    arrays = samples[0].keys() & {"image", "region_index", "exemplars", "void"}
     batch = {name: torch.stack([to_tensor(s[name]) for s in samples]) for name in sorted(arrays)}
+    labels = [to_tensor(s["labels"]) for s in samples]
+    batch["labels"] = pad_sequence(labels, batch_first=True, padding_value=IGNORE)  # tiles differ in their regions
     batch["color"] = torch.tensor([s["color"] for s in samples], dtype=torch.get_default_dtype())
     if "cells" in samples[0]:
         batch["coarse"] = stack_cells([s["cells"] for s in samples])

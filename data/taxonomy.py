@@ -114,8 +114,6 @@ def merge(codes, table, where):
     codes:  integer array of any shape; table: {code: class index or IGNORE}; where: names the codes' file in errors
     raises: Unknown, a Refused that lists each code that the table does not know, and how often it stands there
     """
-    if not np.issubdtype(codes.dtype, np.integer):
-        raise Refused(f"{where}: labels should be integers, are {codes.dtype}")
     values, places = np.arange(256), codes
     if codes.dtype != np.uint8:
         values, places = np.unique(codes, return_inverse=True)

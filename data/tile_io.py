@@ -57,11 +57,11 @@ class Stored:
 
         bands: one fewer than the file has leaves its alpha band out, which then tells where there are data
         """
-        place, clear = np.s_[row : row + height, col : col + width], None
-        pixels, mask = self.pixels[place], None if self.mask is None else self.mask[place]
+        place = np.s_[row : row + height, col : col + width]
+        pixels, hidden = self.pixels[place], None if self.mask is None else self.mask[place]
         if takes_alpha(self, bands):
-            pixels, clear = np.delete(pixels, self.alpha, axis=2), pixels[..., self.alpha] == 0
-        return pixels, join(mask, clear)
+            pixels, hidden = np.delete(pixels, self.alpha, axis=2), join(hidden, pixels[..., self.alpha] == 0)
+        return pixels, join(hidden)
 
     def seen(self, bands):
         """An image's pixels (H, W, bands), as stored, and where they are void: (H, W) bool, or None."""
@@ -92,25 +92,24 @@ def read(path, pixels=True, indices=True):
     raise Refused(f"{path}: not an image by its name, which would end in one of {', '.join(TIFFS + PICTURES)}")
 
 
-def write(path, array, *, affine=None, system=(), nodata=None, compression="zlib", tile_px=512):
+def write(path, array, *, affine=None, system=(), nodata=None, compression="zlib"):
     """Write (H, W) or (H, W, K) pixels as a GeoTIFF that GDAL reads too; an older file stays until the new is whole.
 
     system:      Stored.system of another file, or `epsg_system`
-    compression: "zlib", in tiles of tile_px (a multiple of 16); or "none", in one strip that is read in one go
+    compression: "zlib"; or "none", in one strip that is read in one go
     raises:      DiskFull
     """
     path, pixels = Path(path), np.asarray(array)
     pixels = pixels[..., 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels
     layout = {"photometric": "minisblack", "metadata": None, "software": False, "maxworkers": 1}
     if pixels.ndim == 3:
-        colour = 3 if pixels.shape[2] in (3, 4) and pixels.dtype in (np.uint8, np.uint16) else 1
-        # Further bands are no alpha: near infrared is not transparency.
-        layout.update(planarconfig="contig", extrasamples=("unspecified",) * (pixels.shape[2] - colour))
-        layout["photometric"] = "rgb" if colour == 3 else "minisblack"
-    if compression == "none":
-        layout["rowsperstrip"] = pixels.shape[0]
+        colours = 3 if pixels.shape[2] in (3, 4) and pixels.dtype in (np.uint8, np.uint16) else 1
+        layout |= {"photometric": "rgb" if colours == 3 else "minisblack", "planarconfig": "contig"}
+        layout["extrasamples"] = ("unspecified",) * (pixels.shape[2] - colours)  # near infrared is no transparency
+    if compression == "zlib":
+        layout |= {"compression": "zlib", "tile": [min(512, -(-side // 16) * 16) for side in pixels.shape[:2]]}
     else:
-        layout.update(compression="zlib", tile=[min(tile_px, -(-side // 16) * 16) for side in pixels.shape[:2]])
+        layout["rowsperstrip"] = pixels.shape[0]
     tags = list(system)
     if affine is not None:
         a, b, c, d, e, f = affine

@@ -37,17 +37,14 @@ def write_tile(
 ):  # fmt: skip
     """Write images/NAME.tif, high/NAME.tif and low/NAME.tif below root, each atomically, and return their record.
 
-    image:         (H, W, K) uint8 or uint16
-    high:          (H, W) native codes, or None
-    low:           (h, w) native codes, or None; at the image's size, or on its own grid, which low_transform gives
-    split:         a fixed split, or "" to have one drawn
-    transform:     (a, b, c, d, e, f) of the image's pixel corners, or None
-    low_transform: the same of low, in the coordinates of `transform`; in those of PIXEL_GRID where that is None
-    system:        the coordinate system, as tile_io.Stored.system has it
-    nodata:        value of image pixels that hold nothing, or None
-    void:          (H, W) bool, where the image holds nothing; unlabelled: where a label source does not reach; or None
-    place:         its ground, where that is known by longitude and latitude (data/ground.py)
-    counts:        what count_labels returned, where it was asked already
+    image:     (H, W, K) uint8 or uint16; high: (H, W) and low: (h, w) native codes, or None
+    split:     a fixed split, or "" to have one drawn
+    transform: affine of the image's pixels, or None; low_transform: of low in the same coordinates, or those of
+               PIXEL_GRID, None where low has the image's pixels; system: as tile_io.Stored.system has it
+    void:      (H, W) bool, where the image has no data, by default where it holds `nodata`; unlabelled: where a label
+               source does not reach; or None
+    place:     its ground, where that is known by longitude and latitude (data/ground.py)
+    counts:    what count_labels returned, where it was asked already
     """
     root, size, paths = Path(root), image.shape[:2], {}
     void = holds_nothing(image, nodata) if void is None else void

@@ -9,6 +9,7 @@ import numpy as np
 from data import tile_io
 from data.band_statistics import band_statistics
 from data.cells import PIXEL_GRID, Cells, compose, invert, majority_blocks
+from data.label_masks import require_label
 from data.laying import tile_grid
 from data.manifest import chosen_rows, read_manifest
 from data.taxonomy import IGNORE, merge
@@ -131,10 +132,9 @@ class TileSet:
 
 
 def read_label(path):
-    """Stored of a label of one band."""
+    """tile_io.Stored of a label of one band of integers."""
     label = tile_io.read(path)
-    if label.bands != 1:
-        raise Refused(f"{path}: has {label.bands} bands; a label has one")
+    require_label(label, kinds="iu")
     return label
 
 

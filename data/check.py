@@ -17,6 +17,7 @@ from data.label_masks import require_label
 from data.laying import require_same_pixels, tile_grid
 from data.manifest import read_manifest
 from data.taxonomy import merge
+from data.tiles import require_image
 from runtime import command
 from runtime.errors import Refused
 from runtime.workers import default_workers, map_unordered
@@ -38,7 +39,7 @@ def check_tile(root, description, decode, row):
         try:
             stored = found[kind] = tile_io.read(root / row[kind], pixels=decode)
             if kind == "image":
-                require_described(stored, description)
+                require_image(stored, description)
                 continue
             require_label(stored, kinds="iu")
             if decode:
@@ -51,16 +52,6 @@ def check_tile(root, description, decode, row):
             problems.append(str(error))
     image = found.get("image")
     return {**row, "ground": image and ground(image.affine, image.size, image.system)}, problems
-
-
-def require_described(image, description):
-    """Refused unless an image is as dataset.yaml says."""
-    px = description.tile_px
-    here = image.size, image.bands, str(image.dtype)
-    wanted = (px, px), description.bands, description.dtype
-    for what, one, other in zip(("size", "bands", "type"), here, wanted, strict=True):
-        if one != other:
-            raise Refused(f"{image.path}: {what} is {one}, dataset.yaml says {other}")
 
 
 def main(arguments=None):

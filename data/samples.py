@@ -85,7 +85,7 @@ def make_sample(tile, labels, min_coverage=1.0, view=0, color=(1.0, 0.0)):
 
 @lru_cache(maxsize=16)
 def regions(to_cell, shape, height, width, min_coverage=1.0, view=0):
-    """The cells that supervise, those that lie in the tile with at least `min_coverage`, under one dihedral view.
+    """The cells that supervise (`covered_cells`), under one dihedral view.
 
     returns: M over them alone, (H, W) int32, -1 elsewhere; of each region its cell's place in the labels, -1 for none
     """

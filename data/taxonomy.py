@@ -70,19 +70,16 @@ def _codes_of_colors(colors, where):
 
 def taxonomy_from_dict(description, where):
     """Taxonomy from {classes: [{name, color}], high: {code: name}, low: {code: name}}; `where` opens every error."""
-    classes = description.get("classes")
+    classes, index, tables = description.get("classes"), {"ignore": IGNORE}, {}
     if not isinstance(classes, list) or not 2 <= len(classes) < _UNKNOWN:
         raise Refused(f"{where}: classes should be a list of 2 to {_UNKNOWN - 1} entries {{name, color}}")
-    names, colors, tables = [], [], {}
     for i, entry in enumerate(classes):
         name, color = (entry.get("name"), entry.get("color")) if isinstance(entry, dict) else (None, None)
-        if not isinstance(name, str) or name in ("", "ignore", *names):
+        if not isinstance(name, str) or name in index:
             raise Refused(f"{where}: classes[{i}].name is {name!r:.80}; it should be a new name other than ignore")
         if not (isinstance(color, list) and len(color) == 3 and all(v in range(256) for v in color)):
             raise Refused(f"{where}: classes[{i}].color is {color!r:.80}; it should be [r, g, b], each 0 to 255")
-        names.append(name)
-        colors.append(tuple(color))
-    index = {**{name: i for i, name in enumerate(names)}, "ignore": IGNORE}
+        index[name] = i
     for source in ("high", "low"):
         table = description.get(source)
         if not isinstance(table, dict):
@@ -90,11 +87,10 @@ def taxonomy_from_dict(description, where):
         for code, name in table.items():
             if type(code) is not int:
                 raise Refused(f"{where}: {source} has the code {code!r:.80}; codes are integers, as pixels are")
-            if name not in index:
-                mend = f"did you mean {nearest(name, index)!r}?"
-                raise Refused(f"{where}: {source}[{code}] is {name!r:.80}; {mend}")
+            if name not in list(index):
+                raise Refused(f"{where}: {source}[{code}] is {name!r:.80}; did you mean {nearest(name, index)!r}?")
         tables[source] = {code: index[name] for code, name in table.items()}
-    return Taxonomy(tuple(names), tuple(colors), **tables)
+    return Taxonomy(tuple(index)[1:], tuple(tuple(entry["color"]) for entry in classes), **tables)
 
 
 def taxonomy_to_dict(taxonomy):

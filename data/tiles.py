@@ -96,11 +96,7 @@ class TileSet:
 
     def _read(self, i, high, low):
         row, stored = self.rows[i], tile_io.read(self.root / self.rows[i]["image"])
-        self._require_tile_size(stored)
-        here, wanted = (stored.bands, str(stored.dtype)), (self.description.bands, self.description.dtype)
-        if here != wanted:
-            its, theirs = ("{} bands of {}".format(*each) for each in (here, wanted))
-            raise Refused(f"{stored.path}: has {its}, the tile set {theirs}")
+        require_image(stored, self.description)
         image, void = stored.image(stored.bands)
         derive = low and not row["low"]
         classes = cells = None
@@ -114,7 +110,7 @@ class TileSet:
 
     def _read_high(self, i):
         label = read_label(self.root / self.rows[i]["high"])
-        self._require_tile_size(label)
+        require_size(label, self.description)
         return merge(label.pixels[..., 0], self.description.taxonomy.high, label.path)
 
     def _cells(self, row, image, classes):
@@ -124,11 +120,20 @@ class TileSet:
         low = read_label(self.root / row["low"])
         return low_cells(merge(low.pixels[..., 0], self._low, low.path), low, image, self.description)
 
-    def _require_tile_size(self, stored):
-        size = self.description.tile_px
-        if stored.size != (size, size):
-            height, width = stored.size
-            raise Refused(f"{stored.path}: is {height} x {width} px, the tiles of this set {size} x {size}")
+
+def require_image(image, description):
+    """Refused unless a tile's image is as dataset.yaml says. image: tile_io.Stored"""
+    require_size(image, description)
+    here, wanted = (image.bands, str(image.dtype)), (description.bands, description.dtype)
+    if here != wanted:
+        its, theirs = ("{} bands of {}".format(*each) for each in (here, wanted))
+        raise Refused(f"{image.path}: has {its}, the tile set {theirs}")
+
+
+def require_size(stored, description):
+    (height, width), size = stored.size, description.tile_px
+    if (height, width) != (size, size):
+        raise Refused(f"{stored.path}: is {height} x {width} px, the tiles of this set {size} x {size}")
 
 
 def read_label(path):

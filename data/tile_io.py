@@ -148,9 +148,12 @@ def _stored(path, tiff, pixels):
     if pixels:
         separate, _, *rest = page.shaped  # bands stored one after the other, depth, H, W, bands side by side
         array = np.moveaxis(page.asarray(maxworkers=1).reshape(separate, *rest), 0, -1).reshape(shape)
+        beside = path.with_name(f"{path.name}.msk")  # where rasterio puts a mask unless it is told otherwise
         for other in tiff.pages[1:] if len(tiff.pages) > 1 else ():
-            if other.is_mask and not other.is_reduced and other.shape == shape[:2]:
-                mask = np.asarray(other.asarray()) == 0
+            if other.is_mask and not other.is_reduced:
+                mask = other.asarray() == 0
+        if beside.is_file():
+            mask = tifffile.imread(beside).reshape(-1, *shape[:2])[0] == 0
     extra = page.extrasamples
     alpha = next((shape[2] - len(extra) + i for i, kind in enumerate(extra) if kind in (1, 2)), None)
     palette = None if page.colormap is None else (page.colormap.T // 257).astype(np.uint8)

@@ -128,4 +128,3 @@ class ValidationCrops(Dataset):
         return {"image": tv.center_crop(image, [self.crop_px] * 2).float(), "noise": torch.from_numpy(noise)}
 
     collate = staticmethod(torch.utils.data.default_collate)
-

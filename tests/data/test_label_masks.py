@@ -1,8 +1,6 @@
 """Masks of codes, of indices and of colours, against the arrays that they were made from."""
 
-import os
 import re
-from pathlib import Path
 
 import geotiffs
 import numpy as np
@@ -14,11 +12,8 @@ from PIL import Image
 from data import tile_io
 from data.label_masks import codes_of, require_label
 from data.rasters import Raster
-from data.taxonomy import load_colors
 from runtime.errors import Refused
 
-REAL = os.environ.get("LOW2HIGH_REAL")
-DUBAI = load_colors(Path(__file__).parents[2] / "configs" / "taxonomies" / "dubai.yaml")["high"]
 COLORS = {(226, 169, 41): 1, (60, 16, 152): 2, (0, 0, 0): 0, (9, 9, 9): 3}
 CODES = np.random.default_rng(0).integers(0, 3, (40, 30)).astype(np.uint8)
 RGB = np.array([(0, 0, 0), (226, 169, 41), (60, 16, 152)], np.uint8)[CODES]
@@ -91,16 +86,6 @@ def test_what_is_transparent_is_ignored_whatever_its_colour(tmp_path, suffix):
     expected = CODES.copy()
     expected[3:9, 4:8] = 0
     assert np.array_equal(read_codes(path, COLORS), expected)
-
-
-@pytest.mark.skipif(not REAL, reason="LOW2HIGH_REAL is unset")
-@pytest.mark.parametrize("mask", ["Tile 1/masks/image_part_001.png", "Tile 2/masks/image_part_003.png"])
-def test_every_colour_of_the_rgb_and_palette_masks_of_dubai_has_a_code(mask):
-    codes = read_codes(Path(REAL, "dubai", mask), DUBAI)
-    with Image.open(Path(REAL, "dubai", mask)) as picture:
-        rgb = np.array(picture.convert("RGB"))
-    assert all(codes[at] == DUBAI[tuple(rgb[at].tolist())] for at in np.ndindex(200, 200))
-    assert len(np.unique(codes)) >= 3
 
 
 def test_colours_without_a_class_are_listed_with_their_counts(tmp_path):

@@ -4,8 +4,10 @@ import math
 import os
 import signal
 
+import geotiffs
 import numpy as np
 import pytest
+import rasterio
 
 from beyond.observed import exemplar_cells
 from data import tile_io
@@ -146,17 +148,26 @@ def test_batches_carry_all_cells_where_they_are_asked_for(tmp_path):
     assert "coarse" not in collate([ScoringTiles(tiles, "high", 1.0)[0]])
 
 
-def test_a_tile_of_another_type_is_named(tmp_path):
+def test_an_image_of_another_type_or_without_data_is_named(tmp_path):
     root = make_set(tmp_path, "own grid")
-    for kind in (np.uint16, np.float32):
-        value = np.nan if kind == np.float32 else 9
-        tile_io.write(root / "images" / "train.tif", np.full((SIDE, SIDE, 3), value, kind))
-        with pytest.raises(Refused, match=f"images/train.tif: has 3 bands of {kind.__name__}, the tile set 3 .* uint8"):
-            TileSet(root, "train").load(0)
-        with pytest.raises(Refused, match="images/train.tif"):
-            read_unlabelled(root)[0].load(0)
+    images, _ = read_unlabelled(root)
+    tile_io.write(images.paths[0], np.full((SIDE, SIDE, 3), np.nan, np.float32))
+    with pytest.raises(Refused, match="images/train.tif: has pixels of float32, the others uint8"):
+        images.load(0)
     with pytest.raises(Refused, match="images/train.tif: no image pixel holds anything but nodata"):
         read_unlabelled(root, regions=("r",))
+
+
+@pytest.mark.parametrize("kind", ["Area", "Point"])
+@pytest.mark.parametrize("affine", [transform(2), transform(2, degrees=20)])
+def test_affines_are_those_that_rasterio_reads(tmp_path, kind, affine):
+    path = geotiffs.write(tmp_path / "a.tif", np.zeros((8, 9), np.uint8), affine, 26918)
+    with rasterio.open(path, "r+") as file:
+        file.update_tags(AREA_OR_POINT=kind)
+    stored = tile_io.read(path)
+    assert np.allclose(stored.affine, tuple(geotiffs.read(path)[1].transform)[:6], rtol=0, atol=1e-6)
+    tile_io.write(tmp_path / "b.tif", stored.pixels, affine=stored.affine, system=stored.system)
+    assert np.allclose(tile_io.read(tmp_path / "b.tif").affine, stored.affine, rtol=0, atol=1e-6)
 
 
 class Deadly:

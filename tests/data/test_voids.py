@@ -81,8 +81,6 @@ def build(folder, face, source, splits=("train",), low=None):
 def built(tmp_path, face, source, **more):
     if face == "nan" and source == "--tiled":
         pytest.skip("--tiled takes uint8 and uint16; it says that --scenes takes floats")
-    if face == "mask beside" and source == "--tiled":
-        pytest.skip("files beside an image are GDAL's, and read by --scenes")
     return build(tmp_path, face, source, **more)
 
 
@@ -119,7 +117,7 @@ def test_cells_that_voids_cut_do_not_supervise_in_any_view(tmp_path, view):
         assert (index >= 0).sum() <= (~void).sum()
 
 
-@pytest.mark.parametrize("face", ["nodata 0", "mask inside", "alpha", "nan"])
+@pytest.mark.parametrize("face", ["nodata 0", "mask inside", "mask beside", "alpha", "nan"])
 def test_pretraining_on_a_bare_folder_sees_no_void_pixel(tmp_path, face):
     void = np.zeros((PX, PX), bool)
     void[10:30, :20] = True

@@ -124,7 +124,8 @@ def write(path, array, *, affine=None, system=(), nodata=None, compression="zlib
         with open_whole(path, flush=False) as file:
             tifffile.imwrite(file, pixels, extratags=[(*tag, True) for tag in tags], **layout)
     except Exception as error:
-        raise DiskFull(f"{path}: cannot be written (is the disk full?): {reason(error)}") from error
+        hint = "" if getattr(error, "errno", None) else " (is the disk full?)"  # numpy says how many bytes, and not why
+        raise DiskFull(f"{path}: cannot be written: {reason(error)}{hint}") from error
 
 
 def epsg_system(code):

@@ -4,7 +4,7 @@ One rule serves whole blocks, an n that does not divide the tile, offset grids a
 pixel (row, col), mapped by the affine from image to low-resolution pixels and floored, names its cell.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -30,8 +30,7 @@ class Cells:
 
 def compose(outer, inner):
     """The affine that applies `inner`, then `outer`; both as (a, b, c, d, e, f)."""
-    matrix = _matrix(outer) @ _matrix(inner)
-    return tuple(matrix[:2].ravel())
+    return tuple((_matrix(outer) @ _matrix(inner))[:2].ravel())
 
 
 def invert(affine):
@@ -82,7 +81,7 @@ def covered_cells(to_cell, shape, height, width, min_coverage=1.0, void=None):
         return whole
     a, b, _, d, e, _ = to_cell
     shown = pixels_of_cells(to_cell, shape, height, width, void)
-    enough = shown * abs(a * e - b * d) >= min_coverage  # a cell has 1 / |ae - bd| pixels
+    enough = shown * abs(a * e - b * d) >= min_coverage  # a cell has 1 / |ae - bd| pixels, more or less
     if void is not None:
         whole = whole & (enough | (shown == pixels_of_cells(to_cell, shape, height, width)))
     return whole if min_coverage == 1 else whole | enough
@@ -98,20 +97,18 @@ def pixels_of_cells(to_cell, shape, height, width, void=None):
 def upsampled(cells, height, width):
     """The low-resolution label at the image's resolution (Low, Oracle), (H, W) uint8: each pixel takes its own cell's
     label, pixels beyond the last full cell their nearest cell's."""
-    rows, cols = _nearest(cells.to_cell, tuple(max(1, n) for n in cells.full), height, width)
-    return cells.labels[rows, cols]
+    rows, cols = _cell_of_pixels(cells.to_cell, height, width)
+    last_row, last_col = (max(1, n) - 1 for n in cells.full)
+    return cells.labels[rows.clip(0, last_row), cols.clip(0, last_col)]
 
 
 def filled(cells):
     """The cells with ignored ones taking the nearest labelled cell's class, so that a prediction has no holes."""
-    known = np.argwhere(cells.labels != IGNORE)
-    if len(known) == 0:
-        return Cells(np.zeros_like(cells.labels), cells.to_cell, cells.full)
-    labels = cells.labels.copy()
+    known, labels = np.argwhere(cells.labels != IGNORE), cells.labels.copy()
     for hole in np.argwhere(cells.labels == IGNORE):
-        nearest = known[((known - hole) ** 2).sum(axis=1).argmin()]
-        labels[tuple(hole)] = cells.labels[tuple(nearest)]
-    return Cells(labels, cells.to_cell, cells.full)
+        nearest = known[((known - hole) ** 2).sum(axis=1).argmin()] if len(known) else None
+        labels[tuple(hole)] = 0 if nearest is None else cells.labels[tuple(nearest)]
+    return replace(cells, labels=labels)
 
 
 def _matrix(affine):
@@ -135,12 +132,6 @@ def cell_index(to_cell, shape, height, width):
     rows, cols = _cell_of_pixels(to_cell, height, width)
     inside = (rows >= 0) & (rows < shape[0]) & (cols >= 0) & (cols < shape[1])
     return np.where(inside, rows * shape[1] + cols, -1).astype(np.int32)
-
-
-@lru_cache(maxsize=4)
-def _nearest(to_cell, shape, height, width):
-    rows, cols = _cell_of_pixels(to_cell, height, width)
-    return rows.clip(0, shape[0] - 1), cols.clip(0, shape[1] - 1)
 
 
 @lru_cache(maxsize=4)

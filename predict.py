@@ -31,7 +31,7 @@ from beyond.overlay import Overlay
 from data.loading import to_device, to_tensor
 from data.rasters import Raster, gdal
 from data.samples import stack_cells
-from data.transforms import normalize_rows
+from data.transforms import normalize
 from maps.map_writer import MapWriter
 from maps.preview import save_preview
 from maps.scenes import at_size, read_windows, require_fitting, scene_paths
@@ -139,7 +139,7 @@ def predict(trained, windows, device, arguments, cell_px=None):
         return ()
     _, autocast, _ = distributed.mixed_precision(arguments.precision, device)
     images = torch.stack([to_tensor(window[2]) for window in windows]).to(device, non_blocking=True)
-    images = normalize_rows(images, trained.mean, trained.std)
+    images = normalize(images.permute(0, 3, 1, 2), trained.mean, trained.std)
 
     def network(images):
         with autocast:

@@ -38,7 +38,9 @@ def open_supervision(config, saved):
     training, validation = (TileSet(config.data.root, split, *places, needs) for split in ("train", "validation"))
     description = training.described()
     exemplars = open_exemplars(config, description) if config.adversarial.weight else None
-    observed = observe(config, (training, validation), partial(open_exemplars, config, description), saved)
+    observed = observe(config, description, partial(open_exemplars, config, description), saved)
+    if observed is not None:
+        training, validation = observed.relabelled(training), observed.relabelled(validation)
     train = TrainingTiles(
         training,
         kind,

@@ -44,13 +44,3 @@ def normalize(images, mean, std, color=None):
     if color is None:
         return x
     return x * color[:, 0].view(-1, 1, 1, 1) + color[:, 1].view(-1, 1, 1, 1)
-
-
-def normalize_rows(pixels, mean, std):
-    """`normalize` of (B, H, W, K), bands of a pixel side by side as files store them -> (B, K, H, W), channels last.
-
-    The same to the last bit, whole rows at a time: on CPUs K bands a time take up to twenty times as long.
-    """
-    width = pixels.shape[2]
-    rows = pixels.flatten(2).to(torch.get_default_dtype())
-    return (rows - mean.repeat(width)).div_(std.repeat(width)).view(pixels.shape).permute(0, 3, 1, 2)

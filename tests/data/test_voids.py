@@ -238,12 +238,3 @@ def test_masks_with_opacity_or_a_palette_are_warped_as_they_lie(tmp_path, kind):
         with rasterio.open(tmp_path / "fine.tif", "r+") as file:
             file.write_colormap(1, {0: (1, 0, 0), 1: (2, 0, 0)})
     assert np.array_equal(tile_of(listed, taxonomy=tmp_path / "t.yaml").high, expected)
-
-
-def test_nodata_that_gdal_keeps_beside_a_file_is_seen(tmp_path):
-    image = np.full((32, 32, 3), 9, np.uint8)
-    image[:8] = 77
-    geotiffs.write(tmp_path / "i.tif", image, UTM, 26917)
-    band = '<PAMRasterBand band="1"><NoDataValue>7.70000000000000E+01</NoDataValue></PAMRasterBand>'
-    (tmp_path / "i.tif.aux.xml").write_text(f"<PAMDataset>{band}</PAMDataset>")
-    assert tile_io.read(tmp_path / "i.tif").seen(3)[1].sum() == 8 * 32

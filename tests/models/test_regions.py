@@ -45,7 +45,8 @@ def loss_by_a_slow_loop(logits, cells, min_coverage=1.0, cell_px=CELL_PX):
     """Eq. 1: for each low-resolution pixel sum the logits x = u / n² of the image pixels under it, then cross entropy,
     then mean.
 
-    Each pixel asks each cell whether its centre lies in it; a cell counts if it lies in the image whole.
+    Each pixel asks each cell whether its centre lies in it; a cell counts if it lies in the image whole, or enough of
+    its area does.
     """
     classes, height, width = logits.shape
     a, b, c, d, e, f = cells.to_cell
@@ -55,20 +56,16 @@ def loss_by_a_slow_loop(logits, cells, min_coverage=1.0, cell_px=CELL_PX):
         for j in range(cells.labels.shape[1]):
             corners = [back @ (x, y, 1) for x, y in ((j, i), (j + 1, i), (j + 1, i + 1), (j, i + 1))]
             whole = all(-0.5 <= x <= width + 0.5 and -0.5 <= y <= height + 0.5 for x, y, _ in corners)
-            if min_coverage < 1:  # area by fine counting
-                steps = (np.arange(40) + 0.5) / 40
-                points = [back @ (j + u, i + v, 1) for u in steps for v in steps]
-                share = np.mean([0 <= x <= width and 0 <= y <= height for x, y, _ in points])
-                whole = whole or share >= min_coverage
-            if not whole or cells.labels[i, j] == 255:
-                continue
-            total = logits.new_zeros(classes)
+            total, pixels = logits.new_zeros(classes), 0
             for row in range(height):
                 for col in range(width):
                     x = a * (col + 0.5) + b * (row + 0.5) + c
                     y = d * (col + 0.5) + e * (row + 0.5) + f
                     if math.floor(round(x, 6)) == j and math.floor(round(y, 6)) == i:
-                        total = total + logits[:, row, col] / cell_px
+                        total, pixels = total + logits[:, row, col] / cell_px, pixels + 1
+            whole = whole or (min_coverage < 1 and pixels * abs(a * e - b * d) >= min_coverage)
+            if not whole or cells.labels[i, j] == 255:
+                continue
             label = int(cells.labels[i, j])
             losses.append(-torch.log(torch.exp(total[label]) / torch.exp(total).sum()))
     return torch.stack(losses).mean(), len(losses)
@@ -140,7 +137,7 @@ def test_a_whole_cells_prediction_is_the_mean_of_its_pixels_and_as_sharp_as_they
 
 
 def test_512_by_30_gives_17_by_17_whole_regions_and_leaves_two_pixels_out():
-    cells = majority_blocks(np.zeros((512, 512), np.uint8), 30, 4)
+    cells = majority_blocks(np.zeros((512, 512), np.uint8), 30)
     batch = collate([make_sample(Tile(np.zeros((512, 512, 1), np.uint8), None, cells), "low_regions")])
     assert batch["labels"].shape == (1, 17 * 17) and (batch["region_index"] < 0).sum() == 512**2 - 510**2
     assert (aggregate(torch.ones(1, 1, 512, 512), batch["region_index"], 17 * 17, 1) == 900).all()

@@ -193,7 +193,7 @@ def refused(path, said):
         ("s,de,trian,x.tif,,", "line 2: split 'trian'; did you mean 'train'?"),
         ("s,,train,x.tif,,", "line 2: region is empty"),
         ("s,de,train,,,", "line 2: image is empty"),
-        ("s,de,train", "line 2: no value for 'image'"),
+        ("s,de,train", "line 2: has another number of cells than the header's"),
         ("../s,de,train,x.tif,,", "'../s' cannot name a tile's file"),
         (".s,de,train,x.tif,,", "'.s' cannot name a tile's file"),
         ("s,de,,x.tif,,\nS,de,,y.tif,,", "x.tif and"),

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from models.resnet import ResNet18, draw_weights
+from models.resnet import ResNet18
 
 
 class Double(torch.autograd.Function):
@@ -62,7 +62,7 @@ class UNet(nn.Module):
         self.head = nn.Conv2d(width // 2, classes, 1)
         for block in (self.up3, self.up2, self.up1, self.up0):
             for conv in (block.conv1, block.conv2):
-                draw_weights(conv)
+                nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
                 nn.init.zeros_(conv.bias)
         # Zero logits at the start [paper silent; ours]: the sum over a region does not see the texture of random ones,
         # so nothing would take it away again (docs/experiments.md).

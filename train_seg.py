@@ -151,7 +151,7 @@ class Task:
         self.mean = torch.tensor(description.band_mean, device=ranks.device)
         self.std = torch.tensor(description.band_std, device=ranks.device)
         self.observed = observed and observed.to(ranks.device)
-        self.memory_format = torch.channels_last if config.train.channels_last else torch.contiguous_format
+        self.memory_format = distributed.memory_format(config.train.channels_last, ranks.device)
         # One autocast and one gradient scaler, which do nothing where the precision is off.
         self.precision, self.autocast, self.scaler = distributed.mixed_precision(config.train.precision, ranks.device)
 

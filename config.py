@@ -131,7 +131,7 @@ class LoopConfig:
         "and on CPUs that multiply it (AMX, AVX-512 bf16), else off", ("auto", "bf16", "fp16", "off"))
     channels_last: str = opt("auto", "whether the channels of a pixel lie side by side in memory; auto: on CUDA and on "
         "CPUs with AVX-512, where convolutions are faster by it", ("auto", "true", "false"))
-    compile: bool = opt(False, "torch.compile the trained network; minutes at the start, and without it where it fails")
+    compile: bool = opt(False, "torch.compile the trained network; takes a compiler, and minutes at the start")
 
     def __post_init__(self):
         require(self.epochs >= 1, f"train.epochs={self.epochs}: must be 1 or more, as 100")

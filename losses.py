@@ -71,7 +71,7 @@ def blur(maps, sigma):
     line = torch.exp(-0.5 * (torch.arange(-1.0, 2.0, device=maps.device, dtype=maps.dtype) / sigma) ** 2)
     line = line / line.sum()
     kernel = torch.outer(line, line).expand(len(maps), 1, 3, 3)
-    # The maps are channels of one image here: as images of one channel each they cost 20 to 31 % of a step on a CPU.
+    # The maps are the channels of one image here. As images of one channel they take 11 to 31 % of a CPU's step more.
     channels = F.pad(maps.transpose(0, 1), (1, 1, 1, 1), mode="reflect")
     return F.conv2d(channels, kernel, groups=len(maps)).transpose(0, 1)
 

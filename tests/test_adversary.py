@@ -20,9 +20,10 @@ from models import build_discriminator
 from models.discriminator import Discriminator
 from models.unet import UNet
 from reports import game
-from runtime import checkpoint
+from runtime import checkpoint, distributed
 from runtime.errors import Refused
-from runtime.settings import load_config
+from runtime.settings import config_from_flat, load_config
+from supervision import Task
 
 GAME = ["adversarial.weight=0.1", "adversarial.width=4", "train.epochs=1", "data.workers=0", "train.average=0"]
 
@@ -203,16 +204,15 @@ class Reader(torch.nn.Module):
 
 def test_the_report_on_the_game_equals_a_plain_written_out_one(tile_set, monkeypatch):
     torch.manual_seed(0)
-    tiles, adversarial = TileSet(tile_set, "validation"), SegmenterConfig().adversarial
+    tiles = TileSet(tile_set, "validation")
     description, discriminator = tiles.description, Discriminator(4)
     samples = ScoringTiles(tiles, "low_regions", 1.0, Exemplars(tile_set, description, 0, 0))
     mean, std = torch.tensor(description.band_mean), torch.tensor(description.band_std)
     monkeypatch.setattr("reports.game.WATCHED_TILES", 3)
     watched = [i * len(tiles) // 3 for i in range(3)]  # from all over the split
-    autocast = torch.autocast("cpu", enabled=False)
-    game = train_seg.watch_game(
-        Reader(), discriminator, samples, 4, mean, std, autocast, adversarial, torch.device("cpu")
-    )
+    config = config_from_flat(SegmenterConfig, {"train.precision": "off"})
+    task = Task(config, distributed.start("cpu"), description, None)
+    game = train_seg.watch_game(task, Reader(), discriminator, samples)
     made, real, made_scores, real_scores, norms = [], [], [], [], []
     for i in watched:
         image = torch.from_numpy(tiles.load(i).image).permute(2, 0, 1)[None]

@@ -13,7 +13,7 @@ def cross_entropy_sum(logits, labels):
     returns: scalar; 0 where every label is ignored
     """
     # The 1/N counts the labels of the whole global batch. One micro-batch cannot know them: the caller divides.
-    return F.cross_entropy(logits, labels.long(), ignore_index=IGNORE, reduction="sum")
+    return F.cross_entropy(logits, labels.long(), ignore_index=IGNORE, reduction="sum")  # labels are stored as bytes
 
 
 def sargmax(logits, temperature):
@@ -69,7 +69,7 @@ def appearance(index_map, exemplar, classes, blur_sigma):
 def blur(maps, sigma):
     """A 3x3 Gaussian blur of (B, 1, H, W), the border reflected, to the last bit as torchvision's gaussian_blur."""
     line = torch.exp(-0.5 * (torch.arange(-1.0, 2.0, device=maps.device, dtype=maps.dtype) / sigma) ** 2)
-    line = line / line.sum()
+    line = line / line.sum()  # a weighted mean: where all is one class, the blur changes nothing
     kernel = torch.outer(line, line).expand(len(maps), 1, 3, 3)
     # The maps are the channels of one image here. As images of one channel they take 11 to 31 % of a CPU's step more.
     channels = F.pad(maps.transpose(0, 1), (1, 1, 1, 1), mode="reflect")

@@ -90,6 +90,6 @@ class Task:
         self.mean = torch.tensor(description.band_mean, device=ranks.device)
         self.std = torch.tensor(description.band_std, device=ranks.device)
         self.observed = observed and observed.to(ranks.device)
-        self.memory_format = distributed.memory_format(config.train.channels_last, ranks.device)
+        self.memory_format = distributed.memory_format(config.train.channels_last, ranks.device, config.model.width)
         # One autocast and one gradient scaler, which do nothing where the precision is off.
         self.precision, self.autocast, self.scaler = distributed.mixed_precision(config.train.precision, ranks.device)

@@ -51,7 +51,7 @@ def main(config):
     std = torch.tensor(facts["band_std"], device=device)
 
     # Network, optimiser, precision.
-    memory_format = distributed.memory_format(config.train.channels_last, device)
+    memory_format = distributed.memory_format(config.train.channels_last, device, config.model.width)
     mae = build_mae(config, facts["bands"]).to(device, memory_format=memory_format)
     decayed = [p for p in mae.parameters() if p.ndim > 1]
     rest = [p for p in mae.parameters() if p.ndim <= 1]  # biases, norms and the mask token [ours: ref. 10]

@@ -129,8 +129,8 @@ class LoopConfig:
     eval_every: int = opt(0, "steps between validations and saves; 0: once an epoch [paper silent; ours]")
     precision: str = opt("auto", "of the networks: bf16, fp16 (with loss scaling) or off (float32); auto: bf16 on CUDA "
         "and on CPUs that multiply it (AMX, AVX-512 bf16), else off", ("auto", "bf16", "fp16", "off"))
-    channels_last: str = opt("auto", "whether the channels of a pixel lie side by side in memory; auto: where steps are "
-        "faster so, on CUDA and CPUs, but for model.width=64 on CPUs without AVX-512", ("auto", "true", "false"))
+    channels_last: str = opt("auto", "whether the channels of a pixel lie side by side in memory; auto: where steps "
+        "are faster so, on CUDA and CPUs, but for model.width=64 on CPUs without AVX-512", ("auto", "true", "false"))
     compile: bool = opt(False, "torch.compile the trained network; takes a compiler, and minutes at the start")
 
     def __post_init__(self):

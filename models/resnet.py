@@ -19,9 +19,9 @@ class BasicBlock(nn.Module):
         self.relu = nn.ReLU(inplace=True)
         self.downsample, self.take_every = None, 1
         if stride != 1 or in_channels != out_channels:
-            # On CPUs the gradient of a strided 1x1 convolution is written past its memory where channels lie last and are
-            # few (oneDNN issue 6035, torch 2.14), and the process is killed. So thin networks take every stride-th pixel
-            # first, which is the same; in others that costs 7 % of a step (width 64, 512 px).
+            # On CPUs the gradient of a strided 1x1 convolution is written past its memory where channels lie last and
+            # are few, and the process is killed (oneDNN issue 6035, torch 2.14). So thin networks take every stride-th
+            # pixel first, which is the same; in others that costs 7 % of a step (width 64, 512 px).
             if in_channels < 16:
                 self.take_every, stride = stride, 1
             self.downsample = nn.Sequential(

@@ -40,7 +40,8 @@ def normalize(images, mean, std, color=None):
     images: (B, K, H, W) any number type; mean, std: (K,), in stored pixel units; color: (B, 2) gain and offset, or None
     returns: (B, K, H, W) in torch's default type
     """
-    x = (images.to(torch.get_default_dtype()) - mean.view(1, -1, 1, 1)) / std.view(1, -1, 1, 1)
+    x = images.to(torch.get_default_dtype(), copy=True)
+    x.sub_(mean.view(1, -1, 1, 1)).div_(std.view(1, -1, 1, 1))
     if color is None:
         return x
-    return x * color[:, 0].view(-1, 1, 1, 1) + color[:, 1].view(-1, 1, 1, 1)
+    return x.mul_(color[:, 0].view(-1, 1, 1, 1)).add_(color[:, 1].view(-1, 1, 1, 1))

@@ -161,7 +161,8 @@ def _convert(key, value, setting, where):
         words = value if isinstance(value, (list, tuple)) else str(value or "").strip("[]").split(",")
         return tuple(word for word in (str(word).strip(" '\"") for word in words) if word)
     if choices:
-        word = ("on" if value else "off") if isinstance(value, bool) else value  # YAML reads a bare off as False
+        word = str(value).lower() if isinstance(value, bool) else value
+        word = "off" if word == "false" and "off" in choices else word  # YAML reads a bare off as False
         if word not in choices:
             meant = nearest(word, choices)
             raise Refused(f"{where}: {key}={value!s:.80} is not one of {', '.join(choices)}; did you mean {meant}?")

@@ -151,7 +151,7 @@ def test_words_of_the_command_line_stay_as_they_were_typed(tmp_path):
     more = ["run.dir=010", "run.name=12:30", "data.regions=[01,010]", "train.channels_last=false", "train.epochs=1e1"]
     config = load_config(SegmenterConfig, written(tmp_path, "run: {seed: 1}"), more)
     assert (config.run.dir, config.run.name, config.data.regions) == ("010", "12:30", ("01", "010"))
-    assert config.train.channels_last is False and config.train.epochs == 10
+    assert config.train.channels_last == "false" and config.train.epochs == 10
 
 
 def test_a_mask_that_leaves_nothing_to_see_is_refused(tmp_path):
@@ -161,6 +161,12 @@ def test_a_mask_that_leaves_nothing_to_see_is_refused(tmp_path):
 
 def test_yaml_reads_a_bare_off_as_false_and_we_do_not(tmp_path):
     assert load_config(SegmenterConfig, written(tmp_path, "train: {precision: off}")).train.precision == "off"
+
+
+@pytest.mark.parametrize("word", ["true", "false", "auto"])
+def test_the_layout_may_be_true_or_false_as_before_it_could_be_auto(tmp_path, word):
+    config = load_config(SegmenterConfig, written(tmp_path, f"train: {{channels_last: {word}}}"))
+    assert config.train.channels_last == word
 
 
 def test_help_prints_every_setting_with_its_source():

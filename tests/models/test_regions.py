@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as F
 
 from config import SegmenterConfig
-from data.cells import Cells, majority_blocks, region_index
+from data.cells import Cells, majority_blocks
 from data.samples import collate, make_sample
 from data.tiles import Tile
 from losses import cross_entropy_sum
 from models import build_segmenter
-from models.regions import aggregate, aggregate_logits, sums_by_index, whole_blocks
+from models.regions import aggregate, aggregate_logits
 from runtime.settings import config_from_flat
 
 HEIGHT, WIDTH, CLASSES = 52, 70, 3
@@ -82,12 +82,6 @@ def built_gain(labels, how, scale):
     """UNet's gain in a network built from settings."""
     words = {"supervision.labels": labels, "supervision.aggregate": how, "model.width": 2}
     return build_segmenter(config_from_flat(SegmenterConfig, words), 3, 4, scale)[0].gain
-
-
-def block_index(height, width, n, corner=(0, 0)):
-    """(1, H, W): as many whole n x n blocks from the corner on as fit, in row order; and their count."""
-    cells = grid(n, left=corner[1], top=corner[0], shape=((height - corner[0]) // n, (width - corner[1]) // n))
-    return torch.from_numpy(region_index(cells, height, width))[None], cells.labels.size
 
 
 def small_logits():
@@ -163,53 +157,18 @@ def test_a_turned_tile_has_the_loss_of_the_tile(layout, view):
     assert torch.allclose(loss_of_the_project(turned, cells, view=view)[0], loss, atol=1e-12)
 
 
-@pytest.mark.parametrize("cells", [LAYOUTS["n that does not divide the tile"], grid(15, left=-12, top=5, shape=(4, 5))])
-def test_blocks_are_found_in_the_index_and_add_up_to_the_sums_pixel_by_pixel(cells):
-    image = np.zeros((HEIGHT, HEIGHT, 1), np.uint8)
-    batch = collate([make_sample(Tile(image, None, cells), "low_regions", view=view) for view in range(8)])
-    index, regions = batch["region_index"], batch["labels"].shape[1]
-    n, height, width, corners = whole_blocks(index)
-    assert n == 15 and height == width == 45 and len(set(corners)) > 1  # a turned tile has its margin elsewhere
-    logits = torch.randn(8, CLASSES, HEIGHT, HEIGHT, dtype=torch.float64)
-    expected = sums_by_index(logits, index, regions)
-    assert torch.allclose(aggregate_logits(logits, index, regions), expected, atol=1e-12)
-    shares = aggregate(logits, index, regions, CELL_PX, "mean_probs").exp().sum(dim=1)
-    assert ((shares - 1).abs() < 1e-9).sum() == 8 * 9
-
-
-def test_what_is_no_grid_of_whole_blocks_is_not_taken_for_one():
-    index, _ = block_index(HEIGHT, WIDTH, 13)
-    assert whole_blocks(index)[:3] == (13, 52, 65)
-    assert whole_blocks(index[:, 1:]) is None and whole_blocks(index[:, :, 1:]) is None  # cut by the edge
-    assert whole_blocks(torch.full((1, 8, 8), -1)) is None  # no region at all
-    for row, col in ((0, 0), (20, 20), (51, 64), (51, 69)):
-        for value in (-1, 3):
-            other = index.clone()
-            if other[0, row, col] != value:
-                other[0, row, col] = value
-                assert whole_blocks(other) is None, (row, col, value)
-                logits = torch.randn(1, 2, HEIGHT, WIDTH, dtype=torch.float64)
-                assert torch.equal(aggregate_logits(logits, other, 20), sums_by_index(logits, other, 20))
-    both = torch.cat([index, block_index(HEIGHT, WIDTH, 13, (0, 5))[0]])
-    assert whole_blocks(both)[3] == [(0, 0), (0, 5)]
-    assert whole_blocks(torch.cat([index, block_index(HEIGHT, WIDTH, 26)[0]])) is None
-    assert whole_blocks(torch.cat([index, torch.full_like(index, -1)])) is None
-
-
 def test_mean_probs_is_the_log_of_a_probability():
-    logits, (index, regions) = torch.randn(2, CLASSES, 8, 8), block_index(8, 8, 4)
-    log_probs = aggregate(logits, index.expand(2, -1, -1), regions, 16, "mean_probs")
+    logits = torch.randn(2, CLASSES, 8, 8)
+    index = torch.arange(4).view(2, 2).repeat_interleave(4, 0).repeat_interleave(4, 1).expand(2, 8, 8)
+    log_probs = aggregate(logits, index, 4, 16, "mean_probs")
     assert torch.allclose(log_probs.exp().sum(dim=1), torch.ones(2, 4))
     expected = F.avg_pool2d(logits.softmax(dim=1), 4).flatten(2).log()
     assert torch.allclose(log_probs, expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("sums", [aggregate_logits, lambda *a: aggregate(*a, 1)])
-def test_sums_are_float32_under_half_precision(sums):
+def test_sums_are_float32_under_half_precision():
     logits, index = torch.full((1, 2, 30, 30), 80.0, dtype=torch.float16), torch.zeros(1, 30, 30, dtype=torch.int64)
-    other = index.clone()
-    other[..., 20:] = 1  # no blocks
-    assert (sums(logits, index, 1) == 72000).all() and (sums(logits, other, 2)[..., 0] == 48000).all()
+    assert (aggregate_logits(logits, index, 1) == 72000).all() and (aggregate(logits, index, 1, 2) == 36000).all()
 
 
 def test_sizes_that_differ_are_refused():

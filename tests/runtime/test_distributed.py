@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from runtime.distributed import mixed_precision
+from runtime.distributed import memory_format, mixed_precision
 
 
 @pytest.mark.parametrize(("units", "precision"), [("amx_tile", "bf16"), ("avx512_bf16", "bf16"), ("none", "off")])
@@ -23,3 +23,14 @@ def test_a_half_precision_that_the_cpu_emulates_is_said_to_be_slow(monkeypatch):
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.bfloat16
     assert named.startswith("bf16 (emulated") and "auto" in named
     assert mixed_precision("off", torch.device("cpu"))[0] == "off"
+
+
+@pytest.mark.parametrize("device, capability, width, last", [
+    ("cuda", "AVX2", 64, True), ("cpu", "AVX512", 64, True), ("cpu", "AVX2", 16, True), ("cpu", "AVX2", 64, False),
+    ("mps", "DEFAULT", 16, False)])  # fmt: skip
+def test_auto_takes_the_layout_that_is_faster_and_words_decide_otherwise(monkeypatch, device, capability, width, last):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    formats = {True: torch.channels_last, False: torch.contiguous_format}
+    assert memory_format("auto", torch.device(device), width) == formats[last]
+    for word, asked in (("true", True), ("false", False)):
+        assert memory_format(word, torch.device(device), width) == formats[asked]

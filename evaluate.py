@@ -16,14 +16,14 @@ import torch
 from tqdm import tqdm
 
 from beyond.informed import load_informed
-from data.cells import filled, upsampled
+from data.cells import upsampled
 from data.loading import scoring_batches, to_device
 from data.samples import ScoringTiles, stack_cells
 from data.taxonomy import load_colors, load_taxonomy
 from data.tiles import TileSet
 from maps.agreement import scene_tally
 from metrics import SCORES, Tally
-from models.epitomes import add_counts, load_table, super_resolve, table_from_counts
+from reports.baselines import linear, lsr, lsr_table, oracle
 from reports.figures import choose_varied, color_image, color_labels, contact_sheet, legend
 from runtime import checkpoint, command, distributed
 from runtime.errors import Refused, nearest
@@ -38,9 +38,14 @@ def main(arguments):
     needs = ("high", "low") if arguments.oracle or arguments.lsr or arguments.coarse else ("high",)
     tiles = TileSet(arguments.data, arguments.split, arguments.regions, needs=needs)
     classes = tiles.description.classes()
-    rows = [oracle_row(tiles, classes)] if arguments.oracle else []
+    rows = [{"name": "Oracle", **report(oracle(tiles), classes)}] if arguments.oracle else []
     if arguments.lsr:
-        rows.append(lsr_row(tiles, classes, arguments, ranks.device))
+        p_class = lsr_table(tiles, arguments.regions, arguments.lsr_table)
+        tally = lsr(tiles, p_class, arguments.lsr_patches, arguments.lsr_seed, ranks.device)
+        rows.append({"name": "Self-Epitomic LSR", **report(tally, classes)})
+    if arguments.linear:
+        closed_form = linear(arguments.data, arguments.regions, arguments.linear_encoder, ranks.device)
+        rows.append({"name": closed_form.name, **score(closed_form, tiles, classes, ranks)})
     files = [checkpoint_path(path) for path in arguments.checkpoints]
     methods = told_apart([load_for(tiles, best, ranks.device, arguments.coarse) for best in files], files)
     for best, segmenter in zip(files, methods, strict=True):
@@ -112,55 +117,6 @@ def score(segmenter, tiles, classes, ranks, coarse=False):
         tally.add(logits.argmax(dim=1), batch["labels"])
     tally.sum_over(ranks)
     return report(tally, classes)
-
-
-def oracle_row(tiles, classes):
-    """The upsampled low-resolution ground truth as the prediction (Sec. 5, Baseline Methods)."""
-    tally = Tally(len(classes))
-    for i in tqdm(range(len(tiles)), desc="Oracle", disable=None, leave=False):
-        tile = tiles.load(i)
-        predicted = upsampled(filled(tile.cells), *tile.high.shape)
-        tally.add(torch.from_numpy(predicted)[None], torch.from_numpy(tile.high)[None])
-    return {"name": "Oracle", **report(tally, classes)}
-
-
-def lsr_row(tiles, classes, arguments, device):
-    """Self-Epitomic label super-resolution (ref. 20), tile by tile, from the image and its low-resolution codes."""
-    description, p_class = tiles.description, lsr_table(tiles, classes, arguments)
-    # Few sensors fill all 16 bits: such images are scaled by their band statistics [paper silent; ours].
-    brightest = max(m + 3 * s for m, s in zip(description.band_mean, description.band_std, strict=True))
-    brightest = 255 if description.dtype == "uint8" else brightest
-    tally = Tally(len(classes))
-    for i in tqdm(range(len(tiles)), desc="Self-Epitomic LSR", disable=None, leave=False):
-        tile = tiles.load(i, low=False)
-        image = torch.from_numpy(tile.image.astype(np.float32) / brightest).clamp(0, 1).permute(2, 0, 1).to(device)
-        codes = torch.from_numpy(tiles.low_codes(i)).to(device)
-        try:
-            labels, _ = super_resolve(image, codes, p_class, patches=arguments.lsr_patches, seed=arguments.lsr_seed)
-        except Refused as error:
-            raise Refused(f"{tiles.rows[i]['tile']}: {error}") from None
-        tally.add(labels.cpu()[None], torch.from_numpy(tile.high)[None])
-    return {"name": "Self-Epitomic LSR", **report(tally, classes)}
-
-
-def lsr_table(tiles, classes, arguments):
-    """p(l | code): read from --lsr-table, or counted on the split heldout of the same regions.
-
-    A code that heldout lacks has its merged class for certain [paper silent; ours].
-    """
-    if arguments.lsr_table:
-        return load_table(arguments.lsr_table, [c["name"] for c in classes])
-    heldout = TileSet(arguments.data, "heldout", arguments.regions, needs=("high", "low"))
-    native = {bool(row["low"]) for row in (*tiles.rows, *heldout.rows)}
-    if len(native) > 1:  # native codes, and classes where low is derived from high: numbers that must not meet
-        raise Refused(f"{arguments.data}: some tiles have a low label and some none; --lsr needs all or none")
-    counts = {}
-    for i in range(len(heldout)):
-        high, codes = torch.from_numpy(heldout.load_high(i)), torch.from_numpy(heldout.low_codes(i))
-        add_counts(counts, high.long(), codes, len(classes))
-    merged = tiles.description.taxonomy.low if native == {True} else {c: c for c in range(len(classes))}
-    certain = {code: [float(c == to) for c in range(len(classes))] for code, to in merged.items()}
-    return {**certain, **table_from_counts(counts)}
 
 
 def report(tally, classes):
@@ -241,6 +197,9 @@ def parse(argv=None):
     parser.add_argument("--lsr-patches", type=int, default=20_000, metavar="N", help="a tile (default: 20000)")
     parser.add_argument("--lsr-seed", type=int, default=0, metavar="N", help="of its draws (default: 0)")
     parser.add_argument("--lsr-table", metavar="YAML", help="p(l | code), as configs/tables/nlcd_low2high.yaml")
+    parser.add_argument("--linear", action="store_true", help="score ridge regression from the split train too [ours]")
+    parser.add_argument("--linear-encoder", default="0", metavar="WHAT", help="of its features beside the bands: a "
+        "resnet18.pt, the seed of a random one (default: 0), or none")
     parser.add_argument("--scene", nargs=2, metavar=("PREDICTED", "TRUTH"), help="score a map of predict.py")
     parser.add_argument("--same-crs", action="store_true", help="of --scene: take both for one coordinate system")
     parser.add_argument("--taxonomy", metavar="YAML", help="merges TRUTH's codes, as configs/taxonomies/low2high.yaml")
@@ -255,8 +214,8 @@ def parse(argv=None):
         parser.error("--scene PREDICTED TRUTH and --taxonomy YAML go together")
     if arguments.scene:
         return arguments
-    if not (arguments.checkpoints or arguments.oracle or arguments.lsr):
-        parser.error("nothing to score: name a CHECKPOINT, --oracle, --lsr or --scene")
+    if not (arguments.checkpoints or arguments.oracle or arguments.lsr or arguments.linear):
+        parser.error("nothing to score: name a CHECKPOINT, --oracle, --lsr, --linear or --scene")
     if arguments.coarse and not arguments.checkpoints:
         parser.error("--coarse is for checkpoints, and none is named")
     if arguments.lsr_patches < 1:
@@ -267,7 +226,7 @@ def parse(argv=None):
         parser.error(f"--figure {arguments.figure}: must end in .png")
     if arguments.data is None:
         if not arguments.checkpoints:
-            parser.error("--oracle and --lsr alone need --data ROOT")
+            parser.error("--oracle, --lsr and --linear alone need --data ROOT")
         config = checkpoint.load(checkpoint_path(arguments.checkpoints[0])).get("config")
         root = config.get("data.root") if isinstance(config, dict) else None
         arguments.data = root or parser.error("--data ROOT is needed")

@@ -1,6 +1,6 @@
-"""Score checkpoints and the Oracle on the high-resolution labels of a split (Sec. 5).
+"""Score checkpoints and rows without training on the high-resolution labels of a split (Sec. 5).
 
-    python evaluate.py runs/low runs/agg runs/high --oracle --data tiles --out scores.json --figure scores.png
+    python evaluate.py runs/low runs/agg runs/high --oracle --linear --data tiles --out scores.json --figure scores.png
     python evaluate.py runs/obs_app --coarse                 what the coarse label of each tile says is used too
     python evaluate.py --scene map.tif truth.tif --taxonomy configs/taxonomies/low2high.yaml     [rasterio]
 
@@ -11,22 +11,20 @@ folder stands for its best.pt. The last.pt beside it is scored too and goes into
 import json
 from pathlib import Path
 
-import numpy as np
 import torch
 from tqdm import tqdm
 
 from beyond.informed import load_informed
-from data.cells import upsampled
 from data.loading import scoring_batches, to_device
-from data.samples import ScoringTiles, stack_cells
+from data.samples import ScoringTiles
 from data.taxonomy import load_colors, load_taxonomy
 from data.tiles import TileSet
 from maps.agreement import scene_tally
 from metrics import SCORES, Tally
 from reports.baselines import linear, lsr, lsr_table, oracle
-from reports.figures import choose_varied, color_image, color_labels, contact_sheet, legend
+from reports.figures import chosen_tiles, figure6
 from runtime import checkpoint, command, distributed
-from runtime.errors import Refused, nearest
+from runtime.errors import Refused
 from runtime.files import write_text
 from trained import checkpoint_path, load_trained, told_apart
 
@@ -65,8 +63,8 @@ def main(arguments):
     print(f"{arguments.data}, split {arguments.split}: {len(tiles)} tiles; percent")
     publish(result, classes, arguments.out)
     if arguments.figure:
-        chosen = chosen_tiles(tiles, arguments)
-        figure6(arguments.figure, methods, tiles, classes, ranks.device, chosen, arguments.coarse)
+        chosen = chosen_tiles(tiles, arguments.tiles, arguments.figure_tiles)
+        figure6(arguments.figure, methods, tiles, ranks.device, chosen, arguments.coarse)
     return result
 
 
@@ -148,43 +146,6 @@ def table(rows, classes):
     return "\n".join(lines)
 
 
-def chosen_tiles(tiles, arguments):
-    """Indices of the tiles to draw: those named, else some that show many classes, from all over the set."""
-    if not arguments.tiles:
-        maps = (tiles.load_high(i) for i in tqdm(range(len(tiles)), desc="choosing tiles", disable=None, leave=False))
-        return choose_varied(maps, arguments.figure_tiles)
-    index = {row["tile"]: i for i, row in enumerate(tiles.rows)}
-    for name in arguments.tiles:
-        if name not in index:
-            raise Refused(f"--tiles: there is no tile {name} in this split; did you mean {nearest(name, index)}?")
-    return [index[name] for name in arguments.tiles]
-
-
-@torch.no_grad()
-def figure6(path, methods, tiles, classes, device, chosen, coarse=False):
-    """Image, high-resolution label, each method's prediction, low-resolution label (Fig. 6; without methods 2)."""
-    rows, labels = [], []
-    for i in chosen:
-        tile = tiles.load(i)
-        image = torch.from_numpy(tile.image.astype(np.int32)).permute(2, 0, 1)[None].to(device)
-        labels.append(tile.high)
-        row = [color_image(tile.image), color_labels(tile.high, classes)]
-        for segmenter in methods:
-            logits = segmenter(image)
-            if coarse:
-                cells = segmenter.labelled(tiles).load(i, high=False).cells
-                cells = to_device(stack_cells([(cells.labels, cells.to_cell)]), device)
-                logits = segmenter.informed(logits, cells, tiles.description.scale**2)
-            row.append(color_labels(logits.argmax(dim=1)[0].cpu().numpy(), classes))
-        if tile.cells is not None:
-            labels.append(upsampled(tile.cells, *tile.high.shape))
-            row.append(color_labels(labels[-1], classes))
-        rows.append(row)
-    titles = ["image", "high label", *(s.name for s in methods), "low label"][: len(rows[0])]
-    contact_sheet(path, titles, rows, legend(classes, labels))
-    print(f"{path}: contact sheet of {len(rows)} tiles (Fig. {6 if methods else 2})")
-
-
 def parse(argv=None):
     parser = command.parser(__doc__)
     parser.add_argument("checkpoints", nargs="*", metavar="CHECKPOINT", help="best.pt, last.pt or a run's folder")
@@ -218,10 +179,7 @@ def parse(argv=None):
         parser.error("nothing to score: name a CHECKPOINT, --oracle, --lsr, --linear or --scene")
     if arguments.coarse and not arguments.checkpoints:
         parser.error("--coarse is for checkpoints, and none is named")
-    if arguments.lsr_patches < 1:
-        parser.error(f"--lsr-patches {arguments.lsr_patches}: must be 1 or more")
-    if arguments.figure_tiles < 1:
-        parser.error(f"--figure-tiles {arguments.figure_tiles}: must be 1 or more")
+    command.require_options(vars(arguments), lsr_patches=1, figure_tiles=1)
     if arguments.figure and arguments.figure.suffix.lower() != ".png":
         parser.error(f"--figure {arguments.figure}: must end in .png")
     if arguments.data is None:

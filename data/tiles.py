@@ -7,7 +7,7 @@ import numpy as np
 
 from data import tile_io
 from data.band_statistics import band_statistics
-from data.cells import PIXEL_GRID, Cells, compose, invert, majority_blocks, region_index, region_labels, upsampled
+from data.cells import PIXEL_GRID, Cells, compose, invert, majority_blocks, region_index, region_labels
 from data.laying import tile_grid
 from data.manifest import chosen_rows, read_manifest
 from data.taxonomy import IGNORE, merge
@@ -89,18 +89,6 @@ class TileSet:
         if array.shape[:2] != (size, size):
             raise Refused(f"{path}: is {_size(array)} px, the tiles of this set {size} x {size}")
         return array
-
-    def low_codes(self, i):
-        """Tile i's low-resolution codes over each pixel, (H, W) int64: native where the set has a low label, merged
-        classes where it is derived from the high one."""
-        row, size = self.rows[i], (self.description.tile_px,) * 2
-        if not row["low"]:
-            return upsampled(self.load(i, high=False).cells, *size).astype(np.int64)
-        low, image = tile_io.read(self.root / row["low"]), tile_io.read(self.root / row["image"], pixels=False)
-        codes = low.pixels[..., 0].astype(np.int64)
-        if tile_grid(image, low, self.description.scale) is None:
-            return codes
-        return upsampled(low_cells(codes, low, image, self.description), *size)
 
     def load(self, i, high=True, low=True):
         """Tile i, its labels merged; what is not asked for, or not there, is None."""

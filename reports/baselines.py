@@ -6,10 +6,12 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from data import tile_io
 from data.cells import filled, upsampled
+from data.laying import tile_grid
 from data.loading import scoring_batches, to_device
 from data.samples import ScoringTiles
-from data.tiles import TileSet
+from data.tiles import TileSet, low_cells
 from data.transforms import normalize
 from metrics import Tally
 from models.epitomes import add_counts, load_table, super_resolve, table_from_counts
@@ -101,7 +103,7 @@ def lsr(tiles, table, patches, seed, device):
     for i in tqdm(range(len(tiles)), desc="Self-Epitomic LSR", disable=None, leave=False):
         tile = tiles.load(i, low=False)
         image = torch.from_numpy(tile.image.astype(np.float32) / brightest).clamp(0, 1).permute(2, 0, 1).to(device)
-        codes = torch.from_numpy(tiles.low_codes(i)).to(device)
+        codes = torch.from_numpy(low_codes(tiles, i)).to(device)
         try:
             labels, _ = super_resolve(image, codes, table, patches=patches, seed=seed)
         except Refused as error:
@@ -125,8 +127,21 @@ def lsr_table(tiles, regions, path):
         raise Refused(f"{tiles.root}: some tiles have a low label and some none; --lsr needs all or none")
     counts = {}
     for i in range(len(heldout)):
-        high, codes = torch.from_numpy(heldout.load_high(i)), torch.from_numpy(heldout.low_codes(i))
+        high, codes = torch.from_numpy(heldout.load_high(i)), torch.from_numpy(low_codes(heldout, i))
         add_counts(counts, high.long(), codes, classes)
     merged = taxonomy.low if native == {True} else {c: c for c in range(classes)}
     certain = {code: [float(c == to) for c in range(classes)] for code, to in merged.items()}
     return {**certain, **table_from_counts(counts)}
+
+
+def low_codes(tiles, i):
+    """Tile i's low-resolution codes over each pixel, (H, W) int64: native where the set has a low label, merged classes
+    where it is derived from the high one."""
+    row, size = tiles.rows[i], (tiles.description.tile_px,) * 2
+    if not row["low"]:
+        return upsampled(tiles.load(i, high=False).cells, *size).astype(np.int64)
+    low, image = tile_io.read(tiles.root / row["low"]), tile_io.read(tiles.root / row["image"], pixels=False)
+    codes = low.pixels[..., 0].astype(np.int64)
+    if tile_grid(image, low, tiles.description.scale) is None:
+        return codes
+    return upsampled(low_cells(codes, low, image, tiles.description), *size)

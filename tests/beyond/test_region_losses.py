@@ -1,5 +1,6 @@
 import json
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -7,11 +8,11 @@ from commands import ROOT
 
 import evaluate
 import train_seg
-from beyond.region_losses import PRIOR_FLOOR, RHO_FLOOR, counted, prior_misfit, published, statistics_misfit
+from beyond.region_losses import PRIOR_FLOOR, RHO_FLOOR, counted, match, prior_misfit, published, statistics_misfit
 from config import SegmenterConfig
 from models.regions import log_mean_exp
 from runtime.errors import Refused
-from runtime.settings import load_config
+from runtime.settings import config_from_flat, load_config
 
 NAMES = ["water", "forest", "field", "impervious"]
 TABLE = ROOT / "configs" / "tables" / "nlcd_low2high.yaml"
@@ -83,24 +84,58 @@ def test_pooling_is_the_log_of_the_mean_of_exp_over_each_region():
 
 def test_tables_are_counted_over_the_cells_of_each_code():
     torch.manual_seed(0)
-    shares = torch.rand(40, 4, dtype=torch.float64)
-    codes = torch.tensor([11] * 15 + [41] * 20 + [42] * 5)  # of 42 too few
-    merged = {11: 0, 41: 1, 42: 1, 255: 255}
-    table = counted(shares, codes, True, merged, NAMES)
-    assert list(table) == [11, 41] and [row[0] for row in table.values()] == [0, 1]
-    for (_, eta, rho), own in zip(table.values(), (shares[:15], shares[15:35]), strict=True):
-        assert torch.allclose(eta.double(), own.mean(dim=0))
-        assert torch.allclose(rho.double(), own.std(dim=0, correction=0))
-    of_classes = counted(shares, torch.tensor([2] * 40), False, merged, NAMES)
-    assert list(of_classes) == ["field"] and of_classes["field"][0] == 2
+    shares = torch.rand(40, 4)
+    table = counted(shares, torch.tensor([11] * 15 + [41] * 20 + [42] * 5))
+    assert list(table) == [11, 41]  # of 42 there are too few
+    for (eta, rho), own in zip(table.values(), (shares[:15], shares[15:35]), strict=True):
+        assert torch.allclose(eta, own.mean(dim=0)) and torch.allclose(rho, own.std(dim=0, correction=0))
 
 
 def test_a_published_table_gives_deviations_or_the_largest_there_can_be():
-    table = published(TABLE, NAMES, {22: 3, 51: 1, 11: 0, 0: 255})
-    assert {code: row[0] for code, row in table.items()} == {11: 0, 22: 3, 51: 1}
-    assert table[22][1].sum().item() == pytest.approx(1)
-    assert table[22][2].tolist() == pytest.approx([0.06, 0.24, 0.21, 0.18])
-    assert table[51][2].tolist() == pytest.approx([0, 0.5, 0.5, 0])
+    table = published(TABLE, NAMES)
+    assert table[22][0].sum().item() == pytest.approx(1)
+    assert table[22][1].tolist() == pytest.approx([0.06, 0.24, 0.21, 0.18])
+    assert table[51][1].tolist() == pytest.approx([0, 0.5, 0.5, 0])
+
+
+class Cells:
+    """A tile set as `match` sees it: the merge, and tiles with low labels of their own or without."""
+
+    def __init__(self, low):
+        taxonomy = SimpleNamespace(names=NAMES, low={11: 0, 41: 1, 42: 1, 90: 1, 255: 255})
+        self.description, self.rows = SimpleNamespace(taxonomy=taxonomy), [{"low": low}]
+
+    def read_low_as(self, by_code, by_class):
+        self.by_code, self.by_class = by_code, list(by_class)
+
+
+def matched(how, low, **more):
+    """-> the Matched, what the cells carry, whether native codes were asked for."""
+    asked, tiles = [], Cells(low)
+    shares = torch.eye(4, dtype=torch.float64)[[0, 1] * 20]
+
+    def compositions(_, native):
+        asked.append(native)
+        return shares, torch.tensor([11, 41] * 20 if native else [0, 1] * 20), native
+
+    exemplars = SimpleNamespace(compositions=compositions, chosen=[0])
+    words = {"supervision.aggregate": how, **{f"supervision.{key}": value for key, value in more.items()}}
+    return match(config_from_flat(SegmenterConfig, words), [tiles], lambda: exemplars), tiles, asked
+
+
+def test_cells_carry_rows_of_the_table_native_codes_or_classes():
+    model, tiles, asked = matched("prior", "low.tif")
+    assert tiles.by_code == {11: 0, 41: 1, 42: 2, 90: 3, 255: 255} and asked == [True]
+    assert model.classes[:5].tolist() == [0, 1, 1, 1, 255]
+    assert model.eta.tolist() == torch.eye(4)[[0, 1, 1, 1]].tolist()  # 42 and 90, which no cell has, by their class
+    for low, more in (("", {}), ("low.tif", {"codes": "merged"})):
+        model, tiles, asked = matched("statistics", low, **more)
+        assert tiles.by_code == {11: 0, 41: 1, 42: 1, 90: 1, 255: 255} and tiles.by_class == [0, 1, 2, 3]
+        assert model.classes[:5].tolist() == [0, 1, 2, 3, 255] and asked == [False]
+    of_90 = matched("prior", "low.tif", observation=str(TABLE))[0].eta[3]
+    assert of_90.tolist() == pytest.approx([0.01, 0.9, 0.08, 0], abs=0.01)
+    with pytest.raises(Refused, match="is a table of native codes; labels are merged classes"):
+        matched("prior", "", observation=str(TABLE))
 
 
 def trained(tile_set, run_dir, *more):

@@ -47,14 +47,15 @@ class SupervisionConfig:
         "low_regions: coarse labels over regions (Agg, Ours) [paper, Sec. 4.3, 5]",
         ("high", "low_upsampled", "low_regions"))
     aggregate: str = opt("sum", "what a region's pixels become: sum, of logits x = u / n² [paper, Sec. 4.3; scale "
-        "ours: models/regions.py], literal_sum, of the network's own outputs u, x = u [paper, Sec. 4.3], mean_probs "
-        "[ours], or observation: shares of classes, of which p(coarse label | shares) is known (beyond/observation.py) "
-        "[ours]", ("sum", "literal_sum", "mean_probs", "observation"))
-    codes: str = opt("native", "what aggregate=observation tells apart: native, the source's codes, where exemplar "
-        "places have them, or merged classes [ours]", ("native", "merged"))
-    observation: str = opt("", "of aggregate=observation: a YAML with the table, as a run's own observation.yaml; "
-        "empty: it is fitted on the fine and coarse maps of the split heldout, of adversarial.exemplar_root where that "
-        "is set [ours]")
+        "ours: models/regions.py], literal_sum, x = u [paper, Sec. 4.3], mean_probs or log_sum_exp (the same file); or "
+        "shares of classes, compared by p(class | code) with statistics or a prior (beyond/region_losses.py), or "
+        "read by p(code | shares), observation (beyond/observation.py) [ours]",
+        ("sum", "literal_sum", "mean_probs", "log_sum_exp", "statistics", "prior", "observation"))
+    codes: str = opt("native", "what the last three tell apart: native, the source's codes, where exemplar places have "
+        "them, or merged classes [ours]", ("native", "merged"))
+    observation: str = opt("", "table of the last three: a YAML, as a run's own observation.yaml, or of statistics and "
+        "prior configs/tables/nlcd_low2high.yaml; empty: it is made from the fine and coarse maps of the split "
+        "heldout, of adversarial.exemplar_root where that is set [ours]")
     min_coverage: float = opt(1.0, "supervise cells of which at least this share of the area lies in the tile [paper "
         "silent; ours]")
 
@@ -63,14 +64,12 @@ class SupervisionConfig:
             0 < self.min_coverage <= 1,
             f"supervision.min_coverage={self.min_coverage}: must be above 0 and at most 1, as 0.5",
         )
-        observed = self.aggregate == "observation"
+        by_table = self.aggregate in ("statistics", "prior", "observation")
+        reads = f"supervision.aggregate={self.aggregate} reads regions: supervision.labels={self.labels} must be "
+        require(not by_table or self.labels == "low_regions", f"{reads}low_regions")
         require(
-            not observed or self.labels == "low_regions",
-            f"supervision.aggregate=observation reads regions: supervision.labels={self.labels} must be low_regions",
-        )
-        require(
-            observed or not self.observation,
-            f"supervision.observation={self.observation}: is for supervision.aggregate=observation",
+            by_table or not self.observation,
+            f"supervision.observation={self.observation}: is for supervision.aggregate=observation, statistics, prior",
         )
 
 

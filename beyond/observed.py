@@ -73,7 +73,8 @@ def observe(config, description, open_exemplars, saved):
         table = to_plain(model, names)
     else:
         native, exemplars = config.supervision.codes == "native", open_exemplars()
-        shares, codes, native = exemplar_cells(exemplars.tiles, exemplars.chosen, description.scale, config.supervision.min_coverage, native)
+        places = exemplars.tiles, exemplars.chosen, description.scale
+        shares, codes, native = exemplar_cells(*places, config.supervision.min_coverage, native)
         merged = exemplars.tiles.description.taxonomy.low
         model, cells, rare = fit_codes(shares, codes, merged, names, native)
         table, origin = to_plain(model, names, cells), f"fitted to {len(codes)} cells of {len(exemplars.chosen)} places"

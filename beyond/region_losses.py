@@ -116,10 +116,9 @@ def match(config, tile_sets, open_exemplars):
             raise Refused(f"{given}: is a table of native codes; labels are merged classes")
         table, origin = published(given, names), f"as in {given}"
     else:
-        exemplars, scale = open_exemplars(), tile_sets[0].description.scale
-        shares, codes, native = exemplar_cells(
-            exemplars.tiles, exemplars.chosen, scale, config.supervision.min_coverage, native
-        )
+        exemplars = open_exemplars()
+        places = exemplars.tiles, exemplars.chosen, tile_sets[0].description.scale
+        shares, codes, native = exemplar_cells(*places, config.supervision.min_coverage, native)
         table = counted(torch.as_tensor(shares).float(), torch.as_tensor(codes))
         origin = f"counted in {len(codes)} cells of {len(exemplars.chosen)} places"
     merged = taxonomy.low if native else {c: c for c in range(len(names))}

@@ -68,12 +68,12 @@ def read_yaml(path, blame="not YAML"):
     """
     with naming(path, f"{blame}: "), open(path, encoding="utf-8-sig") as file:
         try:
-            value = yaml.load(file, _PlainLoader) or {}  # noqa: S506 - a SafeLoader
+            value = yaml.load(file, _PlainLoader)  # noqa: S506 - a SafeLoader
         except yaml.MarkedYAMLError as error:
             raise ValueError(f"line {error.problem_mark.line + 1}: {error.problem}") from None
-        if not isinstance(value, dict):
+        if not isinstance(value, (dict, type(None))):
             raise ValueError(f"should hold a mapping, holds {type(value).__name__}")
-        return value
+        return value or {}
 
 
 class _PlainLoader(yaml.SafeLoader):

@@ -29,7 +29,7 @@ class Run:
         self.config, self.ranks, self.dir = config, ranks, Path(config.run.dir)
         last = self.dir / "last.pt"
         self.saved = checkpoint.load(last) if last.exists() else None
-        self.done, self.validations, self.sums, self.counted = 0, 0, {}, 0
+        self.done, self.validations, self.record, self.sums, self.counted = 0, 0, None, {}, 0
 
     def begin(self, parts, about, items, best):
         """Load the parts from last.pt, where there is one; then open the folder, its log cut back to that step.
@@ -76,8 +76,8 @@ class Run:
         self.progress = tqdm(
             total=self.steps, initial=self.done, unit="step", disable=None if self.ranks.first else True
         )
-        self.recorded = time.perf_counter()
-        self.told, self.lines = (self.recorded, self.done), 0  # of the last line on the terminal: its time and step
+        self.recorded = self.started = time.perf_counter()
+        self.before = self.done
         yield from range(self.done, self.steps)
         self.progress.close()
 
@@ -111,10 +111,10 @@ class Run:
         self.evaluate_now = self.done % self.eval_every == 0 or self.done == self.steps
         self.save_now = self.evaluate_now or self.stop_now > 0
         if self.logs(step) or self.save_now:
-            self.record = self._means()
+            first, self.record = self.record is None, self._means()
             checkpoint.require_finite(self.record, networks if self.save_now else (), self.dir, self.done)
             self.log({"step": self.done, "kind": "train", **values, **self.record})
-            if not self.lines and not self.save_now:  # the first validation may be far
+            if first and not self.save_now:  # the first validation may be far
                 self._tell(f"a validation every {self.eval_every} steps")
 
     def _means(self):
@@ -131,11 +131,9 @@ class Run:
         self.validations += 1
 
     def _tell(self, text):
-        """One line on where the run stands, and how long the rest takes by the pace since the last such line."""
-        now, (then, step) = time.perf_counter(), self.told
-        minutes = (now - then) / (self.done - step) * (self.steps - self.done) / 60
+        """One line on where the run stands, and how long the rest takes by the pace of the steps up to here."""
+        minutes = (time.perf_counter() - self.started) / 60 * (self.steps - self.done) / (self.done - self.before)
         left = f", about {minutes:.0f} min left" if self.done < self.steps else ""
-        self.told, self.lines = (now, self.done), self.lines + 1
         loss, pace = self.record["loss"], self.record["tiles_per_second"]
         self.say(f"step {self.done}/{self.steps}  loss {loss:.4f}  {text}  {pace:.1f} {self.unit}/s{left}")
 

@@ -1,6 +1,5 @@
 """Typed settings: dataclasses of `opt` fields filled from YAML and `section.key=value`. config.py declares a run's."""
 
-import argparse
 import dataclasses
 import math
 import operator
@@ -8,6 +7,7 @@ import typing
 
 import yaml
 
+from runtime import command
 from runtime.errors import Refused, nearest
 from runtime.files import read_yaml
 
@@ -36,9 +36,8 @@ def require(holds, message):
 
 def from_command_line(cls, description, argv=None):
     """`CONFIG.yaml [section.key=value ...]` -> config; --help prints every setting."""
-    parser = argparse.ArgumentParser(
-        description=description, epilog=describe(cls), formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command.parser(description)
+    parser.epilog = describe(cls)
     parser.add_argument("config", metavar="CONFIG.yaml", help="a file of configs/, or your own")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="settings that differ from the file")
     arguments = parser.parse_args(argv)
@@ -144,10 +143,11 @@ def _converted(cls, values, where):
 def _convert(key, value, setting, where):
     """A value of YAML or of the command line -> one of the setting's type."""
     kind, choices, text = setting.type, setting.metadata["choices"], "" if value is None else str(value)
+    text = text.lower() if isinstance(value, bool) else text
     if typing.get_origin(kind) is tuple:  # [a, b], of words that YAML and people write with and without quotes
         return tuple(filter(None, (word.strip(" '\"") for word in text.strip("[]").split(","))))
     if choices:
-        text = {"False": "off"}.get(text, text)  # as YAML reads a bare off
+        text = "off" if text == "false" and "off" in choices else text  # as YAML reads a bare off
         if text not in choices:
             allowed, meant = _allowed(setting), nearest(text, choices)
             raise Refused(f"{where}: {key}={text:.80} is not {allowed}; did you mean {meant}?")

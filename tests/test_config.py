@@ -53,7 +53,7 @@ def test_words_of_the_command_line_stay_as_they_were_typed(tmp_path):
         ("data: {gain: .nan}", ["data.gain=nan", "a number"]),
         ("data: {dihedral: 3}", ["data.dihedral=3", "true or false, as data.dihedral=true"]),
         ("train: {precision: fp8}", ["train.precision=fp8", "did you mean fp16"]),
-        ("train: {precision: on}", ["train.precision=True"]),
+        ("train: {precision: on}", ["train.precision=true"]),
         ("supervision: {labels: [low]}", ["supervision.labels=['low']", "low_regions"]),
         ("supervision: {aggregate: observation, labels: high}", ["supervision.labels=high", "low_regions"]),
         ("supervision: {observation: table.yaml}", ["table.yaml", "aggregate=observation"]),

@@ -42,26 +42,21 @@ def test_words_of_the_command_line_stay_as_they_were_typed(tmp_path):
 @pytest.mark.parametrize(
     "text, names",
     [
-        ("train: {epoch: 3}", ["train.epoch", "train.epochs"]),
-        ("trian: {epochs: 3}", ["trian.epochs", "train.epochs"]),
+        ("trian: {epochs: 3}", ["trian.epochs", "train.epochs"]),  # more in test_messages.py
         ("train: 3", ["no setting train;"]),
         ("epochs: 3", ["no setting epochs; did you mean train.epochs?"]),
-        ("train: {epochs: many}", ["train.epochs=many", "whole number"]),
         ("train: {epochs: 2.5}", ["train.epochs=2.5", "whole number"]),
         ("train: {epochs: }", ["train.epochs= ", "whole number"]),
         ("train: {epochs: .inf}", ["train.epochs=inf", "whole number"]),
         ("data: {gain: .nan}", ["data.gain=nan", "a number"]),
         ("data: {dihedral: 3}", ["data.dihedral=3", "true or false, as data.dihedral=true"]),
-        ("train: {precision: fp8}", ["train.precision=fp8", "did you mean fp16"]),
         ("train: {precision: on}", ["train.precision=true"]),
         ("supervision: {labels: [low]}", ["supervision.labels=['low']", "low_regions"]),
         ("supervision: {aggregate: observation, labels: high}", ["supervision.labels=high", "low_regions"]),
         ("supervision: {observation: table.yaml}", ["table.yaml", "aggregate=observation"]),
         ("adversarial: {control: frozen}", ["adversarial.control=frozen", "adversarial.weight must be above 0"]),
         ("train: {epochs: 3, epochs: 5}", ["line 1: key epochs stands twice"]),
-        ("mae: {size: tiny}", ["mae.size is a setting of train_mae.py"]),
         ("train: {weight_decay: 0.1}\nmodel: {width: 4}", ["train.weight_decay is a setting of train_mae.py"]),
-        ("model: {width: 32, init: imagenet}", ["imagenet", "model.width=64"]),
         ("[1, 2]", ["should hold a mapping"]),
         ("train: {epochs: 3", ["not YAML"]),
         ("a: !!python/object/apply:os.system [ls]", ["not YAML"]),
@@ -94,8 +89,7 @@ def test_every_number_has_bounds_and_every_default_lies_within(tmp_path, cls):
 
 
 @pytest.mark.parametrize("wrong", ["data.gain=1.0", "supervision.min_coverage=0.0", "adversarial.layers=6",
-                                   "adversarial.temperature=1000.0", "adversarial.blur_sigma=0.0", "model.width=15",
-                                   f"run.seed={2**63}"])  # fmt: skip
+                                   "adversarial.blur_sigma=0.0", "model.width=15", f"run.seed={2**63}"])  # fmt: skip
 def test_bounds_are_open_or_closed(tmp_path, wrong):
     with pytest.raises(Refused, match=f"^command line: {wrong}: must be "):
         load_config(SegmenterConfig, written(tmp_path), [wrong])

@@ -1,3 +1,4 @@
+import os
 import resource
 
 import numpy as np
@@ -104,6 +105,7 @@ def test_a_map_that_fails_leaves_the_older_one_and_nothing_else(tmp_path):
 def test_what_a_killed_process_left_of_a_map_is_deleted(tmp_path):
     for name in (".map.tif.77.tmp", ".map.tif.raw.77.tmp", ".other.tif.raw.77.tmp"):
         (tmp_path / name).write_bytes(b"half")
+        os.utime(tmp_path / name, (0, 0))
     written(tmp_path, blobs(20, 20))
     assert {p.name for p in tmp_path.iterdir()} == {"map.tif", "scene.tif", ".other.tif.raw.77.tmp"}
 

@@ -90,8 +90,8 @@ def count_positions(image, centres, centre_codes, codes, patch_px=7, batch=64):
         for first in range(0, len(own), batch):
             rows, cols = own[first : first + batch].T
             drawn = image[:, rows[:, None, None] + offset[:, None], cols[:, None, None] + offset]  # (K, B, w, w)
-            # Softmax over s without its shift: the largest value is 0, that of a patch at its own centre. With .softmax()
-            # a tile takes 10 to 30 % longer on a CPU, with new memory at each step 40 %.
+            # Softmax over s without its shift: the largest value is 0, that of a patch at its own centre. A tile takes
+            # 10 to 30 % longer on a CPU with .softmax(), and 40 % with new memory for each result.
             likelihood = log_likelihood(padded, energy, drawn.transpose(0, 1))
             posterior = likelihood.div_(patch_px**2).exp_().flatten(1)  # (B, H W)
             count += (posterior.sum(1).reciprocal() @ posterior).view(height, width)

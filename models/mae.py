@@ -4,6 +4,7 @@ Three quarters of the tokens are left out; a light decoder restores their pixels
 (`MaskedAutoencoder.resnet`) is used afterwards: it starts the segmenter.
 """
 
+import math
 from functools import cache
 
 import torch
@@ -158,28 +159,38 @@ def masked_stages(resnet, image, visible):
     returns: five maps, zeros where masked
     """
 
+    cells = int(visible.sum())
+
     @cache
-    def shown(height):  # (B, height, width) bool
-        side = height // visible.shape[1]
-        return visible.repeat_interleave(side, dim=1).repeat_interleave(side, dim=2)
+    def places(side):
+        """Of all pixels of a map whose cells have side x side, those that are visible: (cells * side^2,) int64."""
+        return visible.repeat_interleave(side, dim=1).repeat_interleave(side, dim=2).flatten().nonzero().squeeze(1)
 
-    def norm(batch_norm, x):
-        pixels = x.permute(0, 2, 3, 1)  # under channels last a pixel's values lie together
-        flat = pixels.flatten(0, 2)
-        index = shown(x.shape[2]).flatten().nonzero().squeeze(1)
-        kept = batch_norm(flat.index_select(0, index).T[None, :, :, None])  # (1, D, visible pixels, 1)
-        flat = torch.zeros_like(flat).index_copy(0, index, kept[0, :, :, 0].T)
-        return flat.view(pixels.shape).permute(0, 3, 1, 2)
+    def visible_of(x):
+        """(B, D, h, w) -> (1, D, P, 1): its visible pixels."""
+        flat = x.permute(0, 2, 3, 1).flatten(0, 2)  # under channels last a pixel's values lie together
+        kept = flat.index_select(0, places(x.shape[2] // visible.shape[1]))
+        return kept[None, :, None].permute(0, 3, 1, 2)
 
-    x = F.relu(norm(resnet.bn1, resnet.conv1(image)))
-    stages = [x]
-    x = resnet.maxpool(x)
-    x = x * shown(x.shape[2])[:, None]  # the window reaches a pixel into masked cells
+    def spread(kept):
+        """The inverse of visible_of, with zeros at masked pixels."""
+        side = math.isqrt(kept.shape[2] // cells)
+        batch, height, width = len(visible), side * visible.shape[1], side * visible.shape[2]
+        flat = kept.new_zeros(batch * height * width, kept.shape[1])
+        flat = flat.index_copy(0, places(side), kept.permute(0, 2, 3, 1).flatten(0, 2))
+        return flat.view(batch, height, width, -1).permute(0, 3, 1, 2)
+
+    stem = spread(F.relu(resnet.bn1(visible_of(resnet.conv1(image)))))
+    kept = visible_of(resnet.maxpool(stem))
+    x, stages = spread(kept), [stem]
     for layer in (resnet.layer1, resnet.layer2, resnet.layer3, resnet.layer4):
         for block in layer:
-            shortcut = x if block.downsample is None else norm(block.downsample[1], block.downsample[0](x))
-            x = F.relu(norm(block.bn1, block.conv1(x)))
-            x = F.relu(norm(block.bn2, block.conv2(x)) + shortcut)
+            if block.downsample is not None:
+                conv, norm = block.downsample
+                kept = norm(visible_of(conv(x)))
+            x = spread(F.relu(block.bn1(visible_of(block.conv1(x)))))
+            kept = F.relu(block.bn2(visible_of(block.conv2(x))) + kept)
+            x = spread(kept)
         stages.append(x)
     return stages
 

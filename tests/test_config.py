@@ -68,7 +68,7 @@ def test_overrides_come_after_the_file_and_defaults_before(tmp_path):
         ("adversarial: {control: shuffle}", ["adversarial.control=shuffle", "did you mean shuffled"]),
         ("adversarial: {beta2: 1}", ["adversarial.beta2=1.0", "below 1"]),
         ("adversarial: {learning_rate: 0}", ["adversarial.learning_rate=0.0", "above 0"]),
-        ("train: {encoder_rate: 0}", ["train.encoder_rate=0.0", "above 0"]),
+        ("train: {frozen_share: 2}", ["train.frozen_share=2.0", "0 to 1"]),
         ("model: {width: 15}", ["model.width=15", "even"]),
         ("run: {seed: 9223372036854775808}", ["run.seed=", "below 2^63"]),
         ("train: {epochs: 3, epochs: 5}", ["line 1: key epochs stands twice"]),
@@ -113,7 +113,7 @@ def test_every_number_has_bounds_and_every_default_lies_within(cls):
 
 @pytest.mark.parametrize("key, wrong", [("data.gain", 1.0), ("supervision.min_coverage", 0.0), ("train.average", 1.0),
                                         ("adversarial.layers", 6), ("adversarial.blur_sigma", 0.0),
-                                        ("model.width", 15), ("run.seed", 2**63), ("train.encoder_rate", 0.0),
+                                        ("model.width", 15), ("run.seed", 2**63), ("train.head_rate", 0.0),
                                         ("adversarial.beta2", 1.0)])  # fmt: skip
 def test_bounds_are_open_or_closed(key, wrong):
     with pytest.raises(Refused, match=f"^{key}={wrong}: must "):
@@ -130,6 +130,8 @@ def test_words_of_the_command_line_stay_as_they_were_typed(tmp_path):
 def test_a_mask_that_leaves_nothing_to_see_is_refused(tmp_path):
     with pytest.raises(Refused, match="mask_ratio=0.98"):
         load_config(PretrainConfig, written(tmp_path, "data: {crop_px: 64}"), ["mae.mask_ratio=0.98"])
+    with pytest.raises(Refused, match="masks 1 of 1 patches of 32 px"):
+        load_config(PretrainConfig, written(tmp_path, "data: {crop_px: 32}"), ["mae.mask_where=layers"])
 
 
 def test_yaml_reads_a_bare_off_as_false_and_we_do_not(tmp_path):

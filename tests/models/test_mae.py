@@ -204,21 +204,20 @@ def test_a_visible_cell_among_masked_ones_is_an_image_of_its_own():
         assert not stage.any()
 
 
-def test_batch_norm_learns_the_statistics_of_whole_images():
+def test_the_stem_learns_the_statistics_of_whole_images():
     image, noise = waves(16, 128), torch.rand(16, 64, generator=torch.Generator().manual_seed(0))
     mask = mask_of(tiny(mask_where="layers"), noise, 8, 8)[1]
     masked, visible = blank(image, mask), ~mask.unflatten(1, (8, 8))[:, ::2, ::2]
 
-    def variances(see):
+    def variance(see):
         resnet = tiny().resnet
         see(resnet)
-        norms = resnet.bn1, resnet.layer1[0].bn1, resnet.layer1[1].bn2
-        return torch.stack([norm.running_var.mean() - 0.9 for norm in norms])  # momentum 0.1, from 1
+        return resnet.bn1.running_var.mean() - 0.9  # momentum 0.1, from 1
 
-    whole = variances(lambda resnet: resnet(image))
-    ratio = variances(lambda resnet: masked_stages(resnet, masked, visible)) / whole
-    assert abs(ratio[0] - 1) < 0.1 and (ratio - 1).abs().max() < 0.2  # real NAIP, the stem: 0.995
-    assert (variances(lambda resnet: resnet(masked)) / whole)[0] < 0.4  # with mask_where=pixels
+    whole = variance(lambda resnet: resnet(image))
+    # On real NAIP images 0.995; the rest is the edge of cells.
+    assert 0.9 < variance(lambda resnet: masked_stages(resnet, masked, visible)) / whole < 1.1
+    assert variance(lambda resnet: resnet(masked)) / whole < 0.4  # with mask_where=pixels
 
 
 # The loss

@@ -252,15 +252,16 @@ class EncoderConfig:
 class MaskedAutoencoderConfig:
     size: str = opt("base", "of encoder and decoder: base (ViT-B) or tiny [paper silent; ours]", ("base", "tiny"))
     mask_ratio: float = opt(0.75, "share of the tokens that are masked [paper, Sec. 4.5]")
-    mask_where: str = opt("tokens", "what is hidden: tokens (the embedding sees the whole image) [paper, Sec. 4.5], "
-        "pixels too, or cells of 32 px in all layers of the embedding (nothing leaks) [differs: models/mae.py]",
-        ("tokens", "pixels", "layers"))
+    mask_where: str = opt("tokens", "what is hidden: tokens [paper, Sec. 4.5], their pixels too, or cells of 32 px in "
+        "all layers of the ResNet-18 [differs: models/mae.py]", ("tokens", "pixels", "layers"))
     stages: str = opt("last", "of the ResNet-18 that make tokens: last [paper, Sec. 4.5], or all, for the segmenter "
         "reads all [differs: models/mae.py]", ("last", "all"))
     targets: str = opt("patch", "pixels to restore, normalised by patch [ours: ref. 10], or by band, as the images "
         "are [ours: models/mae.py]", ("patch", "band"))
+    visible_share: float = opt(0.0, "of the loss that visible patches have [ours: models/mae.py]")
 
     def __post_init__(self):
+        require(0 <= self.visible_share < 1, f"mae.visible_share={self.visible_share}: must be 0 to 1, as 0.5")
         require(0 < self.mask_ratio < 1, f"mae.mask_ratio={self.mask_ratio}: must be above 0 and below 1, as 0.75")
 
 
@@ -269,10 +270,12 @@ class PretrainLoopConfig(LoopConfig):
     learning_rate: float = opt(1.5e-4, "of AdamW, times batch_size / 256 [paper silent; ours: ref. 10]")
     schedule: str = opt("cosine", "cosine, towards 0 [ours: ref. 10], or constant", ("constant", "cosine"))
     warmup_steps: int = opt(0, "steps over which the learning rate rises from 0 [paper silent; ours: ref. 10]")
+    encoder_rate: float = opt(1.0, "learning rate of the ResNet-18 as a share of the transformers' [ours]")
     weight_decay: float = opt(0.05, "of AdamW, on weights and not on biases and norms [ours: ref. 10]")
 
     def __post_init__(self):
         super().__post_init__()
+        require(self.encoder_rate > 0, f"train.encoder_rate={self.encoder_rate}: must be above 0, as 1.0")
         require(self.weight_decay >= 0, f"train.weight_decay={self.weight_decay}: must be 0 or more, as 0.05")
 
 
@@ -293,6 +296,5 @@ class PretrainConfig(ScriptSettings):
         masked = round(self.mae.mask_ratio * patches)
         require(
             0 < masked < patches,
-            f"mae.mask_ratio={self.mae.mask_ratio} masks {masked} of {patches} patches of {side} px of data.crop_px="
-            f"{self.data.crop_px}; it must mask 1 to {patches - 1}, as 0.75",
+            f"mae.mask_ratio={self.mae.mask_ratio} masks {masked} of {patches} patches of {side} px: not some, as 0.75",
         )

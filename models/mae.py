@@ -37,6 +37,8 @@ class MaskedAutoencoder(nn.Module):
         reads all five, and layer4's alone would teach the first ones little].
     targets: pixels to restore, normalised by "patch", each by its own mean and deviation [ours: ref. 10], or by "band",
         as the image is [ours: brightness and near infrared, which tell classes apart, must be learnt too].
+    visible_share: of the loss that visible patches have [ours: ref. 10 has none; to say them again, the first stages
+        must keep bands and texture].
     """
 
     def __init__(
@@ -48,9 +50,11 @@ class MaskedAutoencoder(nn.Module):
         mask_where="tokens",
         stages="last",
         targets="patch",
+        visible_share=0.0,
     ):
         super().__init__()
-        self.mask_ratio, self.mask_where, self.targets = mask_ratio, mask_where, targets
+        self.mask_ratio, self.mask_where = mask_ratio, mask_where
+        self.targets, self.visible_share = targets, visible_share
         width, decoder_width = SIZES[size]["encoder"][0], SIZES[size]["decoder"][0]
         self.resnet = ResNet18(bands, resnet_width)
         self.embed = nn.Conv2d(self.resnet.channels[-1], width, 1)
@@ -146,7 +150,11 @@ class MaskedAutoencoder(nn.Module):
             mean, std = patch_statistics(target)
             target = (target - mean) / std
         error = (predicted - target).square().mean(dim=2)  # (B, N)
-        return (error * mask).sum() / mask.sum()
+        masked = (error * mask).sum() / mask.sum()
+        if not self.visible_share:
+            return masked
+        visible = (error * ~mask).sum() / (~mask).sum()
+        return (1 - self.visible_share) * masked + self.visible_share * visible
 
 
 def masked_stages(resnet, image, visible):
@@ -187,7 +195,7 @@ def masked_stages(resnet, image, visible):
         for block in layer:
             if block.downsample is not None:
                 conv, norm = block.downsample
-                kept = norm(visible_of(conv(x)))
+                kept = norm(visible_of(conv(x[:, :, :: block.take_every, :: block.take_every])))
             x = spread(F.relu(block.bn1(visible_of(block.conv1(x)))))
             kept = F.relu(block.bn2(visible_of(block.conv2(x))) + kept)
             x = spread(kept)

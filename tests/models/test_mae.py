@@ -16,7 +16,8 @@ from models.mae import (
 )
 from models.vit import sincos_positions
 
-WHOLE = {"mask_where": "layers", "stages": "all", "targets": "band"}  # configs/naip215/mae_masked.yaml
+# As configs/naip215/mae_masked.yaml.
+WHOLE = {"mask_where": "layers", "stages": "all", "targets": "band", "visible_share": 0.5}
 
 
 def tiny(**settings):
@@ -244,11 +245,14 @@ def test_targets_by_band_are_the_normalised_image():
     torch.testing.assert_close(loss, expected)
 
 
-def test_predictions_of_visible_patches_do_not_count():
+def test_predictions_of_visible_patches_count_by_their_share():
     mae, (image, noise) = tiny(), draw()
     loss, predicted, mask = mae(image, noise)
-    elsewhere = predicted + 100 * ~mask[..., None]
+    elsewhere = torch.where(mask[..., None], predicted, patchify(image) + 2)
     assert torch.equal(mae.loss(image, elsewhere, mask), loss)
+    mae.targets = "band"
+    masked, mae.visible_share = mae.loss(image, elsewhere, mask), 0.25
+    torch.testing.assert_close(mae.loss(image, elsewhere, mask), 0.75 * masked + 0.25 * 2**2)
 
 
 def test_a_flat_patch_has_a_finite_loss():

@@ -102,9 +102,9 @@ class LoopConfig:
     eval_every: int = opt(0, "steps between validations and saves; 0: once an epoch [paper silent; ours]", least=0)
     precision: str = opt("auto", "of the networks: bf16, fp16 (with loss scaling) or off (float32); auto: bf16 on CUDA "
         "and on CPUs that multiply it (AMX, AVX-512 bf16), else off", ("auto", "bf16", "fp16", "off"))
-    channels_last: bool = opt(True, "memory format of the networks' tensors: faster convolutions; for tiles of 512 px "
-        "at model.width=64 on CPUs with AVX2 alone, false is faster")
-    compile: bool = opt(False, "torch.compile the trained network; minutes at the start, and without it where it fails")
+    channels_last: str = opt("auto", "whether the channels of a pixel lie side by side in memory; auto: where steps "
+        "are faster so, on CUDA and CPUs, but for model.width=64 on CPUs without AVX-512", ("auto", "true", "false"))
+    compile: bool = opt(False, "torch.compile the trained network; takes a compiler, and minutes at the start")
     warmup_steps: int = opt(0, "steps over which the learning rate rises from 0 [paper silent; ours]", least=0)
 
     def split(self, world):
@@ -150,10 +150,10 @@ class RunConfig:
 @dataclass(frozen=True)
 class SegmenterConfig(ScriptSettings):
     SCRIPT = "train_seg.py"
-    # What may differ when a run is taken up again: where data lies, workers, device and logging, and what it started
-    # from, for its weights are in last.pt; train.epochs may grow.
-    FREE_ON_RESUME = {"data.root", "adversarial.exemplar_root", "data.workers", "train.compile", "model.init",
-                      "run.dir", "run.name", "run.device", "run.log_every"}  # fmt: skip
+    # What may differ when a run is taken up again: where data lies, workers, device, layout and logging, and what it
+    # started from, for its weights are in last.pt; train.epochs may grow.
+    FREE_ON_RESUME = {"data.root", "adversarial.exemplar_root", "data.workers", "train.compile", "train.channels_last",
+                      "model.init", "run.dir", "run.name", "run.device", "run.log_every"}  # fmt: skip
 
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()

@@ -16,11 +16,13 @@ import torch
 from tqdm import tqdm
 
 from beyond.informed import load_informed
+from data import tile_io
 from data.cells import filled, upsampled
+from data.laying import tile_grid
 from data.loading import scoring_batches, to_device
 from data.samples import ScoringTiles, stack_cells
 from data.taxonomy import load_colors, load_taxonomy
-from data.tiles import TileSet
+from data.tiles import TileSet, low_cells, read_label
 from maps.agreement import scene_tally
 from metrics import SCORES, Tally
 from models.epitomes import add_counts, load_table, super_resolve, table_from_counts
@@ -99,7 +101,7 @@ def score(segmenter, tiles, classes, ranks, coarse=False):
 
     coarse: let it use the coarse label of each tile too (beyond/informed.py)
     """
-    tiles, cell_px = segmenter.labelled(tiles) if coarse else tiles, tiles.description.scale**2
+    tiles, cell_px = segmenter.relabelled(tiles) if coarse else tiles, tiles.description.scale**2
     tally = Tally(len(classes), ranks.device)
     batches = scoring_batches(ScoringTiles(tiles, "high", 1.0, coarse=coarse), 4, ranks.rank, ranks.world, workers=0)
     total = -(-len(tiles) // (4 * ranks.world))
@@ -134,13 +136,26 @@ def lsr_row(tiles, classes, arguments, device):
     for i in tqdm(range(len(tiles)), desc="Self-Epitomic LSR", disable=None, leave=False):
         tile = tiles.load(i, low=False)
         image = torch.from_numpy(tile.image.astype(np.float32) / brightest).clamp(0, 1).permute(2, 0, 1).to(device)
-        codes = torch.from_numpy(tiles.low_codes(i)).to(device)
+        codes = torch.from_numpy(low_codes(tiles, i)).to(device)
         try:
             labels, _ = super_resolve(image, codes, p_class, patches=arguments.lsr_patches, seed=arguments.lsr_seed)
         except Refused as error:
             raise Refused(f"{tiles.rows[i]['tile']}: {error}") from None
         tally.add(labels.cpu()[None], torch.from_numpy(tile.high)[None])
     return {"name": "Self-Epitomic LSR", **report(tally, classes)}
+
+
+def low_codes(tiles, i):
+    """Tile i's low-resolution codes over each pixel, (H, W) int64: native where the set has a low label, merged classes
+    where it is derived from the high one."""
+    row, size = tiles.rows[i], (tiles.description.tile_px,) * 2
+    if not row["low"]:
+        return upsampled(tiles.load_cells(i), *size).astype(np.int64)
+    low, image = read_label(tiles.root / row["low"]), tile_io.read(tiles.root / row["image"], pixels=False)
+    codes = low.pixels[..., 0].astype(np.int64)
+    if tile_grid(image, low, tiles.description.scale) is None:
+        return codes
+    return upsampled(low_cells(codes, low, image, tiles.description), *size)
 
 
 def lsr_table(tiles, classes, arguments):
@@ -156,7 +171,7 @@ def lsr_table(tiles, classes, arguments):
         raise Refused(f"{arguments.data}: some tiles have a low label and some none; --lsr needs all or none")
     counts = {}
     for i in range(len(heldout)):
-        high, codes = torch.from_numpy(heldout.load_high(i)), torch.from_numpy(heldout.low_codes(i))
+        high, codes = torch.from_numpy(heldout.load_high(i)), torch.from_numpy(low_codes(heldout, i))
         add_counts(counts, high.long(), codes, len(classes))
     merged = tiles.description.taxonomy.low if native == {True} else {c: c for c in range(len(classes))}
     certain = {code: [float(c == to) for c in range(len(classes))] for code, to in merged.items()}
@@ -216,7 +231,7 @@ def figure6(path, methods, tiles, classes, device, chosen, coarse=False):
         for segmenter in methods:
             logits = segmenter(image)
             if coarse:
-                cells = segmenter.labelled(tiles).load(i, high=False).cells
+                cells = segmenter.relabelled(tiles).load(i, high=False).cells
                 cells = to_device(stack_cells([(cells.labels, cells.to_cell)]), device)
                 logits = segmenter.informed(logits, cells, tiles.description.scale**2)
             row.append(color_labels(logits.argmax(dim=1)[0].cpu().numpy(), classes))

@@ -56,6 +56,17 @@ def scores(confusion):
     return {**overall, "per_class": [{"f1": f if seen else None, "iou": i if seen else None} for f, i, seen in classes]}
 
 
+def selection_scores(confusion):
+    """(C, C) confusion matrix -> {"accuracy", "macro_f1", "miou"}, by which a checkpoint is selected.
+
+    Macro means are over the classes that the truth holds. In a table's mean one false pixel of a class that a small
+    validation split lacks would count as a whole class of score zero.
+    """
+    f1, iou, _ = of_classes(confusion)
+    there = confusion.cpu().sum(dim=1) > 0
+    return {"accuracy": accuracy(confusion), "macro_f1": f1[there].mean().item(), "miou": iou[there].mean().item()}
+
+
 def accuracy(confusion):
     counts = confusion.cpu().double()  # MPS has no float64
     return (counts.diagonal().sum() / counts.sum().clamp(min=1)).item()

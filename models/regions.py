@@ -44,44 +44,7 @@ def aggregate_logits(logits, region_index, num_regions):
     if logits.shape[-2:] != region_index.shape[-2:]:
         raise ValueError(f"logits are {tuple(logits.shape[-2:])} px, the region index {tuple(region_index.shape[-2:])}")
     values = logits if logits.dtype == torch.float64 else logits.float()
-    # Blocks are added up row by row, some times as fast; one value of each is left to send to its region.
-    # Not on a GPU: to look at the index there is to wait for it, and it adds up as fast by index.
-    if region_index.device.type == "cpu" and (blocks := whole_blocks(region_index)):
-        n, height, width, corners = blocks
-        rows = crop(values, corners, height, width).unflatten(2, (-1, n)).sum(dim=3)  # 3 times as fast as avg_pool2d
-        values = rows.unflatten(3, (-1, n)).sum(dim=4)
-        region_index = crop(region_index, corners, height, width)[:, ::n, ::n]
-    return sums_by_index(values, region_index, num_regions)
-
-
-def sums_by_index(values, region_index, num_regions):
-    """The sums of `aggregate_logits` pixel by pixel, float32 or float64."""
     values, index = values.flatten(2), region_index.flatten(1).long()
     index = torch.where(index < 0, num_regions, index)  # pixels of no region go to one more, dropped below
     sums = values.new_zeros(values.shape[0], values.shape[1], num_regions + 1)
     return sums.scatter_add(2, index[:, None].expand_as(values), values)[..., :num_regions]
-
-
-def whole_blocks(region_index):
-    """Where each n x n block of one grid an image is of one region, and no region lies elsewhere, as on grids along the
-    image's axes: n, height and width of the grids in pixels, [(top, left) of each image]; else None."""
-    rows, cols = ((region_index.amax(dim=dim) >= 0).int() for dim in (2, 1))
-    frame = torch.stack([rows.argmax(dim=1), cols.argmax(dim=1), rows.sum(dim=1), cols.sum(dim=1)])
-    tops, lefts, heights, widths = frame.tolist()
-    height, width, corners = max(heights), max(widths), list(zip(tops, lefts, strict=True))
-    first_row = region_index[0, tops[0]]
-    n = int((first_row == first_row[lefts[0]]).sum())
-    if n < 2 or height % n or width % n or not min(heights) == height > 0 or min(widths) < width:
-        return None
-    rows = crop(region_index, corners, height, width).unflatten(1, (-1, n))
-    blocks = rows[:, :, 0].unflatten(2, (-1, n))
-    same = (rows == rows[:, :, :1]).all() & (blocks == blocks[..., :1]).all()
-    return (n, height, width, corners) if same else None
-
-
-def crop(maps, corners, height, width):
-    """(B, ..., H, W) -> (B, ..., height, width), each image from its own corner on."""
-    if len({*corners}) == 1:
-        ((top, left),) = {*corners}
-        return maps[..., top : top + height, left : left + width]
-    return torch.stack([m[..., t : t + height, x : x + width] for m, (t, x) in zip(maps, corners, strict=True)])

@@ -23,20 +23,46 @@ def test_every_config_loads(path):
     assert config.run.dir and config.data.root
 
 
+GAME = {f"adversarial.{name}" for name in ("weight", "warmup_steps", "learning_rate")}
+LETTER = {"supervision.aggregate", "model.head", "train.head_rate", *GAME}
+LETTER |= {f"adversarial.{name}" for name in ("maps", "temperature", "beta1", "beta2")}
+# What a part of a row's name may change, against the row Agg of its table.
+SAYS = {
+    "high": {"supervision.labels"}, "low": {"supervision.labels"}, "obs": {"supervision.aggregate"},
+    "literal": {"supervision.aggregate"}, "app": GAME, "pre": {"model.init"}, "ours": {*GAME, "model.init"},
+    "paper": LETTER, "table3": {*GAME, "data.exclude_regions", "model.init"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("folder", ["demo", "dubai", "low2high", "naip215"])
+def test_rows_of_a_table_differ_in_what_their_names_say(folder):
+    paths = [path for path in (ROOT / "configs" / folder).glob("*.yaml") if not path.stem.startswith("mae")]
+    rows = {path.stem: flatten(load_config(SegmenterConfig, path)) for path in paths}
+    games = {False: set(), True: set()}
+    for name, row in rows.items():
+        named = {"run.dir", "run.name"}.union(*(SAYS.get(word, ()) for word in name.split("_")))
+        assert {key for key in row if row[key] != rows["agg"][key]} <= named, name
+        if row["adversarial.weight"]:
+            game = tuple(value for key, value in row.items() if key.startswith("adversarial."))
+            games["paper" in name].add(game)
+    assert len(games[False]) == 1 and len(games[True]) <= 1, "rows with an adversary play one game"
+
+
 def test_overrides_come_after_the_file_and_defaults_before(tmp_path):
-    text = "train: {epochs: 7, learning_rate: 1e-3, precision: off}\nmodel:\ndata: {regions: ['01', b]}"
-    path = written(tmp_path, text)
+    train = "train: {epochs: 7, learning_rate: 1e-3, precision: off, channels_last: true}"
+    path = written(tmp_path, train + "\nmodel:\ndata: {regions: ['01', b]}")
     config = load_config(SegmenterConfig, path, ["train.epochs=9", "data.dihedral=false"])
     assert (config.train.epochs, config.train.batch_size, config.data.dihedral) == (9, 24, False)
-    assert config.train.learning_rate == 1e-3 and config.train.precision == "off"  # as PyYAML does not read them
+    # As PyYAML does not read them: a number, and words of choices.
+    assert (config.train.learning_rate, config.train.precision, config.train.channels_last) == (1e-3, "off", "true")
     assert config.data.regions == ("01", "b")
 
 
 def test_words_of_the_command_line_stay_as_they_were_typed(tmp_path):
-    more = ["run.dir=010", "run.name=12:30", "data.regions=[01,010]", "train.channels_last=FALSE", "train.epochs=1e1"]
+    more = ["run.dir=010", "run.name=12:30", "data.regions=[01,010]", "train.channels_last=false", "train.epochs=1e1"]
     config = load_config(SegmenterConfig, written(tmp_path, "run: {seed: 1}"), more)
     assert (config.run.dir, config.run.name, config.data.regions) == ("010", "12:30", ("01", "010"))
-    assert config.train.channels_last is False and config.train.epochs == 10
+    assert config.train.channels_last == "false" and config.train.epochs == 10
 
 
 @pytest.mark.parametrize(
@@ -55,6 +81,7 @@ def test_words_of_the_command_line_stay_as_they_were_typed(tmp_path):
         ("supervision: {aggregate: observation, labels: high}", ["supervision.labels=high", "low_regions"]),
         ("supervision: {observation: table.yaml}", ["table.yaml", "aggregate=observation"]),
         ("adversarial: {control: frozen}", ["adversarial.control=frozen", "adversarial.weight must be above 0"]),
+        ("model: {head: zero}", ["model.head=zero", "did you mean zeros"]),
         ("train: {epochs: 3, epochs: 5}", ["line 1: key epochs stands twice"]),
         ("train: {weight_decay: 0.1}\nmodel: {width: 4}", ["train.weight_decay is a setting of train_mae.py"]),
         ("[1, 2]", ["should hold a mapping"]),

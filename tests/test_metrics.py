@@ -15,6 +15,7 @@ from metrics import (
     raggedness,
     ranking,
     scores,
+    selection_scores,
 )
 from reports.tables import as_markdown, as_values, rows_of
 
@@ -58,6 +59,17 @@ def test_rows_are_truth_and_columns_prediction_and_nothing_labelled_scores_zero(
     assert confusion.tolist() == [[1, 1], [0, 1]]
     result = scores(0 * confusion)
     assert result["miou"] == 0 and result["accuracy"] == 0
+
+
+def test_a_false_pixel_of_a_class_that_truth_lacks_is_a_class_of_its_own_in_tables_and_not_when_selecting():
+    truth = torch.tensor([1, 1, 1, 1, 2, 2, 3, 255])
+    right = confusion_matrix(torch.tensor([1, 1, 1, 1, 2, 2, 3, 0]), truth, 4)
+    water = confusion_matrix(torch.tensor([0, 1, 1, 1, 2, 2, 3, 0]), truth, 4)
+    assert scores(right)["miou"] == selection_scores(right)["miou"] == selection_scores(right)["macro_f1"] == 1
+    assert scores(water)["miou"] == pytest.approx((0 + 3 / 4 + 1 + 1) / 4)
+    assert selection_scores(water)["miou"] == pytest.approx((3 / 4 + 1 + 1) / 3)  # forest loses what it missed
+    assert selection_scores(water)["macro_f1"] == pytest.approx((6 / 7 + 1 + 1) / 3)
+    assert selection_scores(water)["accuracy"] == scores(water)["accuracy"] == 6 / 7
 
 
 def test_a_score_takes_a_function_and_one_line(monkeypatch):

@@ -230,7 +230,7 @@ def test_bad_input_is_one_line_each(tile_set, mae_run, folder, tmp_path):
     (tmp_path / "empty").mkdir()
     bare = "data.heldout=false", "data.images=images/*"
     assert "0 images" in error_of("train_mae.py", *settings(tmp_path / "empty", tmp_path / "b", *bare))
-    with pytest.raises(Refused, match="bare folder and has no splits; data.heldout=true"):
+    with pytest.raises(Refused, match="bare folder and has no regions and no splits"):
         read_unlabelled(tmp_path / "empty", heldout=True)
     with pytest.raises(Refused, match="no glob"):
         read_unlabelled(tmp_path / "empty", "/x/*")

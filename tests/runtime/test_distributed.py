@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from runtime.distributed import mixed_precision
+from runtime.distributed import memory_format, mixed_precision
 
 
 @pytest.mark.parametrize(
@@ -16,3 +16,14 @@ def test_auto_means_bf16_on_a_cpu_that_multiplies_it(monkeypatch, asked, units, 
         made = torch.ones(2, 2) @ torch.ones(2, 2)
     assert named == precision and not scaler.is_enabled()
     assert made.dtype == (torch.bfloat16 if precision == "bf16" else torch.float32)
+
+
+@pytest.mark.parametrize("device, capability, width, last", [
+    ("cuda", "AVX2", 64, True), ("cpu", "AVX512", 64, True), ("cpu", "AVX2", 16, True), ("cpu", "AVX2", 64, False),
+    ("mps", "DEFAULT", 16, False)])  # fmt: skip
+def test_auto_takes_the_layout_that_is_faster_and_words_decide_otherwise(monkeypatch, device, capability, width, last):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    formats = {True: torch.channels_last, False: torch.contiguous_format}
+    assert memory_format("auto", torch.device(device), width) == formats[last]
+    for word, asked in (("true", True), ("false", False)):
+        assert memory_format(word, torch.device(device), width) == formats[asked]

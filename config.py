@@ -39,23 +39,25 @@ class SupervisionConfig:
         "low_regions: coarse labels over regions (Agg, Ours) [paper, Sec. 4.3, 5]",
         ("high", "low_upsampled", "low_regions"))
     aggregate: str = opt("sum", "what a region's pixels become: sum, of logits x = u / n² [paper, Sec. 4.3; scale "
-        "ours: models/regions.py], literal_sum, of the network's own outputs u, x = u [paper, Sec. 4.3], mean_probs "
-        "[ours], or observation: shares of classes, of which p(coarse label | shares) is known (beyond/observation.py) "
-        "[ours]", ("sum", "literal_sum", "mean_probs", "observation"))
-    codes: str = opt("native", "what aggregate=observation tells apart: native, the source's codes, where exemplar "
-        "places have them, or merged classes [ours]", ("native", "merged"))
-    observation: str = opt("", "of aggregate=observation: a YAML with the table, as a run's own observation.yaml; "
-        "empty: it is fitted on the fine and coarse maps of the split heldout, of adversarial.exemplar_root where that "
-        "is set [ours]")
+        "ours: models/regions.py], literal_sum, x = u [paper, Sec. 4.3], mean_probs or log_sum_exp (the same file); or "
+        "shares of classes, compared by p(class | code) with statistics or a prior (beyond/region_losses.py), or "
+        "read by p(code | shares), observation (beyond/observation.py) [ours]",
+        ("sum", "literal_sum", "mean_probs", "log_sum_exp", "statistics", "prior", "observation"))
+    codes: str = opt("native", "what the last three tell apart: native, the source's codes, where exemplar places have "
+        "them, or merged classes [ours]", ("native", "merged"))
+    observation: str = opt("", "table of the last three: a YAML, as a run's own observation.yaml, or of statistics and "
+        "prior configs/tables/nlcd_low2high.yaml; empty: it is made from the fine and coarse maps of the split "
+        "heldout, of adversarial.exemplar_root where that is set [ours]")
     min_coverage: float = opt(1.0, "supervise cells of which at least this share of the area lies in the tile [paper "
         "silent; ours]", above=0, most=1)
 
     def __post_init__(self):
-        observed, labels = "supervision.aggregate=observation", f"supervision.labels={self.labels}"
-        if self.aggregate == "observation":
-            require(self.labels == "low_regions", f"{observed} reads regions: {labels} must be low_regions")
+        reads = f"supervision.aggregate={self.aggregate} reads regions: supervision.labels={self.labels} must be "
+        if self.aggregate in ("statistics", "prior", "observation"):
+            require(self.labels == "low_regions", f"{reads}low_regions")
         else:
-            require(not self.observation, f"supervision.observation={self.observation}: is for {observed}")
+            own = f"supervision.observation={self.observation}"
+            require(not self.observation, f"{own}: is for supervision.aggregate=observation, statistics, prior")
 
 
 @dataclass(frozen=True)

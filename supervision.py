@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from beyond.observed import Observed, observe
+from beyond.region_losses import MISFITS, Matched, match
 from data.manifest import Description
 from data.samples import Exemplars, ScoringTiles, TrainingTiles
 from data.taxonomy import IGNORE
@@ -24,14 +25,14 @@ SUPERVISED_BY = {
 @dataclass(frozen=True)
 class Supervision:
     """labels: their kind, in words; train, validation: samples of both splits; watched: those of validation, each
-    beside an exemplar; observed: of rows beyond the paper that an observation model trains, else None"""
+    beside an exemplar; observed: of rows beyond the paper that read shares of classes, else None"""
 
     labels: str
     description: Description
     train: TrainingTiles
     validation: ScoringTiles
     watched: ScoringTiles
-    observed: Observed | None
+    observed: Observed | Matched | None
 
 
 def open_supervision(config, saved):
@@ -41,7 +42,11 @@ def open_supervision(config, saved):
     training, validation = (TileSet(config.data.root, split, *places, needs) for split in ("train", "validation"))
     description = training.described()
     exemplars = open_exemplars(config, description) if config.adversarial.weight else None
-    observed = observe(config, description, partial(open_exemplars, config, description), saved)
+    teachers = partial(open_exemplars, config, description)
+    if config.supervision.aggregate in MISFITS:
+        observed = match(config, (training, validation), teachers)
+    else:
+        observed = observe(config, description, teachers, saved)
     if observed is not None:
         training, validation = observed.relabelled(training), observed.relabelled(validation)
     train = TrainingTiles(

@@ -73,7 +73,8 @@ def observe(config, description, open_exemplars, saved):
         table = to_plain(model, names)
     else:
         native, exemplars = config.supervision.codes == "native", open_exemplars()
-        shares, codes, native = exemplar_cells(exemplars, description.scale, config.supervision.min_coverage, native)
+        places = exemplars.tiles, exemplars.chosen, description.scale
+        shares, codes, native = exemplar_cells(*places, config.supervision.min_coverage, native)
         merged = exemplars.tiles.description.taxonomy.low
         model, cells, rare = fit_codes(shares, codes, merged, names, native)
         table, origin = to_plain(model, names, cells), f"fitted to {len(codes)} cells of {len(exemplars.chosen)} places"
@@ -83,29 +84,29 @@ def observe(config, description, open_exemplars, saved):
     return Observed(model, table, f"p(label | composition) of {len(model.names)} labels, {origin}")
 
 
-def exemplar_cells(exemplars, scale, min_coverage=1.0, native=True):
+def exemplar_cells(tiles, chosen, scale, min_coverage=1.0, native=True):
     """What fine labels say of the cells of exemplar places, beside their coarse labels; no image is read.
 
     Cells that do not supervise are left out, those with an unlabelled pixel, and those whose code the merge ignores.
-    scale:   that of the training set
+    chosen:  indices of tiles; scale: that of the training set
     returns: shares (N, C) float64 of the classes; codes (N,) int64: native codes, else merged classes; whether they are
              native: so asked for, and no tile derives its cells
     raises:  Refused if the cells are of another size
     """
-    tiles, taxonomy = exemplars.tiles, exemplars.tiles.description.taxonomy
-    theirs, classes = tiles.description.scale, len(taxonomy.names)
+    taxonomy, theirs = tiles.description.taxonomy, tiles.description.scale
+    classes = len(taxonomy.names)
     if abs(theirs / scale - 1) > 0.01:
         raise Refused(
             f"{tiles.root}: its cells are {theirs:g} px wide, those of the training set {scale:g}; what a code says of "
             "its cell holds for one size"
         )
-    native, codes = native and all(tiles.rows[i]["low"] for i in exemplars.chosen), np.arange(classes)
+    native, codes = native and all(tiles.rows[i]["low"] for i in chosen), np.arange(classes)
     if native:
         codes = np.array(sorted(code for code, to in taxonomy.low.items() if to != IGNORE))
         places = {code: place for place, code in enumerate(codes.tolist())}
         tiles = tiles.relabelled({code: places.get(code, IGNORE) for code in taxonomy.low}, range(classes))
     found = []
-    for i in sorted(exemplars.chosen):
+    for i in sorted(chosen):
         high, cells = tiles.load_high(i), tiles.load_cells(i)
         labels, index = region_labels(cells, *high.shape, min_coverage), region_index(cells, *high.shape)
         inside = index >= 0

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from beyond.observed import exemplar_cells  # noqa: E402
 from data import tile_io  # noqa: E402
 from data.taxonomy import merge  # noqa: E402
 from data.tiles import TileSet  # noqa: E402
@@ -31,8 +32,7 @@ def main(real, roots):
     raster = tile_io.read(real / "nlcd" / "nlcd_nw_connecticut.tif").pixels[..., 0]
     for root in roots:
         tiles = TileSet(root, "all")
-        compositions = [tiles.compositions(i) for i in range(len(tiles))]
-        shares, codes = (np.concatenate(parts) for parts in zip(*compositions, strict=True))
+        shares, codes, _ = exemplar_cells(tiles, range(len(tiles)), tiles.description.scale)
         print(f"{root}: {len(codes)} cells. Of each class: its mean share, * outside of the five real places, and its")
         print("deviation from cell to cell; in brackets the least and most of those places, and Chesapeake's deviation")
         print(f"{'code':<6}{'cells':<8}" + "".join(f"{name:<29}" for name in CLASSES) + "nearest place, distance")

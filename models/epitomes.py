@@ -158,6 +158,7 @@ def load_table(path, classes=None):
     table = read_yaml(path, blame)
     with naming(path, f"{blame}: "):
         names = table.pop("classes")
+        table.pop("deviations", None)  # of other rows: beyond/region_losses.py
         if wrong := [name for name in names if not isinstance(name, str)] or [c for c in table if type(c) is not int]:
             raise ValueError(f"class names are words, codes whole numbers, and not {wrong[0]!r}")
         table = {code: [float(value) for value in row] for code, row in table.items()}

@@ -18,11 +18,14 @@ def aggregate(logits, region_index, num_regions, cell_px, how="sum"):
 
     logits:  (B, C, H, W), before softmax: u, n² times the paper's x
     cell_px: n², the pixels of a whole cell
-    how:     sum, of x = u / n² [paper, Sec. 4.3]; mean_probs, the log of the mean probability [ours]
+    how:     sum, of x = u / n² [paper, Sec. 4.3]; mean_probs, the log of the mean probability, which is learning from
+             label proportions with one class a bag (Scott and Zhang, NeurIPS 2020); or log_sum_exp
     returns: (B, C, R) float32 (float64 for float64 logits)
     """
     if how == "mean_probs":
         return compositions(logits, region_index, num_regions).clamp(min=1e-12).log()
+    if how == "log_sum_exp":
+        return log_mean_exp(logits, region_index, num_regions)
     return aggregate_logits(logits, region_index, num_regions) / cell_px
 
 
@@ -31,6 +34,23 @@ def compositions(logits, region_index, num_regions):
     sums = aggregate_logits(logits.softmax(dim=1), region_index, num_regions)
     ones = torch.ones_like(logits[:, :1], dtype=sums.dtype)
     return sums / aggregate_logits(ones, region_index, num_regions).clamp(min=1)
+
+
+def log_mean_exp(logits, region_index, num_regions):
+    """log of the mean of exp(u) over each region's pixels, (B, C, R); 0 for a region without pixels.
+
+    Multiple-instance pooling (Pinheiro and Collobert, CVPR 2015, with r = 1; of coarse cells, Perantoni and Bruzzone,
+    2025): between the mean and the maximum, so a few sure pixels can speak for their cell.
+    """
+    values = logits if logits.dtype == torch.float64 else logits.float()
+    index = torch.where(region_index < 0, num_regions, region_index).flatten(1).long()[:, None]
+    index = index.expand(-1, values.shape[1], -1)
+    highest = values.new_full((*values.shape[:2], num_regions + 1), -torch.inf)
+    highest.scatter_reduce_(2, index, values.detach().flatten(2), "amax")  # shifted by it, no exp is beyond 1
+    shifted = (values.flatten(2) - highest.gather(2, index)).view_as(values)
+    ones = torch.ones_like(values[:, :1])
+    sums, pixels = (aggregate_logits(v, region_index, num_regions) for v in (shifted.exp(), ones))
+    return torch.where(pixels > 0, (sums.clamp(min=1e-30) / pixels).log() + highest[..., :num_regions], 0.0)
 
 
 def aggregate_logits(logits, region_index, num_regions):

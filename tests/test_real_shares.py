@@ -6,6 +6,7 @@ from itertools import groupby
 import numpy as np
 from commands import run_script
 
+from beyond.observed import exemplar_cells
 from data import tile_io
 from data.tiles import TileSet
 
@@ -20,7 +21,7 @@ def lines_of(real, tile_set):
 
 def test_a_place_of_the_same_shares_is_no_distance_away_and_another_is_outside(tile_set, tmp_path):
     tiles, real = TileSet(tile_set, "all"), tmp_path / "nlcd"
-    shares, codes = map(np.concatenate, zip(*(tiles.compositions(i) for i in range(len(tiles))), strict=True))
+    shares, codes, _ = exemplar_cells(tiles, range(len(tiles)), tiles.description.scale)
     real.mkdir()
     raster = np.tile(np.repeat(np.array([11, 41, 22], np.uint8), 2), (5, 2))  # 12 cells, runs of 2
     tile_io.write(real / "nlcd_nw_connecticut.tif", raster)

@@ -12,7 +12,7 @@ import rasterio
 from beyond.observed import exemplar_cells
 from data import tile_io
 from data.loading import scoring_batches
-from data.samples import Exemplars, ScoringTiles, collate
+from data.samples import ScoringTiles, collate
 from data.taxonomy import load_taxonomy
 from data.tile_writer import write_tile, write_tile_set
 from data.tiles import TileSet
@@ -92,36 +92,36 @@ def by_a_slow_loop(root, kind):
 
 
 def places(root):
-    """The exemplars of a set, and its scale."""
-    description = TileSet(root, "train").description
-    return Exemplars(root, description, 0, 0), description.scale
+    """The exemplar places of a set, all of them, and its scale."""
+    tiles = TileSet(root, "heldout", needs=("high",))
+    return tiles, range(len(tiles)), tiles.description.scale
 
 
 @pytest.mark.parametrize("kind", LOW)
 def test_compositions_and_codes_equal_a_slow_loop_and_no_image_or_other_place_is_read(tmp_path, kind):
     root = make_set(tmp_path / "set", kind)
-    exemplars, scale = places(root)
-    shares, codes, native = exemplar_cells(exemplars, scale)
+    heldout = places(root)
+    shares, codes, native = exemplar_cells(*heldout)
     expected = by_a_slow_loop(root, kind)
     assert len(expected) > 3 and codes.tolist() == [code for _, code in expected]
     assert np.allclose(shares, [shares for shares, _ in expected])
     assert native == (kind != "derived")
     if native:
-        merged = exemplar_cells(exemplars, scale, native=False)[1]
+        merged = exemplar_cells(*heldout, native=False)[1]
         assert merged.tolist() == [MERGED[code] for code in codes.tolist()]
     for split in ("train", "validation", "test"):
         for part in ("images", "high", "low"):
             (root / part / f"{split}.tif").unlink(missing_ok=True)
     image = tile_io.read(root / "images" / "heldout.tif")
     tile_io.write(root / "images" / "heldout.tif", 255 - image.pixels, affine=image.affine, system=image.system)
-    again = exemplar_cells(exemplars, scale)
+    again = exemplar_cells(*places(root))
     assert np.array_equal(shares, again[0]) and np.array_equal(codes, again[1])
 
 
 def test_cells_of_another_size_are_refused(tmp_path):
-    exemplars, _ = places(make_set(tmp_path / "set", "own grid"))
+    tiles, chosen, _ = places(make_set(tmp_path / "set", "own grid"))
     with pytest.raises(Refused, match="12 px wide, those of the training set 20"):
-        exemplar_cells(exemplars, 20)
+        exemplar_cells(tiles, chosen, 20)
 
 
 @pytest.mark.parametrize("kind", LOW)

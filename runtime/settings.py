@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-import operator
 import typing
 
 import yaml
@@ -11,27 +10,24 @@ from runtime import command
 from runtime.errors import Refused, nearest
 from runtime.files import read_yaml
 
-BOUNDS = {
-    "least": ("{} or more", operator.ge),
-    "above": ("above {}", operator.gt),
-    "most": ("at most {}", operator.le),
-    "below": ("below {}", operator.lt),
-    "multiple": ("a multiple of {}", lambda value, bound: value % bound == 0),
-}
-
 
 class ScriptSettings:
     """The settings of one script, in sections: SCRIPT names it, FREE_ON_RESUME what a run's second half may change."""
 
 
-def opt(default, text, choices=(), **bounds):
-    """One setting: its default; its meaning with unit and source; its choices; its bounds, by names of BOUNDS."""
-    return dataclasses.field(default=default, metadata={"text": text, "choices": choices, "bounds": bounds})
+def opt(default, text, choices=()):
+    """One setting: its default, its meaning with unit and source, and the words that it may be."""
+    return dataclasses.field(default=default, metadata={"text": text, "choices": choices})
 
 
 def require(holds, message):
     if not holds:
         raise Refused(message)
+
+
+def bounded(holds, key, value, allowed):
+    """Refuse a number outside of its bounds. allowed: what it may be, and a value that serves, as "0 or more, as 2"."""
+    require(holds, f"{key}={value}: must be {allowed}")
 
 
 def from_command_line(cls, description, argv=None):
@@ -117,7 +113,8 @@ def describe(cls):
     for section in dataclasses.fields(cls):
         lines.append(f"\n{section.name}:")
         for f in dataclasses.fields(section.type):
-            lines.append(f"  {section.name}.{f.name}={_typed(f.default)}   {_allowed(f)}".rstrip())
+            choices = f"   one of {', '.join(f.metadata['choices'])}" if f.metadata["choices"] else ""
+            lines.append(f"  {section.name}.{f.name}={_typed(f.default)}{choices}")
             lines.append(f"      {f.metadata['text']}")
     return "\n".join(lines)
 
@@ -149,8 +146,8 @@ def _convert(key, value, setting, where):
     if choices:
         text = "off" if text == "false" and "off" in choices else text  # as YAML reads a bare off
         if text not in choices:
-            allowed, meant = _allowed(setting), nearest(text, choices)
-            raise Refused(f"{where}: {key}={text:.80} is not {allowed}; did you mean {meant}?")
+            meant = nearest(text, choices)
+            raise Refused(f"{where}: {key}={text:.80} is not one of {', '.join(choices)}; did you mean {meant}?")
     if kind is str:
         return text
     default = _typed(setting.default)
@@ -161,16 +158,7 @@ def _convert(key, value, setting, where):
     except (KeyError, ValueError, OverflowError):
         words = {bool: "true or false", int: "a whole number", float: "a number"}[kind]
         raise Refused(f"{where}: {key}={text:.80} must be {words}, as {key}={default}") from None
-    holds = all(BOUNDS[name][1](value, bound) for name, bound in setting.metadata["bounds"].items())
-    require(holds, f"{where}: {key}={value}: must be {_allowed(setting)}, as {default}")
     return value
-
-
-def _allowed(setting):
-    """What a setting may be, in words; "" where its type says all."""
-    choices, bounds = setting.metadata["choices"], setting.metadata["bounds"]
-    bounds = " and ".join(BOUNDS[name][0].format(bound) for name, bound in bounds.items())
-    return f"one of {', '.join(choices)}" if choices else bounds
 
 
 def _typed(value):

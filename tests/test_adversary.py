@@ -107,22 +107,6 @@ def test_two_processes_and_micro_batches_equal_one(tile_set, tmp_path):
         assert_same(states[0][part], states[1][part], part, 1e-8)
 
 
-def test_the_discriminator_gets_no_gradient_from_the_segmenters_step(tile_set, tmp_path, monkeypatch):
-    monkeypatch.setattr(train_seg, "discriminator_hinge", lambda real, made: 0 * (real.sum() + made.sum()))
-    state = trained(tile_set, tmp_path / "run", "adversarial.weight=1e6")
-    torch.manual_seed(0)
-    UNet(3, 4, 8)
-    start = dict(Discriminator(4, 3).named_parameters())
-    assert all(torch.equal(state["discriminator"][name], start[name]) for name in start)
-
-
-def test_the_segmenter_gets_no_gradient_from_the_discriminators_step(tile_set, tmp_path, monkeypatch):
-    monkeypatch.setattr(train_seg, "segmenter_hinge", lambda made: 0 * made.sum())
-    game = trained(tile_set, tmp_path / "game")
-    plain = trained(tile_set, tmp_path / "plain", "adversarial.weight=0")
-    assert_same(game["segmenter"], plain["segmenter"], "segmenter", 0)
-
-
 def test_with_weight_0_the_run_equals_plain_agg_bit_for_bit(tile_set, tmp_path):
     agg = settings(tile_set, tmp_path / "agg", "train.epochs=1")
     zero = ["configs/demo/agg_app.yaml", *settings(tile_set, tmp_path / "zero", "train.epochs=1")[1:]]
@@ -131,6 +115,7 @@ def test_with_weight_0_the_run_equals_plain_agg_bit_for_bit(tile_set, tmp_path):
     states = [torch.load(tmp_path / name / "last.pt", weights_only=True) for name in ("agg", "zero")]
     for part in ("segmenter", "optimizer", "averaged"):
         assert_same(states[0][part], states[1][part], part, 0)
+    assert not any("game" in record or "gradient_adversary" in record for record in records(tmp_path / "zero"))
 
 
 def test_ignored_pixels_of_the_exemplar_are_0_in_both_maps_and_no_class_is():
@@ -176,11 +161,6 @@ def test_the_log_says_whether_the_game_is_alive(tile_set, tmp_path):
     assert game.keys() == {"auc", "gradient_pixels"} | shares | ragged
     assert all(sum(game[key]) == pytest.approx(1) for key in shares)
     assert all(0 <= game[key] <= 1 for key in {"auc", "gradient_pixels"} | ragged)
-
-
-def test_without_an_adversary_the_log_says_nothing_of_a_game(tile_set, tmp_path):
-    trained(tile_set, tmp_path / "run", "adversarial.weight=0")
-    assert not any("game" in record or "gradient_adversary" in record for record in records(tmp_path / "run"))
 
 
 class Reader(torch.nn.Module):

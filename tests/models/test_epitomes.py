@@ -101,12 +101,6 @@ def test_em_keeps_its_tables_normalised_and_equals_the_whole_array_form():
     torch.testing.assert_close(probs.double(), expected, rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize("code, expected", [(41, 1), (81, 2), (11, 0), (24, 3)])
-def test_a_tile_with_one_code_gives_one_class(code, expected):
-    labels, _ = super_resolve(random_image(3, 20, 24), torch.full((20, 24), code), load_table(NLCD_TABLE), patches=64)
-    assert (labels == expected).all()
-
-
 @pytest.mark.parametrize("bands, height, width", [(3, 48, 64), (4, 64, 48), (1, 48, 48)])
 def test_an_image_of_two_colours_and_two_codes_is_split_along_the_colours(bands, height, width):
     image, codes, field = two_colours(height, width, bands)

@@ -141,12 +141,6 @@ class LoopConfig:
         require(micro_batch == nearest, message)
         return per_rank, micro_batch
 
-    @staticmethod
-    def require_statistics(images, px):
-        """Refused where batch norm would see one value a channel: one image of 32 px a forward pass."""
-        one = f"train.micro_batch=1: batch norm sees a single value a channel in one image of {px} px"
-        require(images > 1 or px > 32, f"{one}; two images a forward pass (train.batch_size=2) are the least")
-
 
 @dataclass(frozen=True)
 class TrainConfig(LoopConfig):
@@ -154,7 +148,9 @@ class TrainConfig(LoopConfig):
     schedule: str = opt("constant", "constant [paper, Sec. 4.6] or cosine, towards 0 at the last step [ours]",
         ("constant", "cosine"))
     encoder_rate: float = opt(1.0, "learning rate of the ResNet-18 as a share of the others', for one that starts from "
-        "weights [ours]")
+        "weights; 0 keeps them [ours]")
+    frozen_share: float = opt(0.0, "share of the steps, from the first on, in which the ResNet-18 stays as it starts, "
+        "for a random decoder would teach it noise [ours]")
     head_rate: float = opt(1.0, "learning rate of the last layer as a share of the others': 1 / n² makes literal sums "
         "the same training as sums of u / n² [ours: docs/paper.md]")
     average: float = opt(0.0, "validate and keep an exponential moving average of the weights with this decay per "
@@ -163,7 +159,8 @@ class TrainConfig(LoopConfig):
     def __post_init__(self):
         super().__post_init__()
         bounded(self.learning_rate > 0, "train.learning_rate", self.learning_rate, "above 0, as 1e-4")
-        bounded(self.encoder_rate > 0, "train.encoder_rate", self.encoder_rate, "above 0, as 1.0")
+        bounded(self.encoder_rate >= 0, "train.encoder_rate", self.encoder_rate, "0 or more, as 1.0")
+        bounded(0 <= self.frozen_share <= 1, "train.frozen_share", self.frozen_share, "0 to 1, as 0.2")
         bounded(self.head_rate > 0, "train.head_rate", self.head_rate, "above 0, as 1.0")
         bounded(0 <= self.average < 1, "train.average", self.average, "0 or more and below 1, as 0.5")
 
@@ -187,7 +184,8 @@ class SegmenterConfig(ScriptSettings):
     # What may differ when a run is taken up again: where data lies, workers, device, layout and logging, and what it
     # started from, for its weights are in last.pt; train.epochs may grow.
     FREE_ON_RESUME = {
-        "data.root", "adversarial.exemplar_root", "data.workers", "train.compile", "train.channels_last", "model.init",
+        "data.root", "data.more_roots", "adversarial.exemplar_root", "data.workers", "train.compile",
+        "train.channels_last", "model.init",
         "run.dir", "run.name", "run.device", "run.log_every",
     }
 
@@ -202,6 +200,8 @@ class SegmenterConfig(ScriptSettings):
 @dataclass(frozen=True)
 class PretrainDataConfig:
     root: str = opt("", "a tile set, or a bare folder of .tif, .png and .jpg images; required")
+    more_roots: tuple[str, ...] = opt((), "further sets or folders, as [a, b], that take turns with data.root; each is "
+        "normalised by its own statistics [ours]")
     images: str = opt("**/*", "of a bare folder: the images that this glob admits, as **/images/*; keeps masks out")
     bands: int = opt(0, "of a bare folder's images; needed where one is tagged as alpha: one less than they have takes "
         "it for where there are data, as many for a band like the others; 0: all")
@@ -235,7 +235,12 @@ class MaskedAutoencoderConfig:
     size: str = opt("base", "of encoder and decoder: base (ViT-B) or tiny [paper silent; ours]", ("base", "tiny"))
     mask_ratio: float = opt(0.75, "share of the tokens that are masked [paper, Sec. 4.5]")
     mask_where: str = opt("tokens", "what is hidden: tokens (the embedding sees the whole image) [paper, Sec. 4.5], "
-        "pixels (nothing leaks) [ours]", ("tokens", "pixels"))
+        "pixels too, or cells of 32 px in all layers of the embedding (nothing leaks) [differs: models/mae.py]",
+        ("tokens", "pixels", "layers"))
+    stages: str = opt("last", "of the ResNet-18 that make tokens: last [paper, Sec. 4.5], or all, for the segmenter "
+        "reads all [differs: models/mae.py]", ("last", "all"))
+    targets: str = opt("patch", "pixels to restore, normalised by patch [ours: ref. 10], or by band, as the images "
+        "are [ours: models/mae.py]", ("patch", "band"))
 
     def __post_init__(self):
         bounded(0 < self.mask_ratio < 1, "mae.mask_ratio", self.mask_ratio, "above 0 and below 1, as 0.75")
@@ -265,6 +270,9 @@ class PretrainConfig(ScriptSettings):
     run: RunConfig = RunConfig()
 
     def __post_init__(self):
-        ratio, tokens = self.mae.mask_ratio, (self.data.crop_px // 16) ** 2
-        masks = f"mae.mask_ratio={ratio} masks {round(ratio * tokens)} of the {tokens} tokens of a crop"
-        require(0 < round(ratio * tokens) < tokens, f"{masks}; it must mask 1 to {tokens - 1}, as 0.75")
+        side = 32 if self.mae.mask_where == "layers" else 16
+        patches = (self.data.crop_px // side) ** 2
+        masked = round(self.mae.mask_ratio * patches)
+        masks = f"mae.mask_ratio={self.mae.mask_ratio} masks {masked} of {patches} patches of {side} px"
+        crop = f"data.crop_px={self.data.crop_px}"
+        require(0 < masked < patches, f"{masks} of {crop}; it must mask 1 to {patches - 1}, as 0.75")

@@ -13,8 +13,7 @@ import torch
 
 from config import PretrainConfig
 from data.loading import scoring_batches, to_device, training_batches
-from data.transforms import normalize
-from data.unlabelled import PretrainingCrops, ValidationCrops, read_unlabelled
+from data.unlabelled import PretrainingCrops, ValidationCrops, common_facts, read_unlabelled
 from models import build_mae
 from models.mae import blank, reconstruct, token_grid
 from reports.curves import save_run_curves
@@ -33,22 +32,19 @@ def main(config):
     device = ranks.device
     per_rank, micro_batch = config.train.split(ranks.world)
     torch.manual_seed(config.run.seed)
-    config.train.require_statistics(micro_batch, config.data.crop_px)
     run = Run(config, ranks)
 
     # Data: training crops are endless; validation shares do not overlap, so nothing is scored twice.
     data = config.data
-    images, validation_images = read_unlabelled(
-        data.root, data.images, data.bands, data.validation_share, data.regions, data.exclude_regions, data.heldout
-    )
-    facts = {**images.facts, "images": len(images)}
+    chosen = data.validation_share, data.regions, data.exclude_regions, data.heldout
+    roots = data.root, *data.more_roots
+    sets = [read_unlabelled(root, data.images, data.bands, *chosen) for root in roots]
+    training_sets, validation_sets = zip(*sets, strict=True)
+    facts = common_facts(training_sets)
     tokens = math.prod(token_grid(data.crop_px, data.crop_px))  # a draw of the mask needs a number for each
     draws = {"min_area": data.min_area, "batch_size": config.train.batch_size, "seed": config.run.seed}
-    samples = PretrainingCrops(images, data.crop_px, tokens, **draws)
-    validation_samples = ValidationCrops(validation_images, data.crop_px, tokens)
-    # Pixels travel as they are stored; they are normalised where the network is.
-    mean = torch.tensor(facts["band_mean"], device=device)
-    std = torch.tensor(facts["band_std"], device=device)
+    samples = PretrainingCrops(training_sets, data.crop_px, tokens, **draws)
+    validation_samples = ValidationCrops(validation_sets, data.crop_px, tokens)
 
     # Network, optimiser, precision.
     memory_format = distributed.memory_format(config.train.channels_last, device, config.model.width)
@@ -66,9 +62,9 @@ def main(config):
     # Resume. These are the parts of last.pt by name. No generator's state is among them: draws are functions of the
     # step, so a run goes on bit for bit.
     parts = {"mae": mae, "optimizer": optimizer, "scaler": scaler}
-    run.begin(parts, {"data": facts}, items=len(images), best={"step": 0, "loss": math.inf})
+    run.begin(parts, {"data": facts}, items=facts["images"], best={"step": 0, "loss": math.inf})
     run.introduce(
-        f"{len(images)} training and {len(validation_images)} validation images of {facts['name']}",
+        f"{facts['images']} training and {len(validation_samples)} validation images of {facts['name']}",
         f"{sum(p.numel() for p in mae.parameters()):,} weights",
         precision,
     )
@@ -90,7 +86,7 @@ def main(config):
         for i in range(count):
             batch = to_device(next(batches), device)
             with ranks.synchronise(mae_ddp, i == count - 1):  # gradients travel once a step
-                crops = normalize(batch["image"], mean, std).contiguous(memory_format=memory_format)
+                crops = batch["image"].contiguous(memory_format=memory_format)
                 with autocast:
                     loss, _, _ = mae_ddp(crops, batch["noise"])
                 loss = share * loss
@@ -108,8 +104,8 @@ def main(config):
         # Every eval_every steps: all ranks validate; rank 0 saves best.pt if it is one, and resnet18.pt.
         if run.evaluate_now:
             shares = scoring_batches(validation_samples, micro_batch, ranks.rank, ranks.world, *loading)
-            # A loss of 1 means that it only predicts each patch's mean.
-            loss = validate(mae, shares, mean, std, autocast, ranks)
+            # A loss of 1 means that it only predicts each patch's mean, with mae.targets=band each band's.
+            loss = validate(mae, shares, autocast, ranks)
             improved = loss < run.best["loss"]
             if improved:
                 run.best = {"step": run.done, "loss": loss}
@@ -126,19 +122,19 @@ def main(config):
             run.save_last()
 
     if ranks.first:
-        save_figure(run.dir / "figures" / "reconstruction.png", mae, validation_samples, mean, std)
+        save_figure(run.dir / "figures" / "reconstruction.png", mae, validation_samples, device)
     run.complete()
 
 
 @torch.no_grad()
-def validate(mae, batches, mean, std, autocast, ranks):
+def validate(mae, batches, autocast, ranks):
     """Mean loss over the middle crops of all validation images, each under its own fixed mask."""
     mae.eval()  # batch norm by its running statistics
     total = torch.zeros(2, device=ranks.device)  # the loss times images, and images: both add up over ranks
     for batch in batches:
         batch = to_device(batch, ranks.device)
         with autocast:
-            loss, _, _ = mae(normalize(batch["image"], mean, std), batch["noise"])
+            loss, _, _ = mae(batch["image"], batch["noise"])
         images = len(batch["noise"])
         total += torch.stack([loss * images, torch.full_like(loss, images)])
     loss, count = ranks.sum(total).tolist()
@@ -146,18 +142,20 @@ def validate(mae, batches, mean, std, autocast, ranks):
 
 
 @torch.no_grad()
-def save_figure(path, mae, samples, mean, std):
+def save_figure(path, mae, samples, device):
     """A picture a row: image, what is left of it, and the reconstruction, put back on the image's scale."""
     mae.eval()
     # From all over the split: images of one place lie together.
     chosen = sorted({round(i * (len(samples) - 1) / (FIGURE_IMAGES - 1)) for i in range(FIGURE_IMAGES)})
-    batch = to_device(samples.collate([samples[i] for i in chosen]), mean.device)
-    crops = normalize(batch["image"], mean, std)
+    batch = to_device(samples.collate([samples[i] for i in chosen]), device)
+    crops = batch["image"]
     _, predicted, mask = mae(crops, batch["noise"])
     pictures = []
-    for maps in zip(crops, blank(crops, mask), reconstruct(crops, predicted, mask), strict=True):
+    restored = reconstruct(crops, predicted, mask, mae.targets)
+    for which, *maps in zip(batch["set"], crops, blank(crops, mask), restored, strict=True):
         # Back to stored units, and stretched as the image is: three pictures that can be compared.
-        stored = [(m * std.view(-1, 1, 1) + mean.view(-1, 1, 1)).permute(1, 2, 0).cpu().numpy() for m in maps]
+        facts = samples.sets[which].facts
+        stored = [m.permute(1, 2, 0).cpu().numpy() * facts["band_std"] + facts["band_mean"] for m in maps]
         pictures.append([color_image(image, like=stored[0]) for image in stored])
     contact_sheet(path, ["image", "masked", "reconstruction"], pictures)
 

@@ -13,7 +13,7 @@ from data.loading import sample_index, to_tensor
 from data.manifest import chosen_rows, read_manifest
 from data.pictures import PICTURES
 from data.tile_io import TIFFS
-from data.transforms import crop_draw, draw
+from data.transforms import crop_draw, draw, normalize
 from data.voids import input_bands
 from runtime.errors import Refused
 
@@ -42,9 +42,8 @@ def read_unlabelled(
     else:
         if not root.is_dir():
             raise Refused(f"{root}: is no folder; data.root is a tile set or a folder of images")
-        if regions or exclude_regions or heldout:
-            mend = "leave data.regions, data.exclude_regions and data.heldout out"
-            raise Refused(f"{root}: is a bare folder and has no regions and no splits; {mend}")
+        if regions or exclude_regions:
+            raise Refused(f"{root}: is a bare folder and has no regions; leave data.regions and the like empty")
         try:
             found = sorted(p for p in root.glob(pattern) if p.suffix.lower() in TIFFS + PICTURES)
         except (ValueError, NotImplementedError):
@@ -61,6 +60,17 @@ def read_unlabelled(
     # Which labels a tile set has, and how coarse they are, is nothing to pretraining.
     facts = {"name": name, "bands": bands, "band_mean": list(mean), "band_std": list(std)}
     return UnlabelledImages(train, facts, dtype), UnlabelledImages(validation, facts, dtype)
+
+
+def common_facts(sets):
+    """Facts of several UnlabelledImages: those of the first one, under all names; `more`: of each other one; `images`:
+    how many all have. raises: Refused if they differ in bands"""
+    first, *more = [images.facts for images in sets]
+    bands = {facts["name"]: facts["bands"] for facts in (first, *more)}
+    if len(set(bands.values())) > 1:
+        raise Refused(f"data.more_roots: the sets differ in bands: {bands}")
+    facts = {**first, "name": " and ".join(bands), "images": sum(map(len, sets))}
+    return {**facts, "more": more} if more else facts
 
 
 class UnlabelledImages:
@@ -84,21 +94,28 @@ class UnlabelledImages:
             raise Refused(f"{self.paths[i]}: is {height} x {width} px, smaller than data.crop_px={crop_px}; {mend}")
         return to_tensor(pixels.transpose(2, 0, 1))
 
+    def normalize(self, image):
+        """(K, H, W) as stored -> zero mean and unit deviation per band, by this set's own statistics."""
+        mean, std = (torch.tensor(self.facts[key]) for key in ("band_mean", "band_std"))
+        return normalize(image[None], mean, std)[0]
+
 
 class PretrainingCrops(Dataset):
-    """Random crops, mirrored at random, each with the noise that draws its mask; keys are (step, position).
+    """Random crops, normalised, mirrored at random, each with the noise that draws its mask; keys: (step, position).
 
+    sets: list of UnlabelledImages, which take turns
     min_area: least share of the image that a crop takes before it is resized; 0: crops at the image's own scale
     """
 
-    def __init__(self, images, crop_px, tokens, *, min_area, batch_size, seed):
-        self.images, self.crop_px, self.tokens = images, crop_px, tokens
+    def __init__(self, sets, crop_px, tokens, *, min_area, batch_size, seed):
+        self.sets, self.crop_px, self.tokens = sets, crop_px, tokens
         self.min_area, self.batch_size, self.seed = min_area, batch_size, seed
 
     def __getitem__(self, key):
         step, position = key
-        i = sample_index(self.seed, step, position, self.batch_size, len(self.images))
-        image = self.images.load(i, self.crop_px)
+        turn, which = divmod(step * self.batch_size + position, len(self.sets))
+        images = self.sets[which]
+        image = images.load(sample_index(self.seed, 0, turn, self.batch_size, len(images)), self.crop_px)
         rng = draw(self.seed, step, position)
         if self.min_area:
             crop = tv.resized_crop(image.float(), *crop_draw(rng, *image.shape[1:], self.min_area), [self.crop_px] * 2)
@@ -108,23 +125,31 @@ class PretrainingCrops(Dataset):
         for axis in (1, 2):
             if rng.random() < 0.5:
                 crop = crop.flip(axis)
-        return {"image": crop, "noise": torch.from_numpy(rng.random(self.tokens, dtype=np.float32))}
+        noise = torch.from_numpy(rng.random(self.tokens, dtype=np.float32))
+        return {"image": images.normalize(crop), "noise": noise}
 
     collate = staticmethod(torch.utils.data.default_collate)
 
 
 class ValidationCrops(Dataset):
-    """The middle of each image, with the same mask each time."""
+    """The middle of each image, normalised, with the same mask each time.
 
-    def __init__(self, images, crop_px, tokens):
-        self.images, self.crop_px, self.tokens = images, crop_px, tokens
+    sets: list of UnlabelledImages; set: in a sample, which of them it is of
+    """
+
+    def __init__(self, sets, crop_px, tokens):
+        self.sets, self.crop_px, self.tokens = sets, crop_px, tokens
+        self.places = [(which, i) for which, images in enumerate(sets) for i in range(len(images))]
 
     def __len__(self):
-        return len(self.images)
+        return len(self.places)
 
     def __getitem__(self, i):
-        image = self.images.load(i, self.crop_px)
-        noise = draw(0, 0, i).random(self.tokens, dtype=np.float32)
-        return {"image": tv.center_crop(image, [self.crop_px] * 2).float(), "noise": torch.from_numpy(noise)}
+        which, place = self.places[i]
+        images = self.sets[which]
+        image = images.load(place, self.crop_px)
+        noise = torch.from_numpy(draw(0, 0, i).random(self.tokens, dtype=np.float32))
+        crop = tv.center_crop(image, [self.crop_px] * 2).float()
+        return {"image": images.normalize(crop), "noise": noise, "set": which}
 
     collate = staticmethod(torch.utils.data.default_collate)

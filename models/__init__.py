@@ -1,5 +1,7 @@
 """Networks from a config and what the tile set says: the only place where `models/` sees settings."""
 
+from dataclasses import asdict
+
 from models.discriminator import Discriminator
 from models.mae import MaskedAutoencoder
 from models.pretrained import imagenet, load_resnet18, resnet18_file
@@ -32,7 +34,7 @@ def build_discriminator(adversarial):
 
 def build_mae(config, bands):
     """config: config.PretrainConfig -> MaskedAutoencoder."""
-    return MaskedAutoencoder(bands, config.model.width, config.mae.size, config.mae.mask_ratio, config.mae.mask_where)
+    return MaskedAutoencoder(bands, config.model.width, **asdict(config.mae))
 
 
 __all__ = ["UNet", "build_discriminator", "build_mae", "build_segmenter"]

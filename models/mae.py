@@ -4,6 +4,9 @@ Three quarters of the tokens are left out; a light decoder restores their pixels
 (`MaskedAutoencoder.resnet`) is used afterwards: it starts the segmenter.
 """
 
+import math
+from functools import cache
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -23,20 +26,31 @@ SIZES = {
 class MaskedAutoencoder(nn.Module):
     """image (B, K, H, W), normalised, H and W multiples of 32, and noise (B, N) -> loss, predicted, mask.
 
-    mask_where: what is hidden from the encoder. "tokens" [paper, Sec. 4.5]: the masked tokens; but the ResNet-18 sees
-                the whole image, so visible tokens know of masked pixels. "pixels" [differs: nothing leaks]: the masked
-                pixels too, as they are set to zero (the band mean) before the ResNet-18. Batch norm then learns the
-                statistics of blanked images.
+    mask_where: what is hidden from the encoder.
+        tokens [paper, Sec. 4.5]: the masked tokens. But the ResNet-18 sees the whole image: at the start, 74 % of a
+            visible token's sensitivity lies in masked patches and 3.5 % in its own.
+        pixels [differs: nothing leaks]: the masked pixels too, which are set to zero, the band mean. But batch norm
+            sees the blanks: the stem's variance is a quarter of what it is on whole images.
+        layers [differs: nothing leaks, and statistics stay]: masked cells of 32 px, the ResNet-18's stride, are zero
+            in the image and after every layer, and batch norm sees visible positions alone.
+    stages: the tokens are made of "last", layer4 [paper, Sec. 4.5], or of "all" five stages [differs: the segmenter
+        reads all five, and layer4's alone would teach the first ones little].
+    targets: pixels to restore, normalised by "patch", each by its own mean and deviation [ours: ref. 10], or by "band",
+        as the image is [ours: brightness and near infrared, which tell classes apart, must be learnt too].
     """
 
-    def __init__(self, bands=3, resnet_width=64, size="base", mask_ratio=0.75, mask_where="tokens"):
+    def __init__(
+        self,
+        bands=3,
+        resnet_width=64,
+        size="base",
+        mask_ratio=0.75,
+        mask_where="tokens",
+        stages="last",
+        targets="patch",
+    ):
         super().__init__()
-        if size not in SIZES:
-            raise ValueError(f"size is {size!r}; it must be one of {', '.join(SIZES)}")
-        if mask_where not in ("tokens", "pixels"):
-            raise ValueError(f"mask_where is {mask_where!r}; it must be tokens or pixels")
-        self.mask_ratio = mask_ratio
-        self.mask_where = mask_where
+        self.mask_ratio, self.mask_where, self.targets = mask_ratio, mask_where, targets
         width, decoder_width = SIZES[size]["encoder"][0], SIZES[size]["decoder"][0]
         self.resnet = ResNet18(bands, resnet_width)
         self.embed = nn.Conv2d(self.resnet.channels[-1], width, 1)
@@ -48,6 +62,12 @@ class MaskedAutoencoder(nn.Module):
         for layer in (self.embed, self.narrow, self.head):
             nn.init.xavier_uniform_(layer.weight)
             nn.init.zeros_(layer.bias)
+        # Stem (/2) to layer3 (/16): a convolution of a token's size there makes one vector of it.
+        sides = zip(self.resnet.channels[:4], (8, 4, 2, 1), strict=True) if stages == "all" else ()
+        self.embed_stages = nn.ModuleList(nn.Conv2d(channels, width, side, stride=side) for channels, side in sides)
+        for layer in self.embed_stages:
+            nn.init.xavier_uniform_(layer.weight.flatten(1))
+            nn.init.zeros_(layer.bias)
 
     def forward(self, image, noise):
         """noise: (B, N), uniform, N = H / 16 * W / 16: the draw of the mask is the caller's.
@@ -57,23 +77,27 @@ class MaskedAutoencoder(nn.Module):
         rows, columns = token_grid(*image.shape[-2:])
         if noise.shape != (len(image), rows * columns):
             raise ValueError(f"the noise is {tuple(noise.shape)}; the images need it {(len(image), rows * columns)}")
-        visible_index, mask, restore_index = self.random_mask(noise, self.mask_ratio)
+        together = 1
+        if self.mask_where == "layers":
+            noise, together = rank_cells(noise, rows, columns), 4
+        visible_index, mask, restore_index = self.random_mask(noise, self.mask_ratio, together)
         encoded = self.encode(image, visible_index, mask)
         predicted = self.decode(encoded, restore_index, rows, columns)
         return self.loss(image, predicted, mask), predicted, mask
 
     @staticmethod
-    def random_mask(noise, ratio):
+    def random_mask(noise, ratio, together=1):
         """Mask round(ratio * N) tokens of each image, those of the largest noise.
 
-        noise:   (B, N)
+        noise:    (B, N)
+        together: how many tokens, of equal noise, are masked or left together: a multiple of it is masked
         returns: visible_index (B, V) int64, the tokens kept, in order of their noise;
                  mask (B, N) bool, True where masked;
                  restore_index (B, N) int64: where each token stands among visible, then masked tokens
         raises:  ValueError if no token is left visible, or none masked
         """
         tokens = noise.shape[1]
-        masked = round(ratio * tokens)
+        masked = round(ratio * tokens / together) * together
         if not 0 < masked < tokens:
             raise ValueError(f"mask_ratio {ratio} masks {masked} of {tokens} tokens; it must mask 1 to {tokens - 1}")
         # Stable, so that every device draws the same mask: in float32, equal values are no rarity.
@@ -84,11 +108,18 @@ class MaskedAutoencoder(nn.Module):
 
     def encode(self, image, visible_index, mask):
         """Embed the image, add positions and encode the visible tokens: (B, V, D), in the order of visible_index."""
-        if self.mask_where == "pixels":
+        if self.mask_where != "tokens":
             image = blank(image, mask)
-        features = self.resnet(image)[-1]  # (B, 8 resnet_width, H / 32, W / 32)
+        if self.mask_where == "layers":
+            cells = mask.unflatten(1, token_grid(*image.shape[-2:]))[:, ::2, ::2]
+            stages = masked_stages(self.resnet, image, ~cells)
+        else:
+            stages = self.resnet(image)
+        *stages, features = stages  # (B, 8 resnet_width, H / 32, W / 32) is the last
         # Bilinear, and a 1x1 convolution to the encoder's width [paper silent; ours].
         features = self.embed(F.interpolate(features, scale_factor=2, mode="bilinear", align_corners=False))
+        for i, embed in enumerate(self.embed_stages):
+            features = features + embed(stages[i])
         rows, columns = features.shape[-2:]
         tokens = features.flatten(2).transpose(1, 2)  # (B, N, D)
         tokens = tokens + sincos_positions(rows, columns, tokens.shape[2], tokens.device)
@@ -105,15 +136,70 @@ class MaskedAutoencoder(nn.Module):
         return self.head(self.decoder(tokens))
 
     def loss(self, image, predicted, mask):
-        """Mean squared error over masked patches, each patch normalised to mean 0 and standard deviation 1.
+        """Mean squared error over masked patches. With targets=patch 1 is predicting each patch's mean, with
+        targets=band each band's.
 
-        Normalised targets as in ref. 10 [paper silent; ours].
         Every image has as many masked patches, so the mean over equal micro-batches is the mean over the batch.
         """
-        patches = patchify(image)
-        mean, std = patch_statistics(patches)
-        error = (predicted - (patches - mean) / std).square().mean(dim=2)  # (B, N)
+        target = patchify(image)
+        if self.targets == "patch":
+            mean, std = patch_statistics(target)
+            target = (target - mean) / std
+        error = (predicted - target).square().mean(dim=2)  # (B, N)
         return (error * mask).sum() / mask.sum()
+
+
+def masked_stages(resnet, image, visible):
+    """The stages of `resnet(image)` as if masked cells did not exist, as in SparK (Tian et al., ICLR 2023).
+
+    Every convolution reads zeros there, and what it writes there is dropped by the batch norm that follows it.
+
+    image:   (B, K, H, W), zeros where masked
+    visible: (B, H / 32, W / 32) bool
+    returns: five maps, zeros where masked
+    """
+
+    cells = int(visible.sum())
+
+    @cache
+    def places(side):
+        """Of all pixels of a map whose cells have side x side, those that are visible: (cells * side^2,) int64."""
+        return visible.repeat_interleave(side, dim=1).repeat_interleave(side, dim=2).flatten().nonzero().squeeze(1)
+
+    def visible_of(x):
+        """(B, D, h, w) -> (1, D, P, 1): its visible pixels."""
+        flat = x.permute(0, 2, 3, 1).flatten(0, 2)  # under channels last a pixel's values lie together
+        kept = flat.index_select(0, places(x.shape[2] // visible.shape[1]))
+        return kept[None, :, None].permute(0, 3, 1, 2)
+
+    def spread(kept):
+        """The inverse of visible_of, with zeros at masked pixels."""
+        side = math.isqrt(kept.shape[2] // cells)
+        batch, height, width = len(visible), side * visible.shape[1], side * visible.shape[2]
+        flat = kept.new_zeros(batch * height * width, kept.shape[1])
+        flat = flat.index_copy(0, places(side), kept.permute(0, 2, 3, 1).flatten(0, 2))
+        return flat.view(batch, height, width, -1).permute(0, 3, 1, 2)
+
+    stem = spread(F.relu(resnet.bn1(visible_of(resnet.conv1(image)))))
+    kept = visible_of(resnet.maxpool(stem))
+    x, stages = spread(kept), [stem]
+    for layer in (resnet.layer1, resnet.layer2, resnet.layer3, resnet.layer4):
+        for block in layer:
+            if block.downsample is not None:
+                conv, norm = block.downsample
+                kept = norm(visible_of(conv(x)))
+            x = spread(F.relu(block.bn1(visible_of(block.conv1(x)))))
+            kept = F.relu(block.bn2(visible_of(block.conv2(x))) + kept)
+            x = spread(kept)
+        stages.append(x)
+    return stages
+
+
+def rank_cells(noise, rows, columns):
+    """Noise of tokens -> of cells of 32 px, the same for a cell's four tokens: ranks, for no two cells may be equal."""
+    cells = noise.unflatten(1, (rows, columns))[:, ::2, ::2]
+    rank = cells.flatten(1).argsort(dim=1, stable=True).argsort(dim=1).view(cells.shape)
+    return rank.repeat_interleave(2, dim=1).repeat_interleave(2, dim=2).flatten(1)
 
 
 def token_grid(height, width):
@@ -147,12 +233,14 @@ def blank(image, mask):
     return image.masked_fill(pixels, 0.0)
 
 
-def reconstruct(image, predicted, mask):
-    """A picture: visible patches as they are, masked ones as predicted, on the scale of the true patch.
+def reconstruct(image, predicted, mask, targets="patch"):
+    """A picture: visible patches as they are, masked ones as predicted.
 
-    The mean and standard deviation of a masked patch are taken from the image: the network does not predict them.
+    With targets=patch the mean and standard deviation of a masked patch are the image's: they are not predicted.
     """
     patches = patchify(image)
-    mean, std = patch_statistics(patches)
-    patches = torch.where(mask[..., None], predicted * std + mean, patches)
+    if targets == "patch":
+        mean, std = patch_statistics(patches)
+        predicted = predicted * std + mean
+    patches = torch.where(mask[..., None], predicted, patches)
     return unpatchify(patches, *image.shape[-2:])

@@ -115,7 +115,8 @@ def test_every_number_has_bounds_and_every_default_lies_within(cls):
 
 @pytest.mark.parametrize("key, wrong", [("data.gain", 1.0), ("supervision.min_coverage", 0.0), ("train.average", 1.0),
                                         ("adversarial.layers", 6), ("adversarial.blur_sigma", 0.0),
-                                        ("model.width", 15), ("run.seed", 2**63)])  # fmt: skip
+                                        ("model.width", 15), ("run.seed", 2**63), ("train.head_rate", 0.0),
+                                        ("train.frozen_share", 2.0), ("adversarial.beta2", 1.0)])  # fmt: skip
 def test_bounds_are_open_or_closed(key, wrong):
     with pytest.raises(Refused, match=f"^{key}={wrong}: must be "):
         config_from_flat(SegmenterConfig, {key: wrong})
@@ -124,6 +125,8 @@ def test_bounds_are_open_or_closed(key, wrong):
 def test_a_mask_that_leaves_nothing_to_see_is_refused(tmp_path):
     with pytest.raises(Refused, match="mask_ratio=0.98"):
         load_config(PretrainConfig, written(tmp_path, "data: {crop_px: 64}"), ["mae.mask_ratio=0.98"])
+    with pytest.raises(Refused, match="masks 1 of 1 patches of 32 px"):
+        load_config(PretrainConfig, written(tmp_path, "data: {crop_px: 32}"), ["mae.mask_where=layers"])
 
 
 @pytest.mark.parametrize("word", ["true", "false", "auto"])

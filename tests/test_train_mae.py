@@ -1,5 +1,4 @@
 import json
-import re
 import shutil
 from importlib.util import find_spec
 
@@ -18,7 +17,7 @@ from config import PretrainConfig
 from data.loading import sample_index
 from data.manifest import read_manifest
 from data.transforms import crop_draw, draw
-from data.unlabelled import PretrainingCrops, ValidationCrops, read_unlabelled
+from data.unlabelled import PretrainingCrops, ValidationCrops, common_facts, read_unlabelled
 from models.unet import UNet
 from runtime import checkpoint
 from runtime.errors import Refused
@@ -131,12 +130,12 @@ def test_a_bare_folder_of_real_images_is_read_and_the_glob_keeps_masks_out(folde
 
 def test_crops_are_of_one_size_differ_by_position_and_repeat_by_key(folder):
     images, validation = read_unlabelled(folder, "images/*", validation_share=0.1)
-    samples = PretrainingCrops(images, 64, 16, min_area=0.2, batch_size=4, seed=0)
+    samples = PretrainingCrops([images], 64, 16, min_area=0.2, batch_size=4, seed=0)
     first, again, other = samples[0, 1], samples[0, 1], samples[0, 2]
     assert first["image"].shape == (3, 64, 64) and first["noise"].shape == (16,)
     assert torch.equal(first["image"], again["image"]) and torch.equal(first["noise"], again["noise"])
     assert not torch.equal(first["noise"], other["noise"])
-    fixed = ValidationCrops(validation, 64, 16)
+    fixed = ValidationCrops([validation], 64, 16)
     assert torch.equal(fixed[0]["noise"], fixed[0]["noise"])
 
 
@@ -149,10 +148,10 @@ def test_random_crops_lie_in_the_image_and_keep_to_area_and_sides():
 
 def test_crops_of_no_least_area_are_cut_out_of_the_image_as_it_is(tile_set):
     images, _ = read_unlabelled(tile_set)
-    samples = PretrainingCrops(images, 32, 4, min_area=0, batch_size=4, seed=0)
+    samples = PretrainingCrops([images], 32, 4, min_area=0, batch_size=4, seed=0)
     places = set()
     for position in range(12):
-        image = images.load(sample_index(0, 0, position, 4, len(images))).numpy()
+        image = images.normalize(images.load(sample_index(0, 0, position, 4, len(images)))).numpy()
         crop = samples[0, position]["image"].numpy()
         windows = np.lib.stride_tricks.sliding_window_view(image, (32, 32), axis=(1, 2))  # (K, rows, cols, 32, 32)
         found = []
@@ -161,8 +160,8 @@ def test_crops_of_no_least_area_are_cut_out_of_the_image_as_it_is(tile_set):
         assert crop.shape == (3, 32, 32) and len(found) == 1
         places.add(tuple(found[0]))
     assert len(places) > 8
-    whole = PretrainingCrops(images, 64, 4, min_area=0, batch_size=4, seed=0)[0, 0]["image"]
-    image = images.load(sample_index(0, 0, 0, 4, len(images))).float()
+    whole = PretrainingCrops([images], 64, 4, min_area=0, batch_size=4, seed=0)[0, 0]["image"]
+    image = images.normalize(images.load(sample_index(0, 0, 0, 4, len(images))))
     assert any(torch.equal(image.flip(axes), whole) for axes in ((), (1,), (2,), (1, 2)))
 
 
@@ -219,10 +218,29 @@ def test_regions_limit_the_images(tile_set):
         read_unlabelled(tile_set, regions=("atlantis",))
 
 
-@pytest.mark.parametrize("pattern", ["", "/photos/*"])
-def test_a_pattern_that_no_folder_can_be_asked_for_is_named(tmp_path, pattern):
-    with pytest.raises(Refused, match=f"data.images={re.escape(pattern)}: is no glob below {re.escape(str(tmp_path))}"):
-        read_unlabelled(tmp_path, pattern)
+def test_several_sets_take_turns_and_each_is_normalised_by_its_own_statistics(tile_set, folder, tmp_path):
+    sets, validation = zip(*(read_unlabelled(root, "images/*") for root in (tile_set, folder)), strict=True)
+    samples = PretrainingCrops(sets, 64, 16, min_area=0, batch_size=3, seed=0)
+    for turn in range(2 * len(sets[1])):
+        images = sets[turn % 2]
+        image = images.normalize(images.load(sample_index(0, 0, turn // 2, 3, len(images))))
+        crop = samples[divmod(turn, 3)]["image"]
+        assert torch.isin(crop, image).all() and not torch.isin(crop, sets[1 - turn % 2].load(0)).any()
+    pixels = torch.cat([sets[1].normalize(sets[1].load(i)).flatten(1).double() for i in range(len(sets[1]))], dim=1)
+    assert pixels.mean(dim=1).abs().max() < 1e-4 and (pixels.std(dim=1) - 1).abs().max() < 1e-4
+    scored = ValidationCrops(validation, 64, 16)
+    assert [scored[i]["set"] for i in range(len(scored))] == [0] * len(validation[0]) + [1] * len(validation[1])
+    facts = common_facts(sets)
+    assert facts["images"] == sum(map(len, sets)) and facts["more"] == [sets[1].facts]
+    assert facts["band_mean"] == sets[0].facts["band_mean"] and "tile 1" in facts["name"]
+    assert "more" not in common_facts(sets[:1])
+    masked = ["mae.mask_where=layers", "mae.stages=all", "mae.targets=band", "data.images=images/*"]
+    state = pretrained(tile_set, tmp_path / "run", f"data.more_roots=[{folder}]", "train.batch_size=80", *masked)
+    assert state["data"]["more"][0]["band_mean"] != state["data"]["band_mean"]
+    images, _ = read_unlabelled(folder, "images/*")
+    images.facts["bands"] = 4
+    with pytest.raises(Refused, match="differ in bands: .*'tile 1': 4"):
+        common_facts([sets[0], images])
 
 
 def test_bad_input_is_one_line_each(tile_set, mae_run, folder, tmp_path):
@@ -230,8 +248,6 @@ def test_bad_input_is_one_line_each(tile_set, mae_run, folder, tmp_path):
     (tmp_path / "empty").mkdir()
     bare = "data.heldout=false", "data.images=images/*"
     assert "0 images" in error_of("train_mae.py", *settings(tmp_path / "empty", tmp_path / "b", *bare))
-    with pytest.raises(Refused, match="bare folder and has no regions and no splits"):
-        read_unlabelled(tmp_path / "empty", heldout=True)
     with pytest.raises(Refused, match="no glob"):
         read_unlabelled(tmp_path / "empty", "/x/*")
     with pytest.raises(Refused, match="no regions"):

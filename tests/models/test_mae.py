@@ -1,18 +1,22 @@
-import os
-from pathlib import Path
-
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-import torchvision
-from PIL import Image
 from torch import nn
-from torchvision.models.feature_extraction import create_feature_extractor
 
-from models.mae import MaskedAutoencoder, blank, patch_statistics, patchify, reconstruct, token_grid, unpatchify
-from models.unet import UNet
+from models.mae import (
+    MaskedAutoencoder,
+    blank,
+    masked_stages,
+    patch_statistics,
+    patchify,
+    rank_cells,
+    reconstruct,
+    token_grid,
+    unpatchify,
+)
 from models.vit import sincos_positions
+
+WHOLE = {"mask_where": "layers", "stages": "all", "targets": "band"}  # configs/naip215/mae_masked.yaml
 
 
 def tiny(**settings):
@@ -26,20 +30,19 @@ def draw(batch=2, bands=3, height=64, width=96):
     return torch.randn(batch, bands, height, width), torch.rand(batch, rows * columns)
 
 
-def real_or_made_images(count, size_px):
-    """Crops of Dubai, one from each tile, or waves of random direction: (B, 3, H, W), mean 0 and deviation 1 a band."""
-    root = os.environ.get("LOW2HIGH_REAL")
-    if root:
-        paths = [sorted(Path(root, "dubai", f"Tile {i + 1}", "images").iterdir())[0] for i in range(count)]
-        box = (200, 200, 200 + size_px, 200 + size_px)
-        crops = np.stack([np.asarray(Image.open(path).convert("RGB").crop(box)) for path in paths])
-        image = torch.from_numpy(crops).permute(0, 3, 1, 2).float()
-    else:
-        generator = torch.Generator().manual_seed(0)
-        row, column = torch.meshgrid(torch.arange(size_px), torch.arange(size_px), indexing="ij")
-        down, across, phase = torch.rand(3, count, 3, 1, 1, generator=generator)
-        image = torch.sin(down * row + across * column + 6 * phase)
+def waves(count, size_px):
+    """Waves of random direction: (B, 3, H, W), mean 0 and deviation 1 a band."""
+    generator = torch.Generator().manual_seed(0)
+    row, column = torch.meshgrid(torch.arange(size_px), torch.arange(size_px), indexing="ij")
+    down, across, phase = torch.rand(3, count, 3, 1, 1, generator=generator)
+    image = torch.sin(down * row + across * column + 6 * phase)
     return (image - image.mean((0, 2, 3), keepdim=True)) / image.std((0, 2, 3), keepdim=True)
+
+
+def mask_of(mae, noise, rows=4, columns=6):
+    if mae.mask_where == "layers":
+        return mae.random_mask(rank_cells(noise, rows, columns), mae.mask_ratio, 4)
+    return mae.random_mask(noise, mae.mask_ratio)
 
 
 # The mask
@@ -47,31 +50,32 @@ def real_or_made_images(count, size_px):
 
 @pytest.mark.parametrize("tokens, ratio, masked", [(16, 0.75, 12), (24, 0.75, 18), (1024, 0.75, 768), (24, 0.6, 14)])
 def test_exactly_the_asked_share_is_masked_in_each_image(tokens, ratio, masked):
-    visible_index, mask, restore_index = MaskedAutoencoder.random_mask(torch.rand(5, tokens), ratio)
-    assert mask.dtype == torch.bool and mask.sum(1).tolist() == [masked] * 5
-    assert visible_index.shape == (5, tokens - masked)
-    assert not mask.gather(1, visible_index).any()
-    assert (restore_index.sort(dim=1).values == torch.arange(tokens)).all()
-
-
-def test_equal_noise_still_masks_the_asked_share():
-    assert MaskedAutoencoder.random_mask(torch.zeros(2, 16), 0.75)[1].sum(1).tolist() == [12, 12]
+    for noise in (torch.rand(5, tokens), torch.zeros(5, tokens)):  # equal numbers too
+        visible_index, mask, restore_index = MaskedAutoencoder.random_mask(noise, ratio)
+        assert mask.dtype == torch.bool and mask.sum(1).tolist() == [masked] * 5
+        assert visible_index.shape == (5, tokens - masked)
+        assert not mask.gather(1, visible_index).any()
+        assert (restore_index.sort(dim=1).values == torch.arange(tokens)).all()
 
 
 def test_each_image_has_another_draw_and_the_same_noise_the_same():
     noise = torch.rand(6, 64)
     mask = MaskedAutoencoder.random_mask(noise, 0.75)[1]
     assert len({tuple(row.tolist()) for row in mask}) == 6
-    assert torch.equal(mask, MaskedAutoencoder.random_mask(noise.clone(), 0.75)[1])
     assert torch.equal(mask[[3]], MaskedAutoencoder.random_mask(noise[[3]], 0.75)[1])
 
 
-def test_every_token_is_masked_equally_often():
-    mask = MaskedAutoencoder.random_mask(torch.rand(4000, 16, generator=torch.Generator().manual_seed(0)), 0.75)[1]
-    assert (mask.float().mean(0) - 0.75).abs().max() < 0.03
+@pytest.mark.parametrize("height, width", [(64, 64), (64, 96), (256, 256)])
+def test_with_mask_where_layers_whole_cells_of_32_px_are_masked(height, width):
+    image, noise = draw(batch=5, height=height, width=width)
+    for drawn in (noise, torch.zeros_like(noise)):
+        mask = tiny(mask_where="layers")(image, drawn)[2].unflatten(1, token_grid(height, width))
+        cells = mask[:, ::2, ::2]
+        assert torch.equal(mask, cells.repeat_interleave(2, dim=1).repeat_interleave(2, dim=2))
+        assert cells.sum((1, 2)).tolist() == [round(0.75 * height * width / 32**2)] * 5
 
 
-@pytest.mark.parametrize("ratio", [0.0, 0.1, 0.9, 1.0])
+@pytest.mark.parametrize("ratio", [0.1, 0.9])
 def test_a_share_that_leaves_nothing_visible_or_nothing_masked_is_named(ratio):
     with pytest.raises(ValueError, match=str(ratio)):
         MaskedAutoencoder.random_mask(torch.rand(1, 4), ratio)
@@ -89,15 +93,6 @@ def test_patches_are_cut_row_by_row_and_put_back():
             patch = image[:, :, 16 * row : 16 * row + 16, 16 * column : 16 * column + 16]
             assert torch.equal(patches[:, 6 * row + column], patch.flatten(1))
     assert torch.equal(unpatchify(patches, 64, 96), image)
-
-
-def test_a_patch_that_moves_in_the_image_moves_in_the_patches():
-    for start, end in [((0, 0), (3, 5)), ((1, 4), (2, 0))]:
-        image = torch.zeros(1, 3, 64, 96)
-        image[..., 16 * start[0] : 16 * start[0] + 16, 16 * start[1] : 16 * start[1] + 16] = 1
-        moved = image.roll((16 * (end[0] - start[0]), 16 * (end[1] - start[1])), (2, 3))
-        assert patchify(image)[0].sum(1).nonzero().tolist() == [[6 * start[0] + start[1]]]
-        assert patchify(moved)[0].sum(1).nonzero().tolist() == [[6 * end[0] + end[1]]]
 
 
 def test_the_decoder_puts_each_visible_token_back_in_its_place():
@@ -137,50 +132,92 @@ def test_the_encoder_reads_visible_tokens_at_their_places():
     torch.testing.assert_close(tokens[:, 6 * 1 + 2], expected)
 
 
+def test_each_stage_adds_its_own_pixels_to_a_token():
+    mae, (image, _) = tiny(stages="all").eval(), draw()
+    mae.encoder = nn.Identity()
+    all_index, mask = torch.arange(24).expand(2, 24), torch.zeros(2, 24, dtype=torch.bool)
+    tokens = mae.encode(image, all_index, mask)
+    stages, embeds = mae.resnet(image), mae.embed_stages
+    mae.embed_stages = nn.ModuleList()
+    expected = mae.encode(image, all_index, mask)[:, 6 * 1 + 2]
+    for stage, embed, side in zip(stages, embeds, (8, 4, 2, 1), strict=False):
+        pixels = stage[:, :, side : 2 * side, 2 * side : 3 * side].flatten(1)  # of token (1, 2)
+        expected = expected + pixels @ embed.weight.flatten(1).T + embed.bias
+    torch.testing.assert_close(tokens[:, 6 * 1 + 2], expected)
+
+
 # What the encoder may see
 
 
-def encoded_before_and_after_a_change(mask_where, training, value=7.0):
+def encoded(mae, image, noise):
+    visible_index, mask, _ = mask_of(mae, noise)
+    with torch.no_grad():
+        tokens = mae.encode(image, visible_index, mask)
+    return tokens, {name: value.clone() for name, value in mae.resnet.named_buffers()}
+
+
+def encoded_before_and_after_a_change(settings, training, value=7.0):
     """Encoder output before and after the masked patches of image 0 are set to a value; image 1 stays."""
-    mae, (image, noise) = tiny(mask_where=mask_where).train(training), draw(batch=2)
-    visible_index, mask, _ = mae.random_mask(noise, 0.75)
+    image, noise = draw()
+    mask = mask_of(tiny(**settings), noise)[1]
     patches = patchify(image)
     patches[0, mask[0]] = value
-    changed = unpatchify(patches, 64, 96)
-    with torch.no_grad():
-        return mae.encode(image, visible_index, mask), mae.encode(changed, visible_index, mask)
+    return (encoded(tiny(**settings).train(training), i, noise) for i in (image, unpatchify(patches, 64, 96)))
 
 
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("value", [7.0, float("inf")])  # blanking replaces, it does not multiply
-def test_with_mask_where_pixels_masked_pixels_change_no_encoder_output(training, value):
-    before, after = encoded_before_and_after_a_change("pixels", training, value)
+@pytest.mark.parametrize("settings", [{"mask_where": "pixels"}, WHOLE])
+def test_masked_pixels_change_no_encoder_output_and_no_statistic(settings, training, value):
+    (before, buffers), (after, others) = encoded_before_and_after_a_change(settings, training, value)
     assert torch.equal(before, after)
+    assert all(torch.equal(buffers[name], others[name]) for name in buffers)
+    assert (encoded(tiny(**settings).eval(), draw()[0].flip(1), draw()[1])[0] - before).abs().amax(2).min() > 1e-3
 
 
 def test_with_mask_where_tokens_masked_pixels_leak_into_visible_tokens():
-    before, after = encoded_before_and_after_a_change("tokens", training=False)
+    (before, _), (after, _) = encoded_before_and_after_a_change({}, training=False)
     assert (before[0] - after[0]).abs().amax(1).min() > 1e-3  # into every token: ResNet-18 sees some 400 px
     assert torch.equal(before[1], after[1])
+    (before, _), (after, _) = encoded_before_and_after_a_change({}, training=True)
+    assert (before[1] - after[1]).abs().max() > 1e-3  # batch norm tells the other image too
 
 
-def test_with_mask_where_tokens_batch_norm_leaks_into_other_images_in_training():
-    before, after = encoded_before_and_after_a_change("tokens", training=True)
-    assert (before[1] - after[1]).abs().max() > 1e-3
+@pytest.mark.parametrize("training", [False, True])
+def test_masked_stages_are_the_resnets_own_where_all_is_visible(training):
+    ours, theirs, image = tiny().train(training).resnet, tiny().train(training).resnet, waves(4, 64)
+    stages = masked_stages(ours, image, torch.ones(4, 2, 2, dtype=torch.bool))
+    for value, expected in zip([*stages, *ours.buffers()], [*theirs(image), *theirs.buffers()], strict=True):
+        torch.testing.assert_close(value, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_with_mask_where_pixels_visible_pixels_still_matter():
-    mae, (image, noise) = tiny(mask_where="pixels").eval(), draw()
-    visible_index, mask, _ = mae.random_mask(noise, 0.75)
-    with torch.no_grad():
-        before, after = (mae.encode(i, visible_index, mask) for i in (image, image.flip(1)))
-    assert (before - after).abs().amax(2).min() > 1e-3
+def test_a_visible_cell_among_masked_ones_is_an_image_of_its_own():
+    mae = tiny().eval()
+    image, visible = waves(1, 96), torch.zeros(1, 3, 3, dtype=torch.bool)
+    visible[0, 1, 1] = True
+    alone = image[..., 32:64, 32:64]
+    stages = masked_stages(mae.resnet, F.pad(alone, (32, 32, 32, 32)), visible)
+    for stage, expected in zip(stages, mae.resnet(alone), strict=True):
+        side = stage.shape[-1] // 3
+        torch.testing.assert_close(stage[..., side : 2 * side, side : 2 * side], expected)
+        stage[..., side : 2 * side, side : 2 * side] = 0
+        assert not stage.any()
 
 
-def test_blanking_zeroes_masked_patches_alone():
-    image, noise = draw()
-    mask = MaskedAutoencoder.random_mask(noise, 0.75)[1]
-    assert torch.equal(patchify(blank(image, mask)), patchify(image) * ~mask[..., None])
+def test_the_stem_learns_the_statistics_of_whole_images():
+    image, noise = waves(16, 128), torch.rand(16, 64, generator=torch.Generator().manual_seed(0))
+    mask = mask_of(tiny(mask_where="layers"), noise, 8, 8)[1]
+    masked, visible = blank(image, mask), ~mask.unflatten(1, (8, 8))[:, ::2, ::2]
+
+    def variance(see):
+        resnet = tiny().resnet
+        see(resnet)
+        return resnet.bn1.running_var.mean() - 0.9  # momentum 0.1, from 1
+
+    whole = variance(lambda resnet: resnet(image))
+    # On real NAIP images 0.995; the rest is the edge of cells.
+    assert 0.9 < variance(lambda resnet: masked_stages(resnet, masked, visible)) / whole < 1.1
+    assert variance(lambda resnet: resnet(masked)) / whole < 0.4  # with mask_where=pixels
 
 
 # The loss
@@ -200,6 +237,13 @@ def test_the_loss_equals_a_slow_loop_over_masked_patches():
     torch.testing.assert_close(loss, torch.stack(errors).mean())
 
 
+def test_targets_by_band_are_the_normalised_image():
+    mae, (image, noise) = tiny(targets="band"), draw()
+    loss, predicted, mask = mae(image, noise)
+    expected = (unpatchify(predicted, 64, 96) - image)[blank(torch.ones_like(image), mask) == 0].square().mean()
+    torch.testing.assert_close(loss, expected)
+
+
 def test_predictions_of_visible_patches_do_not_count():
     mae, (image, noise) = tiny(), draw()
     loss, predicted, mask = mae(image, noise)
@@ -212,23 +256,25 @@ def test_a_flat_patch_has_a_finite_loss():
     assert torch.isfinite(tiny()(torch.full_like(image, 3.0), noise)[0])
 
 
-def test_every_weight_receives_a_gradient():
-    mae, (image, noise) = tiny(), draw()
+@pytest.mark.parametrize("settings", [{}, WHOLE])
+def test_every_weight_receives_a_gradient(settings):
+    mae, (image, noise) = tiny(**settings), draw()
     mae(image, noise)[0].backward()
     assert all(weight.grad is not None and weight.grad.abs().sum() > 0 for weight in mae.parameters())
 
 
-def test_the_loss_is_float32_and_near_the_same_under_autocast():
-    mae, (image, noise) = tiny(), draw()
+@pytest.mark.parametrize("settings", [{}, WHOLE])
+def test_the_loss_is_float32_and_near_the_same_under_autocast(settings):
+    mae, (image, noise) = tiny(**settings), draw()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         loss, _, _ = mae(image, noise)
     assert loss.dtype == torch.float32
     torch.testing.assert_close(loss, mae(image, noise)[0], rtol=0.02, atol=0)
 
 
-@pytest.mark.parametrize("mask_where", ["tokens", "pixels"])
-def test_a_batch_of_a_few_images_is_overfitted(mask_where):
-    mae, image = tiny(mask_where=mask_where), real_or_made_images(4, 64)
+@pytest.mark.parametrize("settings", [{}, WHOLE])
+def test_a_batch_of_a_few_images_is_overfitted(settings):
+    mae, image = tiny(**settings), waves(4, 64)
     noise = torch.rand(4, 16, generator=torch.Generator().manual_seed(0))  # one draw: the task stays the same
     optimiser = torch.optim.AdamW(mae.parameters(), lr=2e-3, fused=True)
     losses = []
@@ -250,6 +296,7 @@ def test_a_perfect_prediction_gives_the_image_back():
     mask = MaskedAutoencoder.random_mask(noise, 0.75)[1]
     mean, std = patch_statistics(patchify(image))
     torch.testing.assert_close(reconstruct(image, (patchify(image) - mean) / std, mask), image)
+    assert torch.equal(reconstruct(image, patchify(image), mask, "band"), image)
 
 
 def test_a_picture_keeps_visible_patches_and_gives_masked_ones_their_own_mean():
@@ -258,29 +305,6 @@ def test_a_picture_keeps_visible_patches_and_gives_masked_ones_their_own_mean():
     patches = patchify(reconstruct(image, torch.zeros(2, 24, 768), mask))
     assert torch.equal(patches[~mask], patchify(image)[~mask])
     torch.testing.assert_close(patches[mask], patchify(image)[mask].mean(1, keepdim=True).expand(-1, 768))
-
-
-# The ResNet-18 inside
-
-
-def test_the_resnet_gives_the_same_feature_maps_in_torchvision_and_in_the_segmenter():
-    mae, (image, noise) = tiny(resnet_width=64), draw()
-    optimiser = torch.optim.SGD(mae.parameters(), lr=0.1)
-    for _ in range(2):  # so that no weight and no running statistic stands at its start
-        mae(image, noise)[0].backward()
-        optimiser.step()
-    weights = mae.resnet.state_dict()
-    network, segmenter = torchvision.models.resnet18(), UNet()
-    unmatched = network.load_state_dict(weights, strict=False)
-    assert set(unmatched.missing_keys) == {"fc.weight", "fc.bias"} and not unmatched.unexpected_keys
-    segmenter.encoder.load_state_dict(weights)
-    nodes = ["relu", "layer1", "layer2", "layer3", "layer4"]
-    with torch.no_grad():
-        theirs = create_feature_extractor(network.eval(), nodes)(image)
-        ours, segmenters = mae.eval().resnet(image), segmenter.eval().encoder(image)
-    for node, ours_map, segmenters_map in zip(nodes, ours, segmenters, strict=True):
-        torch.testing.assert_close(ours_map, theirs[node])
-        assert torch.equal(ours_map, segmenters_map)
 
 
 # Sizes and bad input
@@ -313,10 +337,3 @@ def test_a_size_that_is_no_multiple_of_32_is_named(height, width):
 def test_noise_of_another_shape_is_named():
     with pytest.raises(ValueError, match=r"\(2, 16\).*\(2, 24\)"):
         tiny()(draw()[0], torch.rand(2, 16))
-
-
-def test_an_unknown_size_or_place_of_the_mask_is_named_with_the_known_ones():
-    with pytest.raises(ValueError, match="'huge'.*tiny, base"):
-        MaskedAutoencoder(size="huge")
-    with pytest.raises(ValueError, match="'image'.*tokens or pixels"):
-        MaskedAutoencoder(mask_where="image")

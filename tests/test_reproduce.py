@@ -141,7 +141,7 @@ def test_table3_tests_three_starts_at_home_left_out_and_elsewhere(tile_set, tmp_
     scores = [json.loads((tmp_path / f"table3-{place.replace(' ', '_')}-0.json").read_text()) for place in places]
     pixels = [sum(map(sum, score["rows"][0]["confusion"])) for score in scores]
     assert pixels == [3 * 64 * 64, 64 * 64, 80 * 64 * 64]  # of another set all splits, as Sec. 3.2 tests Milwaukee
-    assert "71.01" in printed and "| auxiliary | other |" in (tmp_path / "table3.md").read_text()
+    assert "71.01" in printed and "| auxiliary     | other     |" in (tmp_path / "table3.md").read_text()
     for run_dir in ("mae-own-0", "none-0", "own-0", "auxiliary-0"):
         assert "exclude_regions:\n  - coast" in (tmp_path / run_dir / "config.yaml").read_text()
 

@@ -33,7 +33,7 @@ from reports.rows import (
     table3_tests,
     train,
 )
-from reports.tables import PAPER_TABLE3, class_ious, gap_closed, rows_of, write_table
+from reports.tables import PAPER_TABLE3, class_ious, differences, gap_closed, rows_of, write_table
 from runtime.children import command
 from runtime.command import parser as command_line
 from runtime.command import place, require_options, run
@@ -48,7 +48,11 @@ def demo(arguments):
     roots = arguments.data or [arguments.out / "tiles"]
     if not arguments.data:
         command("-m", "data.synthetic", roots[0], *DEMO_TILES)
+    command("evaluate.py", "--oracle", "--linear", "--data", roots[0])  # rows that need no training: seconds
     train_and_score(arguments, roots, rows_with_configs(arguments), "--oracle", "--linear", sheet=True)
+    print(f"pictures: {arguments.out}/figure6-0.png, and figures/ in the folder of each run")
+    print("read: docs/lesson.md explains the rows, docs/paper.md the code; run next: a change of docs/change.md, or")
+    print("python reproduce.py beyond --data runs/demo/tiles --out runs/demo")
 
 
 def table1(arguments):
@@ -100,7 +104,7 @@ def train_and_score(arguments, roots, names, *flags, observed=(), lsr=False, she
             scored += score(segmenters[-len(observed) :], root, out / f"{what}-coarse-{seed}.json", "--coarse")
         results[root].append(scored)
     rows = rows_of(results)
-    notes = gap_closed(rows) + (class_ious(rows) if observed else [])
+    notes = gap_closed(rows) + differences(rows) + (class_ious(rows) if observed else [])
     write_table(arguments, f"Ours on {named(roots)}, test split", ("row",), rows, notes)
 
 

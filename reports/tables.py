@@ -33,6 +33,22 @@ PAPER_TABLE3 = {
     ("own", "other"): (55.41, 45.21, 30.99),
     ("auxiliary", "other"): (63.32, 48.52, 35.51),
 }
+# Each row, and one that it is held against: mostly that to which it adds one thing.
+HELD_AGAINST = (
+    ("Low", "Linear"),
+    ("Agg", "Low"),
+    ("Agg+App", "Agg"),
+    ("Agg+App", "Low"),
+    ("Ours", "Agg+App"),
+    ("High", "Agg+App"),
+    ("Obs", "Agg"),
+    ("Obs", "Low"),
+    ("High", "Obs"),
+    ("Obs+App", "Obs"),
+    ("Obs+App+Pre", "Obs+App"),
+)
+# Student's t for 95 %, two-sided, by degrees of freedom from 1 on.
+T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145)
 
 
 @dataclass(frozen=True)
@@ -111,7 +127,8 @@ def gap_closed(rows):
     """Lines: the share of the mIoU gap from Low to High that each row between them closes; over seeds and tile sets,
     and where there are several tile sets on the sum of their counts.
 
-    Undefined where the gap is not twice its spread; no lines where there is but one score a row.
+    Undefined where the gap is not twice its spread; no lines where there is but one score a row. No shares of the
+    paper's stand beside: they compare only where coarse labels are of one kind.
     """
     lines = []
     for where, of, least in (("", "seeds", 2), ("on the sum: ", "sums", 1)):
@@ -122,13 +139,25 @@ def gap_closed(rows):
         gap, spread = statistics.mean(gaps), statistics.stdev(gaps) if len(gaps) > 1 else 0
         lines.append(f"{where}gap in mIoU from Low to High: {mean_and_spread(gaps)}")
         for name in [name for name in miou if name not in ("Oracle", "Self-Epitomic LSR", "Low", "High")]:
-            share, paper = "undefined", ""
+            share = "undefined"
             if gap > 2 * spread:
                 share = f"{100 * (statistics.mean(miou[name]) - statistics.mean(miou['Low'])) / gap:.1f} %"
-            if name in PAPER:
-                low, this, high = (PAPER[row][2] for row in ("Low", name, "High"))
-                paper = f" (paper: {100 * (this - low) / (high - low):.1f} %)"
-            lines.append(f"{where}{name} closes {share} of it{paper}")
+            lines.append(f"{where}{name} closes {share} of it")
+    return lines
+
+
+def differences(rows):
+    """Lines: the mIoU of a row minus that of the row that it adds to, paired by tile set and seed, with its 95 %
+    interval (t). An interval that holds zero says that no difference could be told."""
+    miou, lines = {row.names[0]: [seed["miou"] for seed in row.seeds] for row in rows}, []
+    for name, base in HELD_AGAINST:
+        if not {name, base} <= miou.keys() or len(miou[name]) < 2:
+            continue
+        pairs = [100 * (a - b) for a, b in zip(miou[name], miou[base], strict=True)]
+        t = T95[min(len(pairs) - 1, len(T95)) - 1]
+        mean, half = statistics.mean(pairs), t * statistics.stdev(pairs) / len(pairs) ** 0.5
+        told = "" if abs(mean) > half else ": no difference that could be told"
+        lines.append(f"{name} - {base}: {mean:+.2f} +- {half:.2f} mIoU (95 %, {len(pairs)} pairs){told}")
     return lines
 
 

@@ -20,10 +20,11 @@ def command(*words):
     side_by_side({"it": words}, {}, 1, str)
 
 
-def side_by_side(words, after, jobs, name):
+def side_by_side(words, after, jobs, name, then=None):
     """{key: words of a command} -> {key: minutes taken}, `jobs` at a time, in order but for those that must wait.
 
     after: {key: key of the command that must have ended before}; name: of a key, before its lines
+    then:  {key: words of a command that follows at once}
     raises: Refused where one fails; KeyboardInterrupt where a signal asks to stop. Those that run save and leave
     """
     signal.signal(signal.SIGTERM, _interrupt)
@@ -32,7 +33,8 @@ def side_by_side(words, after, jobs, name):
         try:
             for key in sorted(words, key=lambda key: key in after):  # FIFO: none waits for one that has not begun
                 before = futures.get(after.get(key))
-                futures[key] = pool.submit(_run, words[key], before, name(key) if jobs > 1 else None, pool)
+                steps = [words[key], *([then[key]] if then and key in then else [])]
+                futures[key] = pool.submit(_run, steps, before, name(key) if jobs > 1 else None, pool)
             wait(futures.values(), return_when=FIRST_EXCEPTION)
             return {key: future.result() for key, future in futures.items() if future.done()}
         except BaseException:
@@ -42,11 +44,19 @@ def side_by_side(words, after, jobs, name):
             raise
 
 
-def _run(words, before, name, pool):
-    """One command, printed and run. Beside others it has one thread, and `name` before each of its lines."""
+def _run(steps, before, name, pool):
+    """Commands, one after the other -> minutes."""
     if before:
         before.result()
-    words, started, more = [str(word) for word in words], time.perf_counter(), {}
+    started = time.perf_counter()
+    for words in steps:
+        _run_one([str(word) for word in words], name, pool)
+    return (time.perf_counter() - started) / 60
+
+
+def _run_one(words, name, pool):
+    """One command, printed and run. Beside others it has one thread, and `name` before each of its lines."""
+    more = {}
     print("$ python " + shlex.join(words), flush=True)
     if name is not None:
         more = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "errors": "replace"}
@@ -59,7 +69,6 @@ def _run(words, before, name, pool):
     if process.returncode:
         pool.shutdown(wait=False, cancel_futures=True)  # before this thread takes up the next one
         raise Refused(f"stopped: python {shlex.join(words)} failed; mend it and run the same line again")
-    return (time.perf_counter() - started) / 60
 
 
 def _interrupt(number, _):

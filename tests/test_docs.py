@@ -262,9 +262,9 @@ def rows_in(text, heading):
 def test_the_readmes_scores_stand_in_the_results():
     readme = rows_in(README.read_text(), "test mIoU")
     clean, nlcd = (rows_in(RESULTS.read_text(), heading) for heading in ("n = 32 |", "n = 50 |"))
-    assert len(readme) == 7
+    assert len(readme) == 8
     for row, (paper, *ours) in readme.items():
-        assert float(paper) == pytest.approx(PAPER[row][2], abs=0.051)
+        assert float(paper) == pytest.approx(PAPER[row][2], abs=0.051) if row in PAPER else not paper
         assert ours == [clean[row][2], nlcd[row][2]], row
 
 

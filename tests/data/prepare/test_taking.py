@@ -68,7 +68,7 @@ def test_real_patches_can_be_taken_as_they_are(tmp_path):
         ({"px": 64}, (), "t1_image.tif: tile_px is 64, but 32 for"),
         ({}, ("--tile-px", 64), "--tile-px 64: the tiles have 32 px"),
         ({}, ("--scale", 3), "t0_low.tif: is 4 x 4 px without a common georeference"),
-        ({"bands": 2}, (), "t9.tif: has 2 bands of uint8, images/t0.tif 3 bands"),
+        ({"bands": 2}, (), "t1.tif: has 2 bands of uint8, images/t0.tif 3 bands"),
     ],
 )
 def test_tiles_that_do_not_go_together_are_named(tmp_path, capsys, change, options, said):

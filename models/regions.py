@@ -2,12 +2,11 @@
 
 `data/cells.py` makes M, the region index. Sums are float32: 900 logits of 80 overflow float16.
 
-The paper sums logits x. Here x = u / n², u the logits that the network returns and n² the pixels of a whole cell
-[paper silent; ours]: Eq. 1 and Eq. 3 stay the paper's to the letter, with tau / n² in place of tau. Adam moves each
-weight as far whatever the loss is multiplied by, so with x = u a step would move a region's sum n² times as far as a
-step of Low or High moves a pixel: maps speckle. And softmax(u) is the probability of a pixel, as sharp as that of its
-region. The literal x = u is `supervision.aggregate=literal_sum`, by which the network multiplies its last layer's
-output by n² (models/unet.py: gain).
+The paper sums the network's logits: x = u in Eq. 1. Here x = u / n², with n² the pixels of a whole cell [differs: a step
+then moves a region as far as a step of Low or High moves a pixel, and softmax(u) is a pixel's probability]. Eq. 3 reads
+the same x, so its tau becomes tau / n². Under Adam the two train alike but for the last layer's rate, which x = u
+multiplies by n² (docs/paper.md). The literal x = u is `supervision.aggregate=literal_sum`: the network multiplies its
+last layer's output by n² (models/unet.py: gain).
 """
 
 import torch

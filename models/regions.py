@@ -2,11 +2,11 @@
 
 `data/cells.py` makes M, the region index. Sums are float32: 900 logits of 80 overflow float16.
 
-The paper sums the network's logits: x = u in Eq. 1. Here x = u / n², with n² the pixels of a whole cell [differs: a step
-then moves a region as far as a step of Low or High moves a pixel, and softmax(u) is a pixel's probability]. Eq. 3 reads
-the same x, so its tau becomes tau / n². Under Adam the two train alike but for the last layer's rate, which x = u
-multiplies by n² (docs/paper.md). The literal x = u is `supervision.aggregate=literal_sum`: the network multiplies its
-last layer's output by n² (models/unet.py: gain).
+The paper sums the network's logits: x = u in Eq. 1. Here x = u / n², with n² the pixels of a whole cell [differs: so a
+step moves a region as far as a step of Low or High moves a pixel, and softmax(u) is a pixel's probability]. Eq. 3
+reads the same x, so its tau becomes tau / n². Under Adam the two train alike but for the last layer's rate, which
+x = u multiplies by n² (docs/paper.md). The literal x = u is `supervision.aggregate=literal_sum`: the network
+multiplies its last layer's output by n² (models/unet.py: gain).
 """
 
 import torch

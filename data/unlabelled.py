@@ -66,10 +66,11 @@ def common_facts(sets):
     """Facts of several UnlabelledImages: those of the first one, under all names; `more`: of each other one; `images`:
     how many all have. raises: Refused if they differ in bands"""
     first, *more = [images.facts for images in sets]
-    bands = {facts["name"]: facts["bands"] for facts in (first, *more)}
-    if len(set(bands.values())) > 1:
+    if any(facts["bands"] != first["bands"] for facts in more):
+        bands = ", ".join(f"{images.facts['bands']} as in {images.paths[0]}" for images in sets)
         raise Refused(f"data.more_roots: the sets differ in bands: {bands}")
-    facts = {**first, "name": " and ".join(bands), "images": sum(map(len, sets))}
+    name = " and ".join(dict.fromkeys(facts["name"] for facts in (first, *more)))
+    facts = {**first, "name": name, "images": sum(map(len, sets))}
     return {**facts, "more": more} if more else facts
 
 
@@ -89,8 +90,8 @@ class UnlabelledImages:
         if str(image.dtype) != self.dtype:
             raise Refused(f"{self.paths[i]}: has pixels of {image.dtype}, the others {self.dtype}")
         if min(image.size) < crop_px:
-            height, width = image.size
-            mend = f"at most data.crop_px={min(image.size) // 32 * 32} fits it"
+            (height, width), fits = image.size, min(image.size) // 32 * 32
+            mend = f"at most data.crop_px={fits} fits it" if fits else "no crop fits it"
             raise Refused(f"{self.paths[i]}: is {height} x {width} px, smaller than data.crop_px={crop_px}; {mend}")
         return to_tensor(pixels.transpose(2, 0, 1))
 

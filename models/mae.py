@@ -178,6 +178,7 @@ def masked_stages(resnet, image, visible):
         """(B, D, h, w) -> (1, D, P, 1): its visible pixels."""
         flat = x.permute(0, 2, 3, 1).flatten(0, 2)  # under channels last a pixel's values lie together
         kept = flat.index_select(0, places(x.shape[2] // visible.shape[1]))
+        # Channels last by its strides too: with others, (D, 1, D, 1), torch's batch norm gives false gradients on CPUs.
         return kept[None, :, None].permute(0, 3, 1, 2)
 
     def spread(kept):

@@ -16,7 +16,8 @@ from models.mae import (
 )
 from models.vit import sincos_positions
 
-WHOLE = {"mask_where": "layers", "stages": "all", "targets": "band", "visible_share": 0.5}  # configs/naip215/mae_masked.yaml
+# As in configs/naip215/mae_masked.yaml
+WHOLE = {"mask_where": "layers", "stages": "all", "targets": "band", "visible_share": 0.5}
 
 
 def tiny(**settings):
@@ -187,7 +188,7 @@ def test_with_mask_where_tokens_masked_pixels_leak_into_visible_tokens():
 def test_masked_stages_are_the_resnets_own_where_all_is_visible_and_so_are_gradients(training):
     ours, theirs, image = tiny().train(training).resnet, tiny().train(training).resnet, waves(4, 64)
     stages, expected = masked_stages(ours, image, torch.ones(4, 2, 2, dtype=torch.bool)), theirs(image)
-    for network, maps in ((ours, stages), (theirs, expected)):
+    for maps in (stages, expected):
         sum(stage.square().mean() for stage in maps).backward()
     stages += [*ours.buffers(), *(weight.grad for weight in ours.parameters())]
     expected += [*theirs.buffers(), *(weight.grad for weight in theirs.parameters())]

@@ -1,13 +1,13 @@
 """Every setting of a run, declared once: type, default, unit, meaning, source.
 
 A YAML file fills it, `section.key=value` on the command line overrides it, `--help` prints it, and the run directory
-keeps it. Tags: [paper, Sec. n], [paper silent; ours], [differs: why]. A __post_init__ holds rules between
-settings, and the bounds of each number.
+keeps it. Tags: [paper, Sec. n], [paper silent; ours], [differs: why]. A __post_init__ holds the bounds of numbers and
+rules between settings.
 """
 
 from dataclasses import dataclass
 
-from runtime.settings import ScriptSettings, opt, require
+from runtime.settings import ScriptSettings, bounded, opt, require
 
 
 @dataclass(frozen=True)
@@ -21,24 +21,22 @@ class DataConfig:
     offset: float = opt(0.2, "brightness plus +- this many standard deviations, one draw [paper silent; ours]")
 
     def __post_init__(self):
-        require(self.workers >= 0, f"data.workers={self.workers}: must be 0 or more, as 2")
-        require(0 <= self.gain < 1, f"data.gain={self.gain}: must be 0 or more and below 1, as 0.2")
-        require(self.offset >= 0, f"data.offset={self.offset}: must be 0 or more, as 0.2")
+        bounded(self.workers >= 0, "data.workers", self.workers, "0 or more, as 2")
+        bounded(0 <= self.gain < 1, "data.gain", self.gain, "0 or more and below 1, as 0.2")
+        bounded(self.offset >= 0, "data.offset", self.offset, "0 or more, as 0.2")
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    width: int = opt(64, "channels of the stem, even; 64 is ResNet-18 [paper, Sec. 4.2]")
+    width: int = opt(64, "channels of the stem; 64 is ResNet-18 [paper, Sec. 4.2]")
     head: str = opt("zeros", "start of the last layer: zeros, or random, as torch draws it [paper silent; ours: "
         "models/unet.py]", ("zeros", "random"))
     init: str = opt("none", "start of the ResNet-18: none, imagenet, or the path of a resnet18.pt [paper silent; ours]")
 
     def __post_init__(self):
-        require(self.width >= 2 and self.width % 2 == 0, f"model.width={self.width}: must be even and 2 or more, as 64")
-        require(
-            self.init != "imagenet" or self.width == 64,
-            f"model.init=imagenet needs model.width=64, the width of those weights; model.width is {self.width}",
-        )
+        bounded(self.width >= 2 and self.width % 2 == 0, "model.width", self.width, "even and 2 or more, as 64")
+        ours = f"model.width is {self.width}"
+        require(self.init != "imagenet" or self.width == 64, f"model.init=imagenet needs model.width=64; {ours}")
 
 
 @dataclass(frozen=True)
@@ -47,31 +45,26 @@ class SupervisionConfig:
         "low_regions: coarse labels over regions (Agg, Ours) [paper, Sec. 4.3, 5]",
         ("high", "low_upsampled", "low_regions"))
     aggregate: str = opt("sum", "what a region's pixels become: sum, of logits x = u / n² [paper, Sec. 4.3; scale "
-        "ours: models/regions.py], literal_sum, of the network's own outputs u, x = u [paper, Sec. 4.3], mean_probs "
-        "[ours], or observation: shares of classes, of which p(coarse label | shares) is known (beyond/observation.py) "
-        "[ours]", ("sum", "literal_sum", "mean_probs", "observation"))
-    codes: str = opt("native", "what aggregate=observation tells apart: native, the source's codes, where exemplar "
-        "places have them, or merged classes [ours]", ("native", "merged"))
-    observation: str = opt("", "of aggregate=observation: a YAML with the table, as a run's own observation.yaml; "
-        "empty: it is fitted on the fine and coarse maps of the split heldout, of adversarial.exemplar_root where that "
-        "is set [ours]")
+        "ours: models/regions.py], literal_sum, x = u [paper, Sec. 4.3], mean_probs or log_sum_exp (the same file); or "
+        "shares of classes, compared by p(class | code) with statistics or a prior (beyond/region_losses.py), or "
+        "read by p(code | shares), observation (beyond/observation.py) [ours]",
+        ("sum", "literal_sum", "mean_probs", "log_sum_exp", "statistics", "prior", "observation"))
+    codes: str = opt("native", "what the last three tell apart: native, the source's codes, where exemplar places have "
+        "them, or merged classes [ours]", ("native", "merged"))
+    observation: str = opt("", "table of the last three: a YAML, as a run's own observation.yaml, or of statistics and "
+        "prior configs/tables/nlcd_low2high.yaml; empty: it is made from the fine and coarse maps of the split "
+        "heldout, of adversarial.exemplar_root where that is set [ours]")
     min_coverage: float = opt(1.0, "supervise cells of which at least this share of the area lies in the tile [paper "
         "silent; ours]")
 
     def __post_init__(self):
-        require(
-            0 < self.min_coverage <= 1,
-            f"supervision.min_coverage={self.min_coverage}: must be above 0 and at most 1, as 0.5",
-        )
-        observed = self.aggregate == "observation"
-        require(
-            not observed or self.labels == "low_regions",
-            f"supervision.aggregate=observation reads regions: supervision.labels={self.labels} must be low_regions",
-        )
-        require(
-            observed or not self.observation,
-            f"supervision.observation={self.observation}: is for supervision.aggregate=observation",
-        )
+        bounded(0 < self.min_coverage <= 1, "supervision.min_coverage", self.min_coverage, "above 0, 1 at most, as 0.5")
+        by_table = self.aggregate in ("statistics", "prior", "observation")
+        reads = f"supervision.aggregate={self.aggregate} reads regions: supervision.labels={self.labels} must be "
+        require(not by_table or self.labels == "low_regions", f"{reads}low_regions")
+        given = f"supervision.observation={self.observation}"
+        uses = "supervision.aggregate=observation, statistics or prior"
+        require(by_table or not self.observation, f"{given}: is for {uses}")
 
 
 @dataclass(frozen=True)
@@ -99,24 +92,20 @@ class AdversarialConfig:
         ("none", "frozen", "shuffled"))
 
     def __post_init__(self):
-        require(self.weight >= 0, f"adversarial.weight={self.weight}: must be 0 or more, as 0.1")
-        require(self.warmup_steps >= 0, f"adversarial.warmup_steps={self.warmup_steps}: must be 0 or more, as 0")
-        require(
-            0 < self.temperature <= 100,
-            f"adversarial.temperature={self.temperature}: must be above 0 and at most 100, as 1.11, for it is tau / n²",
-        )
-        require(self.blur_sigma > 0, f"adversarial.blur_sigma={self.blur_sigma}: must be above 0, as 0.6")
-        require(self.exemplars >= 0, f"adversarial.exemplars={self.exemplars}: must be 0 or more, as 0 for all")
-        require(self.width >= 1, f"adversarial.width={self.width}: must be 1 or more, as 16")
-        require(1 <= self.layers <= 5, f"adversarial.layers={self.layers}: must be 1 to 5, as 3")
-        require(self.learning_rate > 0, f"adversarial.learning_rate={self.learning_rate}: must be above 0, as 1e-3")
-        require(0 <= self.beta1 < 1, f"adversarial.beta1={self.beta1}: must be 0 or more and below 1, as 0.5")
-        require(0 <= self.beta2 < 1, f"adversarial.beta2={self.beta2}: must be 0 or more and below 1, as 0.99")
-        require(self.steps >= 1, f"adversarial.steps={self.steps}: must be 1 or more, as 1")
-        require(
-            self.weight > 0 or self.control == "none",
-            f"adversarial.control={self.control}: is of an adversary; adversarial.weight must be above 0, as 0.1",
-        )
+        bounded(self.weight >= 0, "adversarial.weight", self.weight, "0 or more, as 0.1")
+        bounded(self.warmup_steps >= 0, "adversarial.warmup_steps", self.warmup_steps, "0 or more, as 0")
+        tau = "above 0 and at most 100, as 1.11, for it is tau / n²"
+        bounded(0 < self.temperature <= 100, "adversarial.temperature", self.temperature, tau)
+        bounded(self.blur_sigma > 0, "adversarial.blur_sigma", self.blur_sigma, "above 0, as 0.6")
+        bounded(self.exemplars >= 0, "adversarial.exemplars", self.exemplars, "0 or more, as 0")
+        bounded(self.width >= 1, "adversarial.width", self.width, "1 or more, as 16")
+        bounded(1 <= self.layers <= 5, "adversarial.layers", self.layers, "1 to 5, as 3")
+        bounded(self.learning_rate > 0, "adversarial.learning_rate", self.learning_rate, "above 0, as 1e-3")
+        bounded(0 <= self.beta1 < 1, "adversarial.beta1", self.beta1, "0 or more and below 1, as 0.5")
+        bounded(0 <= self.beta2 < 1, "adversarial.beta2", self.beta2, "0 or more and below 1, as 0.99")
+        bounded(self.steps >= 1, "adversarial.steps", self.steps, "1 or more, as 1")
+        message = f"adversarial.control={self.control}: is of an adversary; adversarial.weight must be above 0, as 0.1"
+        require(self.weight > 0 or self.control == "none", message)
 
 
 @dataclass(frozen=True)
@@ -129,17 +118,17 @@ class LoopConfig:
     eval_every: int = opt(0, "steps between validations and saves; 0: once an epoch [paper silent; ours]")
     precision: str = opt("auto", "of the networks: bf16, fp16 (with loss scaling) or off (float32); auto: bf16 on CUDA "
         "and on CPUs that multiply it (AMX, AVX-512 bf16), else off", ("auto", "bf16", "fp16", "off"))
-    channels_last: bool = opt(True, "memory format of the networks' tensors: faster convolutions; for tiles of 512 px "
-        "at model.width=64 on CPUs with AVX2 alone, false is faster")
-    compile: bool = opt(False, "torch.compile the trained network; minutes at the start, and without it where it fails")
+    channels_last: str = opt("auto", "whether the channels of a pixel lie side by side in memory; auto: where steps "
+        "are faster so, on CUDA and CPUs, but for model.width=64 on CPUs without AVX-512", ("auto", "true", "false"))
+    compile: bool = opt(False, "torch.compile the trained network; takes a compiler, and minutes at the start")
+    warmup_steps: int = opt(0, "steps over which the learning rate rises from 0 [paper silent; ours]")
 
     def __post_init__(self):
-        require(self.epochs >= 1, f"train.epochs={self.epochs}: must be 1 or more, as 100")
-        require(self.batch_size >= 1, f"train.batch_size={self.batch_size}: must be 1 or more, as 24")
-        require(self.micro_batch >= 0, f"train.micro_batch={self.micro_batch}: must be 0 or more, as 0 for all at once")
-        require(self.eval_every >= 0, f"train.eval_every={self.eval_every}: must be 0 or more, as 0 for once an epoch")
-        require(self.learning_rate > 0, f"train.learning_rate={self.learning_rate}: must be above 0, as 1e-4")
-        require(self.warmup_steps >= 0, f"train.warmup_steps={self.warmup_steps}: must be 0 or more, as 0")
+        bounded(self.epochs >= 1, "train.epochs", self.epochs, "1 or more, as 100")
+        bounded(self.batch_size >= 1, "train.batch_size", self.batch_size, "1 or more, as 24")
+        bounded(self.micro_batch >= 0, "train.micro_batch", self.micro_batch, "0 or more, as 0")
+        bounded(self.eval_every >= 0, "train.eval_every", self.eval_every, "0 or more, as 0")
+        bounded(self.warmup_steps >= 0, "train.warmup_steps", self.warmup_steps, "0 or more, as 0")
 
     def split(self, world):
         """The global batch over `world` processes -> (tiles of a step on one, tiles of one forward pass)."""
@@ -148,10 +137,8 @@ class LoopConfig:
         require(not rest, f"train.batch_size={self.batch_size} does not divide among {world} processes; {nearest} does")
         micro_batch = self.micro_batch or per_rank
         nearest = max(m for m in range(1, min(per_rank, micro_batch) + 1) if per_rank % m == 0)
-        require(
-            micro_batch == nearest,
-            f"train.micro_batch={micro_batch} does not divide the {per_rank} tiles of a process; {nearest} does",
-        )
+        message = f"train.micro_batch={micro_batch} does not divide the {per_rank} tiles of a process; {nearest} does"
+        require(micro_batch == nearest, message)
         return per_rank, micro_batch
 
 
@@ -160,7 +147,6 @@ class TrainConfig(LoopConfig):
     learning_rate: float = opt(1e-4, "of Adam [paper, Sec. 4.6]")
     schedule: str = opt("constant", "constant [paper, Sec. 4.6] or cosine, towards 0 at the last step [ours]",
         ("constant", "cosine"))
-    warmup_steps: int = opt(0, "steps over which the learning rate rises from 0 [paper silent; ours]")
     encoder_rate: float = opt(1.0, "learning rate of the ResNet-18 as a share of the others', for one that starts from "
         "weights; 0 keeps them [ours]")
     frozen_share: float = opt(0.0, "share of the steps, from the first on, in which the ResNet-18 stays as it starts, "
@@ -172,10 +158,11 @@ class TrainConfig(LoopConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        require(self.encoder_rate >= 0, f"train.encoder_rate={self.encoder_rate}: must be 0 or more, as 1.0")
-        require(0 <= self.frozen_share <= 1, f"train.frozen_share={self.frozen_share}: must be 0 to 1, as 0.2")
-        require(self.head_rate > 0, f"train.head_rate={self.head_rate}: must be above 0, as 1.0")
-        require(0 <= self.average < 1, f"train.average={self.average}: must be 0 or more and below 1, as 0.99")
+        bounded(self.learning_rate > 0, "train.learning_rate", self.learning_rate, "above 0, as 1e-4")
+        bounded(self.encoder_rate >= 0, "train.encoder_rate", self.encoder_rate, "0 or more, as 1.0")
+        bounded(0 <= self.frozen_share <= 1, "train.frozen_share", self.frozen_share, "0 to 1, as 0.2")
+        bounded(self.head_rate > 0, "train.head_rate", self.head_rate, "above 0, as 1.0")
+        bounded(0 <= self.average < 1, "train.average", self.average, "0 or more and below 1, as 0.5")
 
 
 @dataclass(frozen=True)
@@ -183,21 +170,22 @@ class RunConfig:
     dir: str = opt("", "the run's folder: config.yaml, log.jsonl, last.pt, best.pt, metrics.json, figures/; required")
     name: str = opt("", "the row's name in tables; empty: the name of the run's folder")
     seed: int = opt(0, "of the weights and of every draw")
-    device: str = opt("auto", "auto, cpu, cuda or mps", ("auto", "cpu", "cuda", "mps"))
+    device: str = opt("auto", "where the networks are", ("auto", "cpu", "cuda", "mps"))
     log_every: int = opt(20, "steps between records in log.jsonl")
 
     def __post_init__(self):
-        require(0 <= self.seed < 2**63, f"run.seed={self.seed}: must be 0 or more and below 2^63, as 0")
-        require(self.log_every >= 1, f"run.log_every={self.log_every}: must be 1 or more, as 20")
+        bounded(0 <= self.seed < 2**63, "run.seed", self.seed, "0 or more and below 2^63, as 0")
+        bounded(self.log_every >= 1, "run.log_every", self.log_every, "1 or more, as 20")
 
 
 @dataclass(frozen=True)
 class SegmenterConfig(ScriptSettings):
     SCRIPT = "train_seg.py"
-    # What may differ when a run is taken up again: where data lies, workers, device and logging, and what it started
-    # from, for its weights are in last.pt; train.epochs may grow.
+    # What may differ when a run is taken up again: where data lies, workers, device, layout and logging, and what it
+    # started from, for its weights are in last.pt; train.epochs may grow.
     FREE_ON_RESUME = {
-        "data.root", "data.more_roots", "adversarial.exemplar_root", "data.workers", "train.compile", "model.init",
+        "data.root", "data.more_roots", "adversarial.exemplar_root", "data.workers", "train.compile",
+        "train.channels_last", "model.init",
         "run.dir", "run.name", "run.device", "run.log_every",
     }
 
@@ -221,23 +209,17 @@ class PretrainDataConfig:
     regions: tuple[str, ...] = opt((), "of a tile set: use the tiles of these regions only, as [a, b]; empty: of all")
     exclude_regions: tuple[str, ...] = opt((), "of a tile set: leave the tiles of these regions out")
     workers: int = opt(2, "processes that read and crop images; 0: the training process itself")
-    crop_px: int = opt(512, "side of the square crop, a multiple of 32 [paper silent; ours: the tile size]")
+    crop_px: int = opt(512, "side of the square crop [paper silent; ours: the tile size]")
     heldout: bool = opt(False, "of a tile set: the split heldout trains too, images of the exemplars' places [ours]")
     min_area: float = opt(0.2, "least share of the image that a random crop, resized to crop_px, takes [paper silent; "
         "ours: ref. 10]; 0: crops of crop_px at the image's own scale, which the segmenter will see")
 
     def __post_init__(self):
-        require(self.bands >= 0, f"data.bands={self.bands}: must be 0 or more, as 0 for all")
-        require(
-            0 < self.validation_share <= 0.5,
-            f"data.validation_share={self.validation_share}: must be above 0 and at most 0.5, as 0.05",
-        )
-        require(self.workers >= 0, f"data.workers={self.workers}: must be 0 or more, as 2")
-        require(
-            self.crop_px >= 32 and self.crop_px % 32 == 0,
-            f"data.crop_px={self.crop_px}: must be a multiple of 32, as 512",
-        )
-        require(0 <= self.min_area <= 1, f"data.min_area={self.min_area}: must be 0 to 1, as 0.2")
+        bounded(self.bands >= 0, "data.bands", self.bands, "0 or more, as 0")
+        bounded(0 < self.validation_share <= 0.5, "data.validation_share", self.validation_share, "0 to 0.5, as 0.05")
+        bounded(self.workers >= 0, "data.workers", self.workers, "0 or more, as 2")
+        bounded(self.crop_px > 0 and self.crop_px % 32 == 0, "data.crop_px", self.crop_px, "a multiple of 32, as 512")
+        bounded(0 <= self.min_area <= 1, "data.min_area", self.min_area, "0 to 1, as 0.2")
 
 
 @dataclass(frozen=True)
@@ -245,7 +227,7 @@ class EncoderConfig:
     width: int = opt(64, "channels of the ResNet-18's stem; the segmenter's model.width [paper, Sec. 4.2]")
 
     def __post_init__(self):
-        require(self.width >= 2 and self.width % 2 == 0, f"model.width={self.width}: must be even and 2 or more, as 64")
+        bounded(self.width >= 2 and self.width % 2 == 0, "model.width", self.width, "even and 2 or more, as 64")
 
 
 @dataclass(frozen=True)
@@ -261,22 +243,22 @@ class MaskedAutoencoderConfig:
     visible_share: float = opt(0.0, "of the loss that visible patches have [ours: models/mae.py]")
 
     def __post_init__(self):
-        require(0 <= self.visible_share < 1, f"mae.visible_share={self.visible_share}: must be 0 to 1, as 0.5")
-        require(0 < self.mask_ratio < 1, f"mae.mask_ratio={self.mask_ratio}: must be above 0 and below 1, as 0.75")
+        bounded(0 < self.mask_ratio < 1, "mae.mask_ratio", self.mask_ratio, "above 0 and below 1, as 0.75")
+        bounded(0 <= self.visible_share < 1, "mae.visible_share", self.visible_share, "0 or more and below 1, as 0.5")
 
 
 @dataclass(frozen=True)
 class PretrainLoopConfig(LoopConfig):
     learning_rate: float = opt(1.5e-4, "of AdamW, times batch_size / 256 [paper silent; ours: ref. 10]")
     schedule: str = opt("cosine", "cosine, towards 0 [ours: ref. 10], or constant", ("constant", "cosine"))
-    warmup_steps: int = opt(0, "steps over which the learning rate rises from 0 [paper silent; ours: ref. 10]")
     encoder_rate: float = opt(1.0, "learning rate of the ResNet-18 as a share of the transformers' [ours]")
     weight_decay: float = opt(0.05, "of AdamW, on weights and not on biases and norms [ours: ref. 10]")
 
     def __post_init__(self):
         super().__post_init__()
-        require(self.encoder_rate > 0, f"train.encoder_rate={self.encoder_rate}: must be above 0, as 1.0")
-        require(self.weight_decay >= 0, f"train.weight_decay={self.weight_decay}: must be 0 or more, as 0.05")
+        bounded(self.learning_rate > 0, "train.learning_rate", self.learning_rate, "above 0, as 1.5e-4")
+        bounded(self.weight_decay >= 0, "train.weight_decay", self.weight_decay, "0 or more, as 0.05")
+        bounded(self.encoder_rate > 0, "train.encoder_rate", self.encoder_rate, "above 0, as 1.0")
 
 
 @dataclass(frozen=True)
@@ -294,7 +276,6 @@ class PretrainConfig(ScriptSettings):
         side = 32 if self.mae.mask_where == "layers" else 16
         patches = (self.data.crop_px // side) ** 2
         masked = round(self.mae.mask_ratio * patches)
-        require(
-            0 < masked < patches,
-            f"mae.mask_ratio={self.mae.mask_ratio} masks {masked} of {patches} patches of {side} px: not some, as 0.75",
-        )
+        masks = f"mae.mask_ratio={self.mae.mask_ratio} masks {masked} of {patches} patches of {side} px"
+        crop = f"data.crop_px={self.data.crop_px}"
+        require(0 < masked < patches, f"{masks} of {crop}; it must mask 1 to {patches - 1}, as 0.75")

@@ -1,6 +1,6 @@
-"""Score checkpoints and the Oracle on the high-resolution labels of a split (Sec. 5).
+"""Score checkpoints and rows without training on the high-resolution labels of a split (Sec. 5).
 
-    python evaluate.py runs/low runs/agg runs/high --oracle --data tiles --out scores.json --figure scores.png
+    python evaluate.py runs/low runs/agg runs/high --oracle --linear --data tiles --out scores.json --figure scores.png
     python evaluate.py runs/obs_app --coarse                 what the coarse label of each tile says is used too
     python evaluate.py --scene map.tif truth.tif --taxonomy configs/taxonomies/low2high.yaml     [rasterio]
 
@@ -11,22 +11,20 @@ folder stands for its best.pt. The last.pt beside it is scored too and goes into
 import json
 from pathlib import Path
 
-import numpy as np
 import torch
 from tqdm import tqdm
 
 from beyond.informed import load_informed
-from data.cells import filled, upsampled
 from data.loading import scoring_batches, to_device
-from data.samples import ScoringTiles, stack_cells
+from data.samples import ScoringTiles
 from data.taxonomy import load_colors, load_taxonomy
 from data.tiles import TileSet
 from maps.agreement import scene_tally
 from metrics import SCORES, Tally
-from models.epitomes import add_counts, load_table, super_resolve, table_from_counts
-from reports.figures import choose_varied, color_image, color_labels, contact_sheet, legend
+from reports.baselines import linear, lsr, lsr_table, oracle
+from reports.figures import chosen_tiles, figure6
 from runtime import checkpoint, command, distributed
-from runtime.errors import Refused, nearest
+from runtime.errors import Refused
 from runtime.files import write_text
 from trained import checkpoint_path, load_trained, told_apart
 
@@ -38,9 +36,14 @@ def main(arguments):
     needs = ("high", "low") if arguments.oracle or arguments.lsr or arguments.coarse else ("high",)
     tiles = TileSet(arguments.data, arguments.split, arguments.regions, needs=needs)
     classes = tiles.description.classes()
-    rows = [oracle_row(tiles, classes)] if arguments.oracle else []
+    rows = [{"name": "Oracle", **report(oracle(tiles), classes)}] if arguments.oracle else []
     if arguments.lsr:
-        rows.append(lsr_row(tiles, classes, arguments, ranks.device))
+        p_class = lsr_table(tiles, arguments.regions, arguments.lsr_table)
+        tally = lsr(tiles, p_class, arguments.lsr_patches, arguments.lsr_seed, ranks.device)
+        rows.append({"name": "Self-Epitomic LSR", **report(tally, classes)})
+    if arguments.linear:
+        closed_form = linear(arguments.data, arguments.regions, arguments.linear_encoder, ranks.device)
+        rows.append({"name": closed_form.name, **score(closed_form, tiles, classes, ranks)})
     files = [checkpoint_path(path) for path in arguments.checkpoints]
     methods = told_apart([load_for(tiles, best, ranks.device, arguments.coarse) for best in files], files)
     for best, segmenter in zip(files, methods, strict=True):
@@ -60,8 +63,8 @@ def main(arguments):
     print(f"{arguments.data}, split {arguments.split}: {len(tiles)} tiles; percent")
     publish(result, classes, arguments.out)
     if arguments.figure:
-        chosen = chosen_tiles(tiles, arguments)
-        figure6(arguments.figure, methods, tiles, classes, ranks.device, chosen, arguments.coarse)
+        chosen = chosen_tiles(tiles, arguments.tiles, arguments.figure_tiles)
+        figure6(arguments.figure, methods, tiles, ranks.device, chosen, arguments.coarse)
     return result
 
 
@@ -99,7 +102,7 @@ def score(segmenter, tiles, classes, ranks, coarse=False):
 
     coarse: let it use the coarse label of each tile too (beyond/informed.py)
     """
-    tiles, cell_px = segmenter.labelled(tiles) if coarse else tiles, tiles.description.scale**2
+    tiles, cell_px = segmenter.relabelled(tiles) if coarse else tiles, tiles.description.scale**2
     tally = Tally(len(classes), ranks.device)
     batches = scoring_batches(ScoringTiles(tiles, "high", 1.0, coarse=coarse), 4, ranks.rank, ranks.world, workers=0)
     total = -(-len(tiles) // (4 * ranks.world))
@@ -112,55 +115,6 @@ def score(segmenter, tiles, classes, ranks, coarse=False):
         tally.add(logits.argmax(dim=1), batch["labels"])
     tally.sum_over(ranks)
     return report(tally, classes)
-
-
-def oracle_row(tiles, classes):
-    """The upsampled low-resolution ground truth as the prediction (Sec. 5, Baseline Methods)."""
-    tally = Tally(len(classes))
-    for i in tqdm(range(len(tiles)), desc="Oracle", disable=None, leave=False):
-        tile = tiles.load(i)
-        predicted = upsampled(filled(tile.cells), *tile.high.shape)
-        tally.add(torch.from_numpy(predicted)[None], torch.from_numpy(tile.high)[None])
-    return {"name": "Oracle", **report(tally, classes)}
-
-
-def lsr_row(tiles, classes, arguments, device):
-    """Self-Epitomic label super-resolution (ref. 20), tile by tile, from the image and its low-resolution codes."""
-    description, p_class = tiles.description, lsr_table(tiles, classes, arguments)
-    # Few sensors fill all 16 bits: such images are scaled by their band statistics [paper silent; ours].
-    brightest = max(m + 3 * s for m, s in zip(description.band_mean, description.band_std, strict=True))
-    brightest = 255 if description.dtype == "uint8" else brightest
-    tally = Tally(len(classes))
-    for i in tqdm(range(len(tiles)), desc="Self-Epitomic LSR", disable=None, leave=False):
-        tile = tiles.load(i, low=False)
-        image = torch.from_numpy(tile.image.astype(np.float32) / brightest).clamp(0, 1).permute(2, 0, 1).to(device)
-        codes = torch.from_numpy(tiles.low_codes(i)).to(device)
-        try:
-            labels, _ = super_resolve(image, codes, p_class, patches=arguments.lsr_patches, seed=arguments.lsr_seed)
-        except Refused as error:
-            raise Refused(f"{tiles.rows[i]['tile']}: {error}") from None
-        tally.add(labels.cpu()[None], torch.from_numpy(tile.high)[None])
-    return {"name": "Self-Epitomic LSR", **report(tally, classes)}
-
-
-def lsr_table(tiles, classes, arguments):
-    """p(l | code): read from --lsr-table, or counted on the split heldout of the same regions.
-
-    A code that heldout lacks has its merged class for certain [paper silent; ours].
-    """
-    if arguments.lsr_table:
-        return load_table(arguments.lsr_table, [c["name"] for c in classes])
-    heldout = TileSet(arguments.data, "heldout", arguments.regions, needs=("high", "low"))
-    native = {bool(row["low"]) for row in (*tiles.rows, *heldout.rows)}
-    if len(native) > 1:  # native codes, and classes where low is derived from high: numbers that must not meet
-        raise Refused(f"{arguments.data}: some tiles have a low label and some none; --lsr needs all or none")
-    counts = {}
-    for i in range(len(heldout)):
-        high, codes = torch.from_numpy(heldout.load_high(i)), torch.from_numpy(heldout.low_codes(i))
-        add_counts(counts, high.long(), codes, len(classes))
-    merged = tiles.description.taxonomy.low if native == {True} else {c: c for c in range(len(classes))}
-    certain = {code: [float(c == to) for c in range(len(classes))] for code, to in merged.items()}
-    return {**certain, **table_from_counts(counts)}
 
 
 def report(tally, classes):
@@ -192,43 +146,6 @@ def table(rows, classes):
     return "\n".join(lines)
 
 
-def chosen_tiles(tiles, arguments):
-    """Indices of the tiles to draw: those named, else some that show many classes, from all over the set."""
-    if not arguments.tiles:
-        maps = (tiles.load_high(i) for i in tqdm(range(len(tiles)), desc="choosing tiles", disable=None, leave=False))
-        return choose_varied(maps, arguments.figure_tiles)
-    index = {row["tile"]: i for i, row in enumerate(tiles.rows)}
-    for name in arguments.tiles:
-        if name not in index:
-            raise Refused(f"--tiles: there is no tile {name} in this split; did you mean {nearest(name, index)}?")
-    return [index[name] for name in arguments.tiles]
-
-
-@torch.no_grad()
-def figure6(path, methods, tiles, classes, device, chosen, coarse=False):
-    """Image, high-resolution label, each method's prediction, low-resolution label (Fig. 6; without methods 2)."""
-    rows, labels = [], []
-    for i in chosen:
-        tile = tiles.load(i)
-        image = torch.from_numpy(tile.image.astype(np.int32)).permute(2, 0, 1)[None].to(device)
-        labels.append(tile.high)
-        row = [color_image(tile.image), color_labels(tile.high, classes)]
-        for segmenter in methods:
-            logits = segmenter(image)
-            if coarse:
-                cells = segmenter.labelled(tiles).load(i, high=False).cells
-                cells = to_device(stack_cells([(cells.labels, cells.to_cell)]), device)
-                logits = segmenter.informed(logits, cells, tiles.description.scale**2)
-            row.append(color_labels(logits.argmax(dim=1)[0].cpu().numpy(), classes))
-        if tile.cells is not None:
-            labels.append(upsampled(tile.cells, *tile.high.shape))
-            row.append(color_labels(labels[-1], classes))
-        rows.append(row)
-    titles = ["image", "high label", *(s.name for s in methods), "low label"][: len(rows[0])]
-    contact_sheet(path, titles, rows, legend(classes, labels))
-    print(f"{path}: contact sheet of {len(rows)} tiles (Fig. {6 if methods else 2})")
-
-
 def parse(argv=None):
     parser = command.parser(__doc__)
     parser.add_argument("checkpoints", nargs="*", metavar="CHECKPOINT", help="best.pt, last.pt or a run's folder")
@@ -241,6 +158,9 @@ def parse(argv=None):
     parser.add_argument("--lsr-patches", type=int, default=20_000, metavar="N", help="a tile (default: 20000)")
     parser.add_argument("--lsr-seed", type=int, default=0, metavar="N", help="of its draws (default: 0)")
     parser.add_argument("--lsr-table", metavar="YAML", help="p(l | code), as configs/tables/nlcd_low2high.yaml")
+    parser.add_argument("--linear", action="store_true", help="score ridge regression from the split train too [ours]")
+    parser.add_argument("--linear-encoder", default="0", metavar="WHAT", help="of its features beside the bands: a "
+        "resnet18.pt, the seed of a random one (default: 0), or none")
     parser.add_argument("--scene", nargs=2, metavar=("PREDICTED", "TRUTH"), help="score a map of predict.py")
     parser.add_argument("--same-crs", action="store_true", help="of --scene: take both for one coordinate system")
     parser.add_argument("--taxonomy", metavar="YAML", help="merges TRUTH's codes, as configs/taxonomies/low2high.yaml")
@@ -255,19 +175,16 @@ def parse(argv=None):
         parser.error("--scene PREDICTED TRUTH and --taxonomy YAML go together")
     if arguments.scene:
         return arguments
-    if not (arguments.checkpoints or arguments.oracle or arguments.lsr):
-        parser.error("nothing to score: name a CHECKPOINT, --oracle, --lsr or --scene")
+    if not (arguments.checkpoints or arguments.oracle or arguments.lsr or arguments.linear):
+        parser.error("nothing to score: name a CHECKPOINT, --oracle, --lsr, --linear or --scene")
     if arguments.coarse and not arguments.checkpoints:
         parser.error("--coarse is for checkpoints, and none is named")
-    if arguments.lsr_patches < 1:
-        parser.error(f"--lsr-patches {arguments.lsr_patches}: must be 1 or more")
-    if arguments.figure_tiles < 1:
-        parser.error(f"--figure-tiles {arguments.figure_tiles}: must be 1 or more")
+    command.require_options(vars(arguments), lsr_patches=1, figure_tiles=1)
     if arguments.figure and arguments.figure.suffix.lower() != ".png":
         parser.error(f"--figure {arguments.figure}: must end in .png")
     if arguments.data is None:
         if not arguments.checkpoints:
-            parser.error("--oracle and --lsr alone need --data ROOT")
+            parser.error("--oracle, --lsr and --linear alone need --data ROOT")
         config = checkpoint.load(checkpoint_path(arguments.checkpoints[0])).get("config")
         root = config.get("data.root") if isinstance(config, dict) else None
         arguments.data = root or parser.error("--data ROOT is needed")

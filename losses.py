@@ -13,7 +13,7 @@ def cross_entropy_sum(logits, labels):
     returns: scalar; 0 where every label is ignored
     """
     # The 1/N counts the labels of the whole global batch. One micro-batch cannot know them: the caller divides.
-    return F.cross_entropy(logits, labels.long(), ignore_index=IGNORE, reduction="sum")
+    return F.cross_entropy(logits, labels.long(), ignore_index=IGNORE, reduction="sum")  # labels are stored as bytes
 
 
 def sargmax(logits, temperature):
@@ -59,15 +59,21 @@ def appearance(index_map, exemplar, classes, blur_sigma):
     index_map: (B, 1, H, W) in units of class index, from 0
     exemplar:  (B, 1, H, W), whose ignored pixels are 0 in real and made maps alike, so that holes teach nothing
     """
-    # Here, since it brings torch._dynamo: two seconds of every start, also of those without an adversary.
-    from torchvision.transforms.functional import gaussian_blur
-
     # Classes count from 1 here, as in Eq. 3. 0 is no class: it stands for ignored pixels and for what lies beyond the
     # edge, with which convolutions pad. Else the first class would look like both.
     scaled = torch.where(exemplar == IGNORE, 0.0, (index_map + 1) / classes)
-    sigma = [blur_sigma, blur_sigma]
     # The blur hides the last sharp steps between classes, in real and made maps alike [paper, Sec. 4.6].
-    return gaussian_blur(scaled.transpose(0, 1), [3, 3], sigma).transpose(0, 1)  # as one image: 8 times as fast on CPUs
+    return blur(scaled, blur_sigma)
+
+
+def blur(maps, sigma):
+    """A 3x3 Gaussian blur of (B, 1, H, W), the border reflected, to the last bit as torchvision's gaussian_blur."""
+    line = torch.exp(-0.5 * (torch.arange(-1.0, 2.0, device=maps.device, dtype=maps.dtype) / sigma) ** 2)
+    line = line / line.sum()  # a weighted mean: where all is one class, the blur changes nothing
+    kernel = torch.outer(line, line).expand(len(maps), 1, 3, 3)
+    # The maps are the channels of one image here. As images of one channel they take 11 to 31 % of a CPU's step more.
+    channels = F.pad(maps.transpose(0, 1), (1, 1, 1, 1), mode="reflect")
+    return F.conv2d(channels, kernel, groups=len(maps)).transpose(0, 1)
 
 
 def discriminator_hinge(real_scores, made_scores):

@@ -24,8 +24,7 @@ class Tally:
         self.border += border_counts(predicted, truth, rows)
 
     def sum_over(self, ranks):
-        for name, counts in self.counts().items():
-            setattr(self, name, ranks.sum(counts))
+        self.confusion, self.border = ranks.sum(self.confusion), ranks.sum(self.border)
 
     def counts(self):
         """{name: tensor}, as a row of evaluate.py has them too."""
@@ -53,11 +52,19 @@ def scores(confusion):
     Macro means are over the classes present in truth or prediction; a class absent from both scores None.
     """
     overall = {key: score(confusion) for key, (_, of, score) in SCORES.items() if of == "confusion"}
-    per_class = [
-        {"f1": f.item(), "iou": i.item()} if p else {"f1": None, "iou": None}
-        for f, i, p in zip(*of_classes(confusion), strict=True)
-    ]
-    return {**overall, "per_class": per_class}
+    classes = zip(*(values.tolist() for values in of_classes(confusion)), strict=True)
+    return {**overall, "per_class": [{"f1": f if seen else None, "iou": i if seen else None} for f, i, seen in classes]}
+
+
+def selection_scores(confusion):
+    """(C, C) confusion matrix -> {"accuracy", "macro_f1", "miou"}, by which a checkpoint is selected.
+
+    Macro means are over the classes that the truth holds. In a table's mean one false pixel of a class that a small
+    validation split lacks would count as a whole class of score zero.
+    """
+    f1, iou, _ = of_classes(confusion)
+    there = confusion.cpu().sum(dim=1) > 0
+    return {"accuracy": accuracy(confusion), "macro_f1": f1[there].mean().item(), "miou": iou[there].mean().item()}
 
 
 def accuracy(confusion):
@@ -94,14 +101,18 @@ def border_counts(predicted, truth, rows=slice(None), within_px=2):
     rows:    of H, those whose border pixels count; the others are there to be near them
     returns: (4,) int64: border pixels of the prediction, those of them that truth has; of truth, those of them found
     """
-    seen = truth != IGNORE
-    known = seen.clone()
-    known[:, :, :-1] &= seen[:, :, 1:]
-    known[:, :-1, :] &= seen[:, 1:, :]
-    ours, theirs = (_borders(labels) & known for labels in (predicted, truth))
-    near_ours, near_theirs = (_grown(borders, within_px) for borders in (ours, theirs))
-    counted = ours, ours & near_theirs, theirs, theirs & near_ours
-    return torch.stack([borders[:, rows].sum() for borders in counted])
+    known = truth != IGNORE
+    known[:, :, :-1] &= truth[:, :, 1:] != IGNORE
+    known[:, :-1, :] &= truth[:, 1:, :] != IGNORE
+    borders, near = [], []
+    for labels in (predicted, truth):
+        found = torch.zeros_like(known)
+        found[:, :, :-1] |= labels[:, :, :-1] != labels[:, :, 1:]
+        found[:, :-1, :] |= labels[:, :-1, :] != labels[:, 1:, :]
+        borders.append(found & known)
+        near.append(F.max_pool2d(borders[-1][:, None].float(), 2 * within_px + 1, 1, within_px)[:, 0] > 0)
+    counted = borders[0], borders[0] & near[1], borders[1], borders[1] & near[0]
+    return torch.stack([pixels[:, rows].sum() for pixels in counted])
 
 
 def border_f1(counts):
@@ -143,8 +154,7 @@ def class_shares(maps, num_classes):
 def ranking(higher, lower):
     """AUC: the chance that one of the scores `higher` (N,) stands above one of `lower` (M,); a tie counts half."""
     ordered = lower.sort().values
-    below = torch.searchsorted(ordered, higher, right=False).double()
-    not_above = torch.searchsorted(ordered, higher, right=True).double()
+    below, not_above = (torch.searchsorted(ordered, higher, right=right).double() for right in (False, True))
     return ((below + not_above) / (2 * len(lower))).mean().item()
 
 
@@ -154,14 +164,3 @@ def pixels_that_carry(gradient, part):
     if not values.sum():
         return 0.0
     return (torch.searchsorted(values.cumsum(0), part * values.sum()).item() + 1) / len(values)
-
-
-def _borders(labels):
-    borders = torch.zeros_like(labels, dtype=torch.bool)
-    borders[:, :, :-1] |= labels[:, :, :-1] != labels[:, :, 1:]
-    borders[:, :-1, :] |= labels[:, :-1, :] != labels[:, 1:, :]
-    return borders
-
-
-def _grown(mask, px):
-    return F.max_pool2d(mask[:, None].float(), 2 * px + 1, 1, px)[:, 0] > 0

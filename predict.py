@@ -15,7 +15,6 @@ import signal
 import sys
 import time
 import warnings
-from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import timedelta
@@ -32,17 +31,18 @@ from beyond.overlay import Overlay
 from data.loading import to_device, to_tensor
 from data.rasters import Raster, gdal
 from data.samples import stack_cells
-from data.transforms import normalize_rows
+from data.transforms import normalize
 from maps.map_writer import MapWriter
 from maps.preview import save_preview
 from maps.scenes import at_size, read_windows, require_fitting, scene_paths
 from maps.windows import ALIGN, Blend, mean_over_views, probabilities, window_starts
 from runtime import command, distributed
 from runtime.errors import DiskFull, Refused
+from runtime.workers import read_ahead
 from trained import checkpoint_path, load_trained
 
 CERTAIN = 254  # what stands for probability 1 in --probs; 255 is nodata
-AHEAD = 3  # windows that are read, and blocks that wait to be written, beside those in work
+AHEAD = 3  # windows that are read beside those in work
 CACHE_BYTES = 256 * 2**20  # of scene and map that GDAL keeps; else it takes 5 % of the machine's memory
 
 
@@ -54,7 +54,7 @@ def main(arguments):
     group = dist.new_group(backend="gloo", timeout=timedelta(days=365)) if ranks.world > 1 else None
     path, scenes = checkpoint_path(arguments.checkpoint), scene_paths(arguments.scenes)
     trained = (load_informed if arguments.coarse else load_trained)(path, ranks.device)
-    trained.segmenter.to(memory_format=torch.channels_last)
+    trained.segmenter.to(memory_format=torch.channels_last)  # maps are made faster so on all CPUs, unlike training
     share = list(zip(scenes, output_paths(scenes, arguments.out, arguments.probs), strict=True))
     share = share[ranks.rank :: ranks.world]
     jobs = [job for job in share if arguments.overwrite or not all(file.exists() for file in job[1])]
@@ -98,7 +98,7 @@ def map_scene(trained, path, outputs, arguments, device):
             cell_px = coarse.cell_px
 
         # Read ahead, through the network, blend, write behind. The writer's thread takes the blocks off the device.
-        shape, behind = (len(classes), height, width), deque()
+        shape, behind = (len(classes), height, width), []
         blend = Blend(len(classes), rows, cols, height, width, device)
         with ExitStack() as work:
             codes = ", ".join(f"{i} {c['name']}" for i, c in enumerate(classes))
@@ -110,7 +110,7 @@ def map_scene(trained, path, outputs, arguments, device):
             windows = read_ahead(windows, reading, AHEAD + arguments.batch)
             while batch := list(islice(windows, arguments.batch)):
                 seen = [window for window in batch if window[2] is not None]  # others are no work for the network
-                maps = iter(predict(trained, seen, device, arguments, cell_px))
+                maps, before, behind = iter(predict(trained, seen, device, arguments, cell_px)), behind, []
                 for i, j, pixels, void, *_ in batch:
                     block = blend.add(i, j, torch.zeros(shape, device=device) if pixels is None else next(maps))
                     made = [block.max(dim=0).indices.to(torch.uint8)]  # argmax takes seven times as long on a CPU
@@ -119,8 +119,8 @@ def map_scene(trained, path, outputs, arguments, device):
                     for writer, numbers in zip(writers, made, strict=True):
                         behind.append(writing.submit(writer.put, numbers, void, rows[i], cols[j]))
                 bar.update(len(batch))
-                while len(behind) > AHEAD * len(writers):
-                    behind.popleft().result()
+                for write in before:
+                    write.result()
             for write in behind:
                 write.result()
         seconds = time.perf_counter() - started
@@ -139,7 +139,7 @@ def predict(trained, windows, device, arguments, cell_px=None):
         return ()
     _, autocast, _ = distributed.mixed_precision(arguments.precision, device)
     images = torch.stack([to_tensor(window[2]) for window in windows]).to(device, non_blocking=True)
-    images = normalize_rows(images, trained.mean, trained.std)
+    images = normalize(images.permute(0, 3, 1, 2), trained.mean, trained.std)
 
     def network(images):
         with autocast:
@@ -155,14 +155,6 @@ def predict(trained, windows, device, arguments, cell_px=None):
     return probabilities(trained.informed(logits, coarse, cell_px, void))
 
 
-def read_ahead(items, pool, count):
-    """The items of an iterator, made by the pool's one thread, up to `count` before they are asked for."""
-    pending = deque(pool.submit(next, items, None) for _ in range(count))
-    while (item := pending.popleft().result()) is not None:
-        pending.append(pool.submit(next, items, None))
-        yield item
-
-
 def output_paths(scenes, out, with_probs):
     """Of each scene, the files to write: (map,) or (map, probabilities). raises: Refused where two would be one."""
     is_file = out.suffix.lower() in (".tif", ".tiff") and not out.is_dir()
@@ -170,12 +162,11 @@ def output_paths(scenes, out, with_probs):
         raise Refused(f"--out {out}: names one file, and there are {len(scenes)} scenes; give a folder")
     maps = [out] if is_file else [out / f"{scene.stem}.tif" for scene in scenes]
     outputs = [(m, m.with_name(f"{m.stem}_probs.tif")) if with_probs else (m,) for m in maps]
-    taken = {scene.resolve(): "is a scene itself" for scene in scenes}
-    for scene, files in zip(scenes, outputs, strict=True):
-        for file in files:
-            if file.resolve() in taken:
-                raise Refused(f"{file}: is where {scene} is to go, but {taken[file.resolve()]}; change --out")
-            taken[file.resolve()] = f"so is {scene}"
+    taken = {scene.resolve() for scene in scenes}
+    for file in (file for files in outputs for file in files):
+        if file.resolve() in taken:
+            raise Refused(f"{file}: is a scene itself, or two scenes would be mapped there; change --out")
+        taken.add(file.resolve())
     return outputs
 
 

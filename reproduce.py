@@ -33,10 +33,10 @@ from reports.rows import (
     table3_tests,
     train,
 )
-from reports.tables import PAPER_TABLE3, class_ious, gap_closed, rows_of, write_table
+from reports.tables import PAPER_TABLE3, class_ious, differences, gap_closed, rows_of, write_table
 from runtime.children import command
 from runtime.command import parser as command_line
-from runtime.command import place, status
+from runtime.command import place, require_options, run
 from runtime.errors import Refused
 from runtime.workers import default_workers
 
@@ -48,17 +48,21 @@ def demo(arguments):
     roots = arguments.data or [arguments.out / "tiles"]
     if not arguments.data:
         command("-m", "data.synthetic", roots[0], *DEMO_TILES)
-    train_and_score(arguments, roots, rows_with_configs(arguments), "--oracle", sheet=True)
+    command("evaluate.py", "--oracle", "--linear", "--data", roots[0])  # rows that need no training: seconds
+    train_and_score(arguments, roots, rows_with_configs(arguments), "--oracle", "--linear", sheet=True)
+    print(f"pictures: {arguments.out}/figure6-0.png, and figures/ in the folder of each run")
+    print("read: docs/lesson.md explains the rows, docs/paper.md the code; run next: a change of docs/change.md, or")
+    print("python reproduce.py beyond --data runs/demo/tiles --out runs/demo")
 
 
 def table1(arguments):
-    """The baselines: Oracle, Self-Epitomic LSR, Low, High."""
-    train_and_score(arguments, needed(arguments), ("Low", "High"), "--oracle", lsr=True)
+    """The baselines: Oracle, Self-Epitomic LSR, Linear [ours], Low, High."""
+    train_and_score(arguments, needed(arguments), ("Low", "High"), "--oracle", "--linear", lsr=True)
 
 
 def table2(arguments):
     """The ablation, and the share of the gap from Low to High that each row closes."""
-    train_and_score(arguments, needed(arguments), rows_with_configs(arguments))
+    train_and_score(arguments, needed(arguments), rows_with_configs(arguments), "--linear")
 
 
 def beyond(arguments):
@@ -92,14 +96,15 @@ def train_and_score(arguments, roots, names, *flags, observed=(), lsr=False, she
     for (root, seed), rows in runs.items():
         out, segmenters = folder(arguments, root), [row[-1] for row in rows]
         draw = ("--figure", out / f"figure6-{seed}.png", *chosen_tiles(arguments)) if sheet else ()
-        scored = score(segmenters, root, out / f"{what}-{seed}.json", *flags, *draw)
+        random = ("--linear-encoder", seed) if "--linear" in flags else ()
+        scored = score(segmenters, root, out / f"{what}-{seed}.json", *flags, *random, *draw)
         if lsr:
             scored[1:1] = score_lsr(arguments, root, seed)
         if observed:
             scored += score(segmenters[-len(observed) :], root, out / f"{what}-coarse-{seed}.json", "--coarse")
         results[root].append(scored)
     rows = rows_of(results)
-    notes = gap_closed(rows) + (class_ious(rows) if observed else [])
+    notes = gap_closed(rows) + differences(rows) + (class_ious(rows) if observed else [])
     write_table(arguments, f"Ours on {named(roots)}, test split", ("row",), rows, notes)
 
 
@@ -112,21 +117,17 @@ def table3(arguments):
     roots = needed(arguments)
     if len(roots) == 1 and not arguments.leave_out:
         raise Refused("table3 needs --data ROOT and --leave-out REGION")
-    tests, left_out = {}, {}
-    for root in roots:
-        tests[root], left_out[root] = table3_tests(arguments, root)
-    starts = {}
+    tests, starts, results = {root: table3_tests(arguments, root) for root in roots}, {}, {}
 
     def runs_of(root, seed):
-        starts[root, seed] = start_runs(arguments, root, seed, left_out[root])
+        starts[root, seed] = start_runs(arguments, root, seed, left_out=tests[root][1])
         return starts[root, seed].values()
 
-    results = {}
     for (root, seed), runs in planned(arguments, roots, runs_of).items():
-        segmenters = [row[-1] for row in runs]
-        for test, words in tests[root].items():
+        for test, words in tests[root][0].items():
             path = folder(arguments, root) / f"table3-{test.replace(' ', '_')}-{seed}.json"
-            for source, row in zip(starts[root, seed], score(segmenters, None, path, *words), strict=True):
+            scored = score([row[-1] for row in runs], None, path, *words)
+            for source, row in zip(starts[root, seed], scored, strict=True):
                 results.setdefault((source, test), {}).setdefault(root, []).append([row])
     rows = [replace(rows_of(of_sets)[0], names=names, paper=PAPER_TABLE3[names]) for names, of_sets in results.items()]
     without = ", ".join(arguments.leave_out or ["the regions of each test split"])
@@ -135,7 +136,8 @@ def table3(arguments):
 
 def figure5(arguments):
     """Test macro F1 of Agg+App against the number of exemplars, without pretraining; Low is the line to beat."""
-    roots, results = needed(arguments), {root: [] for root in needed(arguments)}
+    roots = needed(arguments)
+    results = {root: [] for root in roots}
     pool = [sum(row["split"] == "heldout" for row in read_manifest(HERE / root)[1]) for root in roots]
     if max(arguments.exemplars) > min(pool):
         raise Refused(f"--exemplars {max(arguments.exemplars)}: {roots[pool.index(min(pool))]} has {min(pool)}")
@@ -144,13 +146,11 @@ def figure5(arguments):
         results[root].append(score([row[-1] for row in rows], root, path))
     low, *rows = rows_of(results)
     rows = [replace(row, names=(f"K={k or 'all'}",)) for k, row in zip(arguments.exemplars, rows, strict=True)]
-    heading = f"Ours on {named(roots)}, test split, against the exemplars K"
-    write_table(arguments, heading, ("row",), [low, *rows])
+    write_table(arguments, f"Ours on {named(roots)}, test split, against the exemplars K", ("row",), [low, *rows])
     picture = arguments.out / "figure5.png"
-    levels = [[100 * seed["macro_f1"] for seed in row.seeds] for row in (low, *rows)]
+    level, *curve = [[100 * seed["macro_f1"] for seed in row.seeds] for row in (low, *rows)]
     counts = [k or round(statistics.mean(pool)) for k in arguments.exemplars]
-    axes = "exemplar label maps, K", "test macro F1 (%)"
-    save_curve(picture, counts, levels[1:], ("Low", statistics.mean(levels[0])), axes)
+    save_curve(picture, counts, curve, statistics.mean(level), ("exemplar label maps, K", "test macro F1 (%)"))
     print(f"curve (Fig. 5): {picture}")
 
 
@@ -208,15 +208,11 @@ def parsed():
     add("--lsr-patches", type=int, default=20_000, metavar="N", help="of table1 (default: 20000)")
     add("--tiles", **words, help="of figure2, figure6 and demo: draw these; default: of many classes")
     add("--leave-out", **words, help="of table3: regions that nothing sees before the test")
-    add("--own-split", metavar="SPLIT", help="of table3 (default: test; without --leave-out: validation)")
     add("--left-out-split", default="test", metavar="SPLIT", help="of table3: test, all")
-    add("--other", type=Path, metavar="ROOT", help="of table3: another tile set to test on")
-    add("--other-split", default="all", metavar="SPLIT", help="of --other (default: all, as Sec. 3.2)")
+    add("--other", type=Path, metavar="ROOT", help="of table3: another tile set to test on, all its splits")
     add("overrides", nargs="*", metavar="section.key=value", help="for every training run")
     arguments = parser.parse_intermixed_args()
-    for name in ("seeds", "jobs"):
-        if getattr(arguments, name) < 1:
-            parser.error(f"--{name}: must be 1 or more")
+    require_options(vars(arguments), seeds=1, jobs=1, lsr_patches=1)
     arguments.out = arguments.out or HERE / "runs" / arguments.what
     for key in ("configs", "out", "auxiliary", "other"):  # the commands run in the project's folder
         if (value := getattr(arguments, key)) and value != parser.get_default(key):
@@ -224,18 +220,17 @@ def parsed():
     given = arguments.data or []  # --data takes all words behind it: settings among them are no tile sets
     arguments.overrides += [str(word) for word in given if "=" in str(word) and not word.exists()]
     arguments.data = [root.absolute() for root in given if str(root) not in arguments.overrides] or None
-    names = [root.name for root in arguments.data or ()]
-    if len(set(names)) < len(names):
-        parser.error("--data: runs stand in folders named after the tile sets, and two have one name")
     return arguments
 
 
 def main(arguments):
-    for root in arguments.data or ():  # before anything is trained
+    roots = arguments.data or []
+    if len({root.name for root in roots}) < len(roots):
+        raise Refused("--data: runs stand in folders named after the tile sets, and two have one name")
+    for root in roots:  # before anything is trained
         read_description(root)
     COMMANDS[arguments.what](arguments)
 
 
 if __name__ == "__main__":
-    given = parsed()
-    raise SystemExit(status(lambda: main(given)))
+    run(lambda: main(parsed()))

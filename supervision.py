@@ -1,14 +1,18 @@
-"""What a run of train_seg.py learns from: tiles, the labels that supervise them, and label maps from elsewhere."""
+"""What a run of train_seg.py learns from: tiles, their labels, label maps from elsewhere; and what no step changes."""
 
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import torch
+
 from beyond.observed import Observed, observe
+from beyond.region_losses import MISFITS, Matched, match
 from data.manifest import Description
 from data.samples import Exemplars, ScoringTiles, TrainingTiles
 from data.taxonomy import IGNORE
 from data.tiles import TileSet
+from runtime import distributed
 from runtime.errors import Refused
 
 SUPERVISED_BY = {
@@ -21,14 +25,14 @@ SUPERVISED_BY = {
 @dataclass(frozen=True)
 class Supervision:
     """labels: their kind, in words; train, validation: samples of both splits; watched: those of validation, each
-    beside an exemplar; observed: of rows beyond the paper that an observation model trains, else None"""
+    beside an exemplar; observed: of rows beyond the paper that read shares of classes, else None"""
 
     labels: str
     description: Description
     train: TrainingTiles
     validation: ScoringTiles
     watched: ScoringTiles
-    observed: Observed | None
+    observed: Observed | Matched | None
 
 
 def open_supervision(config, saved):
@@ -38,7 +42,13 @@ def open_supervision(config, saved):
     training, validation = (TileSet(config.data.root, split, *places, needs) for split in ("train", "validation"))
     description = training.described()
     exemplars = open_exemplars(config, description) if config.adversarial.weight else None
-    observed = observe(config, (training, validation), partial(open_exemplars, config, description), saved)
+    teachers = partial(open_exemplars, config, description)
+    if config.supervision.aggregate in MISFITS:
+        observed = match(config, (training, validation), teachers)
+    else:
+        observed = observe(config, description, teachers, saved)
+    if observed is not None:
+        training, validation = observed.relabelled(training), observed.relabelled(validation)
     train = TrainingTiles(
         training,
         kind,
@@ -69,3 +79,24 @@ def open_exemplars(config, description):
     regions = (config.data.regions, config.data.exclude_regions) if own else ((), ())
     shuffle_px = round(description.scale) if adversarial.control == "shuffled" else 0
     return Exemplars(root, description, adversarial.exemplars, config.run.seed, *regions, shuffle_px=shuffle_px)
+
+
+class Task:
+    """What no step changes, and both updates and the validation read.
+
+    classes: their number; cell_px: n², the pixels of a whole cell; mean, std: of the bands, (K,), stored units
+    observed: beyond.observed.Observed of rows that are trained by an observation model, else None
+    """
+
+    def __init__(self, config, ranks, description, observed):
+        self.config = config
+        self.ranks = ranks
+        self.classes = len(description.taxonomy.names)
+        self.cell_px = description.scale**2
+        # Pixels travel as they are stored, a quarter of the bytes; they are normalised where the network is.
+        self.mean = torch.tensor(description.band_mean, device=ranks.device)
+        self.std = torch.tensor(description.band_std, device=ranks.device)
+        self.observed = observed and observed.to(ranks.device)
+        self.memory_format = distributed.memory_format(config.train.channels_last, ranks.device, config.model.width)
+        # One autocast and one gradient scaler, which do nothing where the precision is off.
+        self.precision, self.autocast, self.scaler = distributed.mixed_precision(config.train.precision, ranks.device)

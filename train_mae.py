@@ -19,7 +19,6 @@ from models.mae import blank, reconstruct, token_grid
 from reports.curves import save_run_curves
 from reports.figures import color_image, contact_sheet
 from runtime import checkpoint, command, distributed
-from runtime.compiling import compiled
 from runtime.run import Run
 from runtime.schedule import learning_rate
 from runtime.settings import from_command_line
@@ -48,7 +47,7 @@ def main(config):
     validation_samples = ValidationCrops(validation_sets, data.crop_px, tokens)
 
     # Network, optimiser, precision.
-    memory_format = torch.channels_last if config.train.channels_last else torch.contiguous_format
+    memory_format = distributed.memory_format(config.train.channels_last, device, config.model.width)
     mae = build_mae(config, facts["bands"]).to(device, memory_format=memory_format)
     # Weight decay would pull a norm's scale to 0, where it has nothing to regularise: biases, norms and the mask token
     # go without [ours: ref. 10].
@@ -76,12 +75,7 @@ def main(config):
         precision,
     )
     # Wrapped for DDP after loading: last.pt keeps the network's own names, whatever the number of processes.
-    fast = mae
-    if config.train.compile:
-        crops = torch.zeros(micro_batch, facts["bands"], data.crop_px, data.crop_px, device=device)
-        noise = torch.zeros(micro_batch, tokens, device=device)
-        fast = compiled(mae, autocast, [crops.contiguous(memory_format=memory_format), noise], run.say)
-    mae_ddp = ranks.wrap(fast)
+    mae_ddp = ranks.wrap(torch.compile(mae) if config.train.compile else mae)
     loading = data.workers, device.type == "cuda"  # memory is pinned where a GPU copies from it
     batches = training_batches(samples, run.done, run.steps, per_rank, micro_batch, ranks.rank, *loading)
 
@@ -106,7 +100,7 @@ def main(config):
             run.add(loss=loss)
         scaler.step(optimizer)  # passes over a step whose float16 gradients are not finite
         scaler.update()
-        optimizer.zero_grad(set_to_none=True)
+        optimizer.zero_grad()
 
         # Every log_every steps and before every save: read the losses from the device once; stop if one is not finite.
         run.end_step(step, [mae], learning_rate=rate)

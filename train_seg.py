@@ -15,18 +15,17 @@ from config import SegmenterConfig
 from data.loading import scoring_batches, to_device, training_batches
 from data.transforms import normalize
 from losses import appearance, cross_entropy_sum, discriminator_hinge, made_map, segmenter_hinge
-from metrics import confusion_matrix, scores
+from metrics import confusion_matrix, selection_scores
 from models import build_discriminator, build_segmenter
 from models.averaging import update_average
 from models.regions import aggregate
 from reports.curves import save_run_curves
 from reports.game import probe_game, watch_game
 from runtime import command, distributed
-from runtime.compiling import compiled
 from runtime.run import Run
 from runtime.schedule import learning_rate
 from runtime.settings import from_command_line
-from supervision import open_supervision
+from supervision import Task, open_supervision
 
 
 def main(config):
@@ -77,12 +76,7 @@ def main(config):
         data.observed.keep(run)
 
     # Wrapped for DDP after loading: last.pt keeps the networks' own names, whatever the number of processes.
-    fast = segmenter
-    if config.train.compile:
-        shape = micro_batch, description.bands, description.tile_px, description.tile_px
-        images = torch.zeros(shape, device=device).contiguous(memory_format=task.memory_format)
-        fast = compiled(segmenter, task.autocast, [images], run.say)
-    segmenter_ddp = ranks.wrap(fast)
+    segmenter_ddp = ranks.wrap(torch.compile(segmenter) if config.train.compile else segmenter)
     discriminator_ddp = ranks.wrap(discriminator) if game else None
     loading = config.data.workers, device.type == "cuda"  # memory is pinned where a GPU copies from it
     batches = training_batches(data.train, run.done, run.steps, per_rank, micro_batch, ranks.rank, *loading)
@@ -115,8 +109,7 @@ def main(config):
             shares = scoring_batches(data.validation, micro_batch, ranks.rank, ranks.world, *loading)
             result = validate(task, scored, shares)
             if game:  # is it alive? AUC, raggedness, gradients: docs/paper.md says how to read them
-                view = task.classes, task.mean, task.std, task.autocast
-                result["game"] = watch_game(scored, discriminator, data.watched, *view, game, device)
+                result["game"] = watch_game(task, scored, discriminator, data.watched)
             score = result[measure.lower()]
             improved = score > run.best["score"]
             if improved:
@@ -133,27 +126,6 @@ def main(config):
             run.save_last()
 
     run.complete(selected_on=selected_on)
-
-
-class Task:
-    """What no step changes, and both updates and the validation read.
-
-    classes: their number; cell_px: n², the pixels of a whole cell; mean, std: of the bands, (K,), stored units
-    observed: beyond.observed.Observed of rows that are trained by an observation model, else None
-    """
-
-    def __init__(self, config, ranks, description, observed):
-        self.config = config
-        self.ranks = ranks
-        self.classes = len(description.taxonomy.names)
-        self.cell_px = description.scale**2
-        # Pixels travel as they are stored, a quarter of the bytes; they are normalised where the network is.
-        self.mean = torch.tensor(description.band_mean, device=ranks.device)
-        self.std = torch.tensor(description.band_std, device=ranks.device)
-        self.observed = observed and observed.to(ranks.device)
-        self.memory_format = torch.channels_last if config.train.channels_last else torch.contiguous_format
-        # One autocast and one gradient scaler, which do nothing where the precision is off.
-        self.precision, self.autocast, self.scaler = distributed.mixed_precision(config.train.precision, ranks.device)
 
 
 def optimizers(config, segmenter, discriminator):
@@ -219,7 +191,7 @@ def update_segmenter(task, run, step, micro_batches, segmenter, optimizer, discr
         run.add(**terms)
     scaler.step(optimizer)  # passes over a step whose float16 gradients are not finite
     scaler.update()
-    optimizer.zero_grad(set_to_none=True)
+    optimizer.zero_grad()
     return made_maps, probes
 
 
@@ -245,7 +217,7 @@ def update_discriminator(task, run, micro_batches, made_maps, discriminator, opt
             run.add(real_score=part * real_scores.mean(), made_score=part * made_scores.mean())
         scaler.step(optimizer)
         scaler.update()
-        optimizer.zero_grad(set_to_none=True)
+        optimizer.zero_grad()
 
 
 def predictions(task, logits, batch):
@@ -288,8 +260,7 @@ def validate(task, segmenter, batches):
             predicted, labels = predictions(task, logits, batch), batch["labels"]
         confusion += confusion_matrix(predicted.argmax(dim=1), labels, classes)
     confusion = ranks.sum(confusion)
-    result = {"classes": int((confusion.sum(dim=1) > 0).sum()), **scores(confusion)}
-    del result["per_class"]
+    result = {"classes": int((confusion.sum(dim=1) > 0).sum()), **selection_scores(confusion)}
     if task.observed:
         total, count = ranks.sum(misfit).tolist()
         result["likelihood"] = math.exp(-total / count)

@@ -1,18 +1,15 @@
 """A trained segmenter from its checkpoint: what evaluate.py scores and predict.py maps with."""
 
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from config import SegmenterConfig
-from data.manifest import require_facts
-from data.taxonomy import taxonomy_from_dict
 from data.transforms import normalize
 from models import UNet, build_segmenter
-from runtime.checkpoint import load, refusing
-from runtime.errors import Refused
+from runtime.checkpoint import load
+from runtime.errors import naming
 from runtime.settings import config_from_flat
 
 
@@ -37,14 +34,12 @@ def checkpoint_path(path):
 
 
 def told_apart(methods, files):
-    """The same Trained; those of one name each with its run's folder behind it, or its file, from where they part."""
-    named, files = [], [file.resolve() for file in files]
-    for method, file in zip(methods, files, strict=True):
-        same = [other for other, of in zip(files, methods, strict=True) if of.name == method.name]
-        place = file.parent if len({other.parent for other in same}) == len(same) else file
-        place = place.relative_to(os.path.commonpath([other.parent.parent for other in same]))
-        named.append(method if len(same) == 1 else replace(method, name=f"{method.name} ({place})"))
-    return named
+    """The same Trained; those of one name each with its file behind it."""
+    names = [method.name for method in methods]
+    return [
+        replace(method, name=f"{method.name} ({file})") if names.count(method.name) > 1 else method
+        for method, file in zip(methods, files, strict=True)
+    ]
 
 
 def load_trained(path, device):
@@ -53,17 +48,11 @@ def load_trained(path, device):
     raises: Refused, one line, for anything but a checkpoint of train_seg.py
     """
     state = load(path)
-    with refusing(path, "train_seg.py"):
-        # The adversary made no part of the network, and its settings have changed since the first checkpoints.
+    with naming(path, "is not a checkpoint of train_seg.py: "):
+        # The adversary made no part of the network, and the bounds of its settings were others in old checkpoints.
         settings = {key: value for key, value in state["config"].items() if not key.startswith("adversarial.")}
-        try:
-            config = config_from_flat(SegmenterConfig, settings)
-        except Refused as error:  # it names a setting, and not this file
-            raise ValueError(error) from None
-        facts = state["data"]
+        config, facts = config_from_flat(SegmenterConfig, settings), state["data"]
         weights, classes, bands = state["segmenter"], len(facts["classes"]), facts["bands"]
-        require_facts(facts, path, ("name", "image_gsd", "scale", "bands", "dtype", "band_mean", "band_std"))
-        taxonomy_from_dict({"classes": facts["classes"], "high": {}, "low": {}}, path)
         if config.train.average and "averaged" in state:  # of last.pt; best.pt holds the average alone
             start = "module."
             weights = {key[len(start) :]: w for key, w in state["averaged"].items() if key.startswith(start)}

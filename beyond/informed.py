@@ -1,6 +1,5 @@
 """A trained segmenter that makes use of the coarse label at test, for --coarse of evaluate.py and predict.py."""
 
-import copy
 from dataclasses import dataclass
 
 from beyond.observation import Observation
@@ -29,11 +28,9 @@ class Informed(Trained):
         """{native code: label of the observation model, or IGNORE} of the coarse source that it was trained with."""
         return self.observation.labels(taxonomy_from_dict({"high": {}, **self.facts}, self.name).low)[0]
 
-    def labelled(self, tiles):
+    def relabelled(self, tiles):
         """The same tiles, their cells carrying the labels of the observation model."""
-        tiles = copy.copy(tiles)
-        tiles.read_low_as(*self.observation.labels(tiles.description.taxonomy.low))
-        return tiles
+        return tiles.relabelled(*self.observation.labels(tiles.description.taxonomy.low))
 
 
 def load_informed(path, device):

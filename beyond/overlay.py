@@ -34,7 +34,6 @@ class Overlay:
         require_one_place(scene, raster, same_crs)
         self.raster, self.scene, self.same_crs = raster, scene, same_crs
         self.by_code = by_code if raster.nodata is None else {raster.nodata: IGNORE, **by_code}
-        self.labels = 1 + max((label for label in by_code.values() if label != IGNORE), default=0)
         self.base, self.grid, self.n = scene.affine or PIXEL_GRID, None, None
         middle = [max(0, (side - SIDE) // 2) for side in scene.size]
         grid = self._grid(*middle, *(min(side, SIDE) for side in scene.size))
@@ -85,7 +84,7 @@ class Overlay:
             seen = np.ones(codes.shape, bool) if hidden is None else ~hidden
             under = labels[y0 - top : y1 - top, x0 - left : x1 - left]
             under[seen] = merge(codes[seen], self.by_code, self.raster.path)
-        return majority_blocks(labels, n, self.labels).labels if self.n else labels
+        return majority_blocks(labels, n).labels if self.n else labels
 
     def _survey(self, height, width):
         """How many pixels of the scene lie under cells with a label; every code over the scene is met here first."""

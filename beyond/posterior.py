@@ -13,7 +13,7 @@ import math
 import torch
 import torch.nn.functional as F
 
-from models.regions import sums_by_index
+from models.regions import aggregate_logits
 from runtime.labels import IGNORE
 
 STRIP = 128  # rows at a time on a CPU: what they hold stays in its cache
@@ -51,7 +51,7 @@ def posterior(model, logits, labels, to_cell, cell_px, void=None, resistance=1.0
         index, places = lay(to_cell, labels.shape[1:], values, 1, hidden, top)
         moved[:, :, rows] = values + spread(offsets, places)
         before, after = (
-            total + sums_by_index(part.softmax(dim=1), index, labels[0].numel())
+            total + aggregate_logits(part.softmax(dim=1), index, labels[0].numel())
             for total, part in ((before, values), (after, moved[:, :, rows]))
         )
         seen = seen + pixels(index, labels, dtype)
@@ -74,7 +74,7 @@ def best_offsets(model, logits, labels, index, places, cell_px, resistance, step
     best, least = torch.zeros_like(offsets), None
     for step in range(steps + 1):
         probs = (logits + spread(offsets, places)).softmax(dim=1)
-        composition = sums_by_index(probs, index, nowhere) / seen
+        composition = aggregate_logits(probs, index, nowhere) / seen
         log_probs = model(composition)
         cost = misfits(log_probs, known) + resistance / 2 * offsets.square().sum((1, 2, 3))
         least = cost if least is None else least
@@ -125,7 +125,7 @@ def adjoint_of_spread(offsets, places):
 
 def pixels(index, labels, dtype):
     """How many pixels each cell has: (B, 1, R)."""
-    return sums_by_index(torch.ones_like(index, dtype=dtype)[:, None], index, labels[0].numel())
+    return aggregate_logits(torch.ones_like(index, dtype=dtype)[:, None], index, labels[0].numel())
 
 
 def counted(labels, seen, cell_px):

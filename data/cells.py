@@ -4,7 +4,7 @@ One rule serves whole blocks, an n that does not divide the tile, offset grids a
 pixel (row, col), mapped by the affine from image to low-resolution pixels and floored, names its cell.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -30,8 +30,7 @@ class Cells:
 
 def compose(outer, inner):
     """The affine that applies `inner`, then `outer`; both as (a, b, c, d, e, f)."""
-    matrix = _matrix(outer) @ _matrix(inner)
-    return tuple(matrix[:2].ravel())
+    return tuple((_matrix(outer) @ _matrix(inner))[:2].ravel())
 
 
 def invert(affine):
@@ -44,7 +43,7 @@ def corners(affine, height, width):
     return [(a * col + b * row + c, d * col + e * row + f) for row in (0, height) for col in (0, width)]
 
 
-def majority_blocks(classes, n, num_classes):
+def majority_blocks(classes, n):
     """(H, W) merged classes -> Cells of n x n blocks, each the majority over its pixels.
 
     Ignored pixels are left out, ties go to the lower index, a block without any label is ignored. Blocks cut by the
@@ -55,9 +54,11 @@ def majority_blocks(classes, n, num_classes):
     padded = np.full((h * n, w * n), IGNORE, np.uint8)
     padded[:height, :width] = classes
     blocks = padded.reshape(h, n, w, n)
-    counts = np.stack([(blocks == c).sum(axis=(1, 3)) for c in range(num_classes)])
-    labels = counts.argmax(axis=0).astype(np.uint8)
-    labels[counts.sum(axis=0) == 0] = IGNORE
+    most, labels = np.zeros((h, w), np.int64), np.full((h, w), IGNORE, np.uint8)
+    for c in np.flatnonzero(np.bincount(classes.ravel(), minlength=256)[:IGNORE]):
+        count = (blocks == c).sum(axis=(1, 3))
+        labels[count > most] = c
+        most = np.maximum(most, count)
     return Cells(labels, (1 / n, 0.0, 0.0, 0.0, 1 / n, 0.0), (height // n, width // n))
 
 
@@ -66,40 +67,48 @@ def region_index(cells, height, width):
     return cell_index(cells.to_cell, cells.labels.shape, height, width)
 
 
-def pixels_of_cells(to_cell, shape, height, width):
-    """(h, w) int64: how many pixels have their centre in each cell; what `region_index` would count, without it where
-    the grid lies along the image's axes."""
-    rows, cols = _cell_of_pixels(to_cell, height, width)
-    if cols.ndim == 1 and rows.shape[1] == 1:
-        lines = zip((rows, cols), shape, strict=True)
-        return np.outer(*(np.bincount(i[(i >= 0) & (i < count)], minlength=count) for i, count in lines))
+def region_labels(cells, height, width, min_coverage=1.0, void=None):
+    """(R,) uint8: the label of each cell, ignored where it does not supervise (`covered_cells`)."""
+    covered = covered_cells(cells.to_cell, cells.labels.shape, height, width, min_coverage, void)
+    return np.where(covered, cells.labels, np.uint8(IGNORE)).ravel()
+
+
+def covered_cells(to_cell, shape, height, width, min_coverage=1.0, void=None):
+    """(h, w) bool: the cells that supervise: whole ones and, below 1, those of which the tile shows at least
+    `min_coverage`, counted in pixels. void: (H, W) bool, pixels that do not count, or None"""
+    whole = _whole_cells(to_cell, shape, height, width)
+    if min_coverage == 1 and void is None:
+        return whole
+    a, b, _, d, e, _ = to_cell
+    shown = pixels_of_cells(to_cell, shape, height, width, void)
+    enough = shown * abs(a * e - b * d) >= min_coverage  # a cell has 1 / |ae - bd| pixels, more or less
+    if void is not None:
+        whole = whole & (enough | (shown == pixels_of_cells(to_cell, shape, height, width)))
+    return whole if min_coverage == 1 else whole | enough
+
+
+def pixels_of_cells(to_cell, shape, height, width, void=None):
+    """(h, w) int64: how many pixels have their centre in each cell; of those that are not void, (H, W) bool or None."""
     index = cell_index(to_cell, shape, height, width)
-    return np.bincount(index.ravel() + 1, minlength=shape[0] * shape[1] + 1)[1:].reshape(shape)
-
-
-def region_labels(cells, height, width, min_coverage=1.0):
-    """(R,) uint8: the label of each cell, ignored where less than `min_coverage` of it lies in the tile."""
-    covered = covered_cells(cells.to_cell, cells.labels.shape, height, width, min_coverage)
-    return np.where(covered, cells.labels, IGNORE).ravel()
+    index = index[index >= 0] if void is None else index[(index >= 0) & ~void]
+    return np.bincount(index, minlength=shape[0] * shape[1]).reshape(shape)
 
 
 def upsampled(cells, height, width):
     """The low-resolution label at the image's resolution (Low, Oracle), (H, W) uint8: each pixel takes its own cell's
     label, pixels beyond the last full cell their nearest cell's."""
-    rows, cols = _nearest(cells.to_cell, tuple(max(1, n) for n in cells.full), height, width)
-    return cells.labels[rows, cols]
+    rows, cols = _cell_of_pixels(cells.to_cell, height, width)
+    last_row, last_col = (max(1, n) - 1 for n in cells.full)
+    return cells.labels[rows.clip(0, last_row), cols.clip(0, last_col)]
 
 
 def filled(cells):
     """The cells with ignored ones taking the nearest labelled cell's class, so that a prediction has no holes."""
-    known = np.argwhere(cells.labels != IGNORE)
-    if len(known) == 0:
-        return Cells(np.zeros_like(cells.labels), cells.to_cell, cells.full)
-    labels = cells.labels.copy()
+    known, labels = np.argwhere(cells.labels != IGNORE), cells.labels.copy()
     for hole in np.argwhere(cells.labels == IGNORE):
-        nearest = known[((known - hole) ** 2).sum(axis=1).argmin()]
-        labels[tuple(hole)] = cells.labels[tuple(nearest)]
-    return Cells(labels, cells.to_cell, cells.full)
+        nearest = known[((known - hole) ** 2).sum(axis=1).argmin()] if len(known) else None
+        labels[tuple(hole)] = 0 if nearest is None else cells.labels[tuple(nearest)]
+    return replace(cells, labels=labels)
 
 
 def _matrix(affine):
@@ -126,45 +135,10 @@ def cell_index(to_cell, shape, height, width):
 
 
 @lru_cache(maxsize=4)
-def _nearest(to_cell, shape, height, width):
-    rows, cols = _cell_of_pixels(to_cell, height, width)
-    return rows.clip(0, shape[0] - 1), cols.clip(0, shape[1] - 1)
-
-
-@lru_cache(maxsize=4)
-def covered_cells(to_cell, shape, height, width, min_coverage):
-    """(h, w) bool: cells whose corners all lie in the image to within half a pixel, or enough of their area does."""
+def _whole_cells(to_cell, shape, height, width):
+    """(h, w) bool: cells whose corners all lie in the image to within half a pixel."""
     a, b, c, d, e, f = invert(to_cell)
     x, y = np.arange(shape[1] + 1), np.arange(shape[0] + 1)[:, None]
-    corner_col, corner_row = a * x + b * y + c, d * x + e * y + f
-    slack = 0.5 + 1e-6
-    within = (corner_col >= -slack) & (corner_col <= width + slack)
-    within &= (corner_row >= -slack) & (corner_row <= height + slack)
-    covered = within[:-1, :-1] & within[1:, :-1] & within[:-1, 1:] & within[1:, 1:]
-    if min_coverage < 1:
-        for i, j in zip(*np.nonzero(~covered), strict=True):
-            around = [(i, j), (i, j + 1), (i + 1, j + 1), (i + 1, j)]
-            corners = [(corner_col[p], corner_row[p]) for p in around]
-            covered[i, j] = _area(_clip(corners, width, height)) >= min_coverage * _area(corners) - 1e-9
-    return covered
-
-
-def _area(polygon):
-    """Shoelace formula; 0 for an empty polygon."""
-    turned = polygon[1:] + polygon[:1]
-    return abs(sum(x0 * y1 - x1 * y0 for (x0, y0), (x1, y1) in zip(polygon, turned, strict=True))) / 2
-
-
-def _clip(polygon, width, height):
-    """The part of a convex polygon inside [0, width] x [0, height], one border after the other (Sutherland-Hodgman)."""
-    for axis, bound, sign in ((0, 0, 1), (0, width, -1), (1, 0, 1), (1, height, -1)):
-        kept = []
-        for p, q in zip(polygon, polygon[1:] + polygon[:1], strict=True):
-            inside_p, inside_q = sign * (p[axis] - bound) >= 0, sign * (q[axis] - bound) >= 0
-            if inside_p:
-                kept.append(p)
-            if inside_p != inside_q:
-                t = (bound - p[axis]) / (q[axis] - p[axis])
-                kept.append((p[0] + t * (q[0] - p[0]), p[1] + t * (q[1] - p[1])))
-        polygon = kept
-    return polygon
+    col, row, slack = a * x + b * y + c, d * x + e * y + f, 0.5 + 1e-6
+    within = (col >= -slack) & (col <= width + slack) & (row >= -slack) & (row <= height + slack)
+    return within[:-1, :-1] & within[1:, :-1] & within[:-1, 1:] & within[1:, 1:]

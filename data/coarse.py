@@ -9,7 +9,7 @@ WATER, TREE, GRASS, BARREN, BUILT, ROAD = 1, 2, 3, 4, 5, 6  # Chesapeake land co
 
 
 def low_label(rng, high, scale, *, shift_px=5.0, impervious_from=0.3, spread=0.1, wrong=0.01):
-    """Coarse codes of a land-cover map, in the manner of NLCD.
+    """Coarse codes of a land-cover map, in the manner of NLCD. docs/real_shares.py holds them against real ones.
 
     high:            (H, W) Chesapeake codes
     scale:           pixels along a cell; cells beyond the last whole one are filled up by repeating the edge

@@ -7,8 +7,7 @@ import numpy as np
 from data.taxonomy import Unknown
 from runtime.errors import Refused
 
-CLEAR = 1 << 24  # stands for a transparent pixel among colours r << 16 | g << 8 | b
-JPEGS = (".jpg", ".jpeg")
+CLEAR = -1  # stands for a transparent pixel among colours r << 16 | g << 8 | b
 
 
 def require_label(label, colors=(), kinds="iuf"):
@@ -38,11 +37,10 @@ def codes_of(pixels, hidden, label, colors=()):
     codes = pixels[..., 0]
     if codes.dtype.kind == "f":
         empty = np.isnan(codes) | (codes == (np.nan if label.nodata is None else label.nodata))
-        codes = np.where(empty, 0, codes)
+        codes, hidden = np.where(empty, 0, codes), empty if hidden is None else hidden | empty
         if (codes != np.rint(codes)).any():
             raise Refused(f"{label.path}: holds numbers that are not whole, as {codes[codes != np.rint(codes)][0]:g}")
         codes = codes.astype(np.uint8 if 0 <= codes.min() <= codes.max() <= 255 else np.int32)
-        hidden = empty if hidden is None else hidden | empty
     return codes, hidden
 
 
@@ -50,16 +48,17 @@ def _codes_of_colors(pixels, hidden, label, colors):
     """What is transparent has the code 0, which is ignored."""
     if label.palette is not None:
         pixels = label.palette[pixels[..., 0]]
-    rgb = pixels[..., :1].repeat(3, axis=2) if pixels.shape[2] < 3 else pixels[..., :3]
-    packed = (rgb.astype(np.uint32) << np.array([16, 8, 0], np.uint32)).sum(axis=-1, dtype=np.uint32)
+    rgb = pixels[..., :3] if pixels.shape[2] >= 3 else pixels[..., :1].repeat(3, axis=2)
+    red, green, blue = np.moveaxis(rgb.astype(np.int32), -1, 0)
+    packed = red << 16 | green << 8 | blue
     if hidden is not None:
         packed[hidden] = CLEAR
     table = {CLEAR: 0, **{r << 16 | g << 8 | b: code for (r, g, b), code in colors.items()}}
-    values, inverse, counts = np.unique(packed, return_inverse=True, return_counts=True)
+    values, places, counts = np.unique(packed, return_inverse=True, return_counts=True)
     unknown = {v: n for v, n in zip(values.tolist(), counts.tolist(), strict=True) if v not in table}
     if unknown:
         raise UnknownColors(label.path, Counter(unknown), table)
-    return np.array([table[value] for value in values.tolist()], np.uint8)[inverse].reshape(packed.shape)
+    return np.array([table[value] for value in values.tolist()], np.uint8)[places].reshape(packed.shape)
 
 
 class UnknownColors(Unknown):
@@ -69,5 +68,5 @@ class UnknownColors(Unknown):
         listed = ", ".join(f"#{color:06X} ({n} px)" for color, n in self.counts.most_common(20))
         more = f" and {len(self.counts) - 20} more" if len(self.counts) > 20 else ""
         known = ", ".join(f"#{color:06X}" for color in sorted(self.table) if color != CLEAR)
-        lossy = "; JPEG blurs colours: masks are PNG" if self.where.suffix.lower() in JPEGS else ""
+        lossy = "; JPEG blurs colours: masks are PNG" if self.where.suffix.lower() in (".jpg", ".jpeg") else ""
         return f"{self.where}: colours without a class: {listed}{more}; the taxonomy knows {known}{lossy}"

@@ -2,12 +2,14 @@
 
 import math
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 
-from data.cells import cell_index, compose, corners, invert
+from data.cells import PIXEL_GRID, cell_index, compose, corners, invert
 from data.label_masks import codes_of, require_label
 from data.taxonomy import IGNORE, Unknown, merge
+from data.tile_writer import count_labels
 from data.voids import join
 
 ROWS = 256  # read at a time where a whole label is asked for its codes
@@ -16,24 +18,25 @@ ROWS = 256  # read at a time where a whole label is asked for its codes
 class Label:
     """A label of one scene or tile.
 
-    raster: data.rasters.Raster, or data.tile_io.Stored of a tile; table: {code: class} of the taxonomy
-    none:   the code that is written where nothing is known: one that the taxonomy ignores
-    cells:  the affine of its own coarser grid, near the image's middle; None where it has the image's pixels
+    raster:  data.rasters.Raster, or data.tile_io.Stored of a tile; table: {code: class} of the taxonomy
+    none:    the code that is written where nothing is known: one that the taxonomy ignores
+    ignored: the codes that say so: its file's nodata, and `none` from when it was written on
+    cells:   the affine of its own coarser grid, near the image's middle; None where it has the image's pixels
+    block:   n, of a coarse label on the image's pixels
     """
 
     def __init__(self, raster, table, colors=()):
         require_label(raster, colors)
-        self.raster, self.colors, self.cells = raster, colors, None
+        self.raster, self.table, self.colors, self.cells, self.block = raster, table, colors, None, None
         # What a float label's nodata hides has no code. A mask of colours has codes of our own.
-        self.nodata = None if colors or raster.dtype.kind == "f" else raster.nodata
+        self.ignored = set() if colors or raster.dtype.kind == "f" or raster.nodata is None else {raster.nodata}
         most = 127 if raster.dtype == np.int8 else 255
-        likely = [code for code in (self.nodata, *sorted({0, most} & table.keys())) if code is not None]
-        self.none = next(code for code in (*likely, *range(most, -1, -1)) if table.get(code, IGNORE) == IGNORE)
-        self.has_gaps, self.block = False, None  # whether `none` was written; n, of a coarse label on image pixels
+        likely = *self.ignored, *sorted({0, most} & table.keys()), *range(most, -1, -1)
+        self.none = next(code for code in likely if table.get(code, IGNORE) == IGNORE)
 
-    def codes_of_none(self, gaps=False):
-        """Codes that say that nothing is known: its file's nodata, and `none` where it was written, or with `gaps`."""
-        return sorted({c for c in (self.nodata, self.none if gaps or self.has_gaps else None) if c is not None})
+    def known(self):
+        """Its table, with the codes that say nothing ignored where they have no class of their own."""
+        return {**dict.fromkeys(self.ignored, IGNORE), **self.table}
 
     def over(self, row, col, height, width):
         """Codes (H, W) of the image's pixels from (row, col) on, and where there are none: (H, W) bool, or None."""
@@ -51,46 +54,45 @@ class Label:
         y0, x0, y1, x1 = max(top, 0), max(left, 0), min(bottom, height), min(right, width)
         reached = np.zeros(codes.shape, bool)
         if y0 < y1 and x0 < x1:
-            inside, place = self.over(y0, x0, y1 - y0, x1 - x0), np.s_[y0 - top : y1 - top, x0 - left : x1 - left]
-            codes = codes.astype(inside[0].dtype)
-            codes[place] = inside[0]
-            reached[place] = True if inside[1] is None else ~inside[1]
+            inside, hidden = self.over(y0, x0, y1 - y0, x1 - x0)
+            place = np.s_[y0 - top : y1 - top, x0 - left : x1 - left]
+            codes = codes.astype(inside.dtype)
+            codes[place] = inside
+            reached[place] = True if hidden is None else ~hidden
             codes[~reached] = self.none
         moved = compose(grid, (1, 0, left, 0, 1, top))
-        beyond = None
-        if not reached.all():
-            beyond = ~reached.ravel()[cell_index(compose(invert(moved), transform), codes.shape, px, px)]
-        return codes, moved, beyond
+        if reached.all():
+            return codes, moved, None
+        self.ignored.add(self.none)
+        return codes, moved, ~reached.ravel()[cell_index(compose(invert(moved), transform), codes.shape, px, px)]
 
-    def without(self, codes, void, unlabelled, cells=None):
+    def without(self, codes, void, unlabelled, to_cell=None):
         """The codes with `none` where pixels do not count: void ones, and those that some label does not reach.
 
         void, unlabelled: (H, W) bool, or None
-        cells: affine of a coarse label's cells from the tile's pixels: all of a cell is lost that holds an unlabelled
-               pixel, or no pixel with data. (Of others, void pixels are left out when a tile is loaded.)
+        to_cell: affine of a coarse label's cells from the tile's pixels: all of a cell is lost that holds an unlabelled
+                 pixel, or no pixel with data. (Of others, void pixels are left out when a tile is loaded.)
         """
-        gone = join(void, unlabelled)
+        gone, shape, n = join(void, unlabelled), codes.shape, self.block
         if gone is None:
             return codes
-        self.has_gaps, lost = True, gone
-        if cells is None and self.block and unlabelled is not None:  # of blocks of n x n pixels
-            rows, cols = (np.arange(side) // self.block for side in gone.shape)
-            cut = np.zeros((rows[-1] + 1, cols[-1] + 1), bool)
-            np.logical_or.at(cut, (rows[:, None], cols), unlabelled)
-            lost = lost | cut[rows[:, None], cols]
-        if cells is not None:
-            index = cell_index(cells, codes.shape, *gone.shape)
-            seen = np.bincount(index[~gone & (index >= 0)], minlength=codes.size)
-            lost = seen == 0
+        self.ignored.add(self.none)
+        lost = gone
+        if n:
+            to_cell, shape = (1 / n, 0, 0, 0, 1 / n, 0), tuple(-(-side // n) for side in gone.shape)
+        if to_cell:
+            index = cell_index(to_cell, shape, *gone.shape)
+            inside, count = index >= 0, math.prod(shape)
+            lost = np.bincount(index[inside & ~gone], minlength=count) == 0
             if unlabelled is not None:
-                lost |= np.bincount(index[unlabelled & (index >= 0)], minlength=codes.size) > 0
-            lost = lost.reshape(codes.shape)
+                lost |= np.bincount(index[inside & unlabelled], minlength=count) > 0
+            lost = gone | lost[index] if n else lost.reshape(shape)
         return np.where(lost, np.array(self.none, codes.dtype), codes)
 
-    def unknown(self, table):
+    def unknown(self):
         """The error that lists every code or colour of the whole label without a class, so that a taxonomy is mended in
         one go; None without any."""
-        found, error, (height, width) = Counter(), None, self.raster.size
+        found, error, (height, width), table = Counter(), None, self.raster.size, self.known()
         for row in range(0, height, ROWS):
             try:
                 codes, hidden = self.over(row, 0, min(ROWS, height - row), width)
@@ -99,3 +101,17 @@ class Label:
                 error = unknown
                 found.update(unknown.counts)
         return error and type(error)(self.raster.path, found, error.table)
+
+
+def leave_out(labels, codes, void, unlabelled, taxonomy, size, transform, low_transform, where):
+    """Write `none` into the codes of a tile's labels where pixels do not count, and count the others by class.
+
+    labels:  {kind: Label}; codes: {kind: array}, changed in place; a coarse map that is made here has no Label
+    returns: as data.tile_writer.count_labels, whose arguments the last ones are
+    """
+    for kind, label in labels.items():
+        own = kind == "low" and label.cells
+        to_cell = compose(invert(low_transform), transform or PIXEL_GRID) if own else None
+        codes[kind] = label.without(codes[kind], void, unlabelled, to_cell)
+    taxonomy = replace(taxonomy, **{kind: label.known() for kind, label in labels.items()})
+    return count_labels(codes.get("high"), codes.get("low"), taxonomy, size, transform, low_transform, where)

@@ -51,8 +51,6 @@ def low_grid(image, low, n, grid=None):
         return None, n
     if image.affine and grid:
         ratio = cell_px(grid, image.affine) ** 0.5
-        if not SCALE_TOLERANCE < ratio < math.inf:
-            raise Refused(f"{low.path}: its georeference {grid} does not go with that of {image.path}")
         if ratio < 1 + SCALE_TOLERANCE:
             raise Refused(f"{low.path}: has pixels as small as those of {image.path}, but does not lie on them")
         own = round(ratio) if abs(ratio - round(ratio)) <= WHOLE * ratio else round(ratio, 3)
@@ -85,7 +83,7 @@ def tile_grid(image, low, scale):
 def cell_px(grid, affine):
     """Pixels of a whole cell: of cells on `grid` over an image that `affine` places."""
     a, b, _, d, e, _ = compose(invert(grid), affine)
-    return 1 / abs(a * e - b * d) if a * e != b * d else math.inf
+    return 1 / abs(a * e - b * d)
 
 
 def same_scale(first, second):

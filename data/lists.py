@@ -15,23 +15,18 @@ def read_csv(path, required, optional=()):
     require_file(path)
     with naming(path, "not a CSV in UTF-8: "), open(path, encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file)
-        columns, known, rows = list(reader.fieldnames or ()), [*required, *optional], []
+        columns, known = reader.fieldnames or (), (*required, *optional)
         for column in required:
             if column not in columns:
                 raise Refused(f"{path}: no column {column!r}; the header should hold {','.join(required)}")
-        for column in columns:
-            if columns.count(column) > 1:
-                raise Refused(f"{path}: the column {column!r} stands twice in the header")
-            if optional and column not in known:
+        for column in columns if optional else ():
+            if column not in known:
                 raise Refused(f"{path}: unknown column {column!r}; did you mean {nearest(column, known)!r}?")
-        for row in reader:
-            for column in required:
-                if row[column] is None:
-                    raise Refused(f"{path}, line {reader.line_num}: no value for {column!r}")
-            if None in row:
-                raise Refused(f"{path}, line {reader.line_num}: more cells than the header's {len(columns)} columns")
-            rows.append((reader.line_num, {key: (row.get(key) or "").strip() for key in known}))
-        return rows
+        rows = [(reader.line_num, row) for row in reader]
+        for line, row in rows:
+            if None in row or None in [row[column] for column in required]:
+                raise Refused(f"{path}, line {line}: has another number of cells than the header's {len(columns)}")
+        return [(line, {key: (row.get(key) or "").strip() for key in known}) for line, row in rows]
 
 
 def read_lines(path):

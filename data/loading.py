@@ -7,7 +7,7 @@ as many.
 
 import os
 import signal
-from functools import lru_cache, partial
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -44,12 +44,9 @@ def scoring_batches(samples, batch_size, rank, world, workers, pin_memory=False)
 
 def to_device(batch, device):
     """The batch with its tensors on `device`; small integers travel, the network's input is made there."""
-    moved = {}
-    for key, value in batch.items():
-        if isinstance(value, torch.Tensor):
-            value = value.to(device, non_blocking=True)
-        moved[key] = to_device(value, device) if isinstance(value, dict) else value
-    return moved
+    if isinstance(batch, dict):
+        return {key: to_device(value, device) for key, value in batch.items()}
+    return batch.to(device, non_blocking=True) if isinstance(batch, torch.Tensor) else batch
 
 
 def to_tensor(array):
@@ -71,38 +68,27 @@ class _Guarded(Dataset):
         except Refused as error:
             return error
 
-
-def _collate(samples, items):
-    return next((item for item in items if isinstance(item, Exception)), None) or samples.collate(items)
+    def collate(self, items):
+        return next((item for item in items if isinstance(item, Refused)), None) or self.samples.collate(items)
 
 
 def _batches(samples, keys, workers, pin_memory):
-    loader = DataLoader(
-        _Guarded(samples),
-        batch_sampler=keys,
-        collate_fn=partial(_collate, samples),
-        num_workers=workers,
-        pin_memory=pin_memory,
-        worker_init_fn=_leave_signals_to_the_parent,
-    )
+    guarded = _Guarded(samples)
+    how = {"pin_memory": pin_memory, "worker_init_fn": _leave_signals_to_the_parent}
+    loader = DataLoader(guarded, batch_sampler=keys, collate_fn=guarded.collate, num_workers=workers, **how)
     batches = iter(loader)
     if workers:  # torch would answer a worker's death by an error anywhere in a step; without that, the next batch does
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    while True:
-        try:
-            batch = next(batches, None)
-        except RuntimeError as error:
-            if not str(error).startswith("DataLoader worker (pid"):
-                raise
-            raise Refused(
-                f"data.workers={workers}: a process that reads ahead died (out of memory, or a crash inside a codec); "
-                "fewer data.workers need less memory"
-            ) from None
-        if batch is None:
-            return
-        if isinstance(batch, Exception):
-            raise batch
-        yield batch
+    try:
+        for batch in batches:
+            if isinstance(batch, Refused):
+                raise batch
+            yield batch
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker (pid"):
+            raise
+        died = "a process that reads ahead died (out of memory, or a crash inside a codec)"
+        raise Refused(f"data.workers={workers}: {died}; fewer data.workers need less memory") from None
 
 
 def _leave_signals_to_the_parent(_worker):

@@ -10,7 +10,6 @@ from runtime.errors import Refused, nearest
 from runtime.files import read_yaml
 
 SPLITS = ("train", "validation", "heldout", "test")
-FACTS = ("name", "image_gsd", "label_gsd", "scale", "tile_px", "bands", "dtype", "band_mean", "band_std")
 COLUMNS = ("tile", "region", "split", "image", "high", "low")
 
 
@@ -36,9 +35,10 @@ class Description:
 
     def facts(self):
         """What a checkpoint says of its data, in plain values, so that scoring and mapping ask for nothing twice."""
-        return {"name": self.name, "bands": self.bands, "dtype": self.dtype, "band_mean": list(self.band_mean),
-                "band_std": list(self.band_std), "image_gsd": self.image_gsd, "scale": self.scale,
-                **({"range": list(self.range)} if self.range else {}), **taxonomy_to_dict(self.taxonomy)}
+        keys = "name", "bands", "dtype", "band_mean", "band_std", "image_gsd", "scale", "range"
+        values = ((key, getattr(self, key)) for key in keys)
+        plain = {key: list(value) if isinstance(value, tuple) else value for key, value in values if value is not None}
+        return {**plain, **taxonomy_to_dict(self.taxonomy)}
 
 
 def read_manifest(root):
@@ -47,12 +47,7 @@ def read_manifest(root):
     returns: Description, list of dicts with the keys COLUMNS; paths are relative to root and stay inside it by name
              (root / row["image"]); "" where there is no high or low
     """
-    description = read_description(root)
-    rows, problems = read_tiles(root)
-    if problems:
-        more = f" (and {len(problems) - 1} more; python -m data.check {root})" if len(problems) > 1 else ""
-        raise Refused(problems[0] + more)
-    return description, rows
+    return read_description(root), read_tiles(root)
 
 
 def chosen_rows(root, rows, split, regions=(), exclude_regions=()):
@@ -65,7 +60,7 @@ def chosen_rows(root, rows, split, regions=(), exclude_regions=()):
         if region not in known:
             raise Refused(f"{root}: has no region {region}; it has {', '.join(known)}")
     chosen = [row for row in rows if split in (row["split"], "all") and (not regions or row["region"] in regions)
-              and row["region"] not in exclude_regions]
+              and row["region"] not in exclude_regions]  # fmt: skip
     if not chosen:
         splits = ", ".join(sorted({row["split"] for row in rows}))
         where = " in these regions" if regions or exclude_regions else ""
@@ -81,55 +76,52 @@ def read_description(root):
     values = read_yaml(path)
     taxonomy = taxonomy_from_dict(values, path)
     require_facts(values, path)
-    fields = {key: tuple(values[key]) if key.startswith("band_") else values[key] for key in FACTS}
+    fields = {key: tuple(values[key]) if isinstance(values[key], list) else values[key] for key in FACTS}
     limits = values.get("range")
     return Description(**fields, taxonomy=taxonomy, range=limits and tuple(limits))
 
 
-def require_facts(values, where, keys=FACTS):
+def _number(value, above=0.0):
+    return type(value) in (int, float) and above < value < math.inf
+
+
+FACTS = {
+    "name": (lambda v: isinstance(v, str), "a name"),
+    "image_gsd": (_number, "metres per pixel"),
+    "label_gsd": (_number, "metres per pixel"),
+    "scale": (lambda v: _number(v) and v >= 1, "a number from 1 up"),
+    "tile_px": (lambda v: _number(v) and type(v) is int, "pixels"),
+    "bands": (lambda v: _number(v) and type(v) is int, "a count"),
+    "dtype": (lambda v: v in ("uint8", "uint16"), "uint8 or uint16"),
+    "band_mean": (lambda v: all(_number(mean, -math.inf) for mean in v), "one number per band"),
+    "band_std": (lambda v: all(map(_number, v)), "one number per band, above 0"),
+}
+
+
+def require_facts(values, where, keys=tuple(FACTS)):
     """Refuse what a tile set, or a checkpoint in some of these keys, cannot say of itself."""
-
-    def number(value, least=0.0):
-        return type(value) in (int, float) and math.isfinite(value) and value >= least
-
-    def bandwise(value, least):
-        return isinstance(value, list) and len(value) == values.get("bands") and all(number(v, least) for v in value)
-
-    wanted = {
-        "name": (lambda v: isinstance(v, str), "a name"),
-        "image_gsd": (lambda v: number(v, 1e-9), "metres per pixel"),
-        "label_gsd": (lambda v: number(v, 1e-9), "metres per pixel"),
-        "scale": (lambda v: number(v, 1), "a number from 1 up"),
-        "tile_px": (lambda v: type(v) is int and v > 0, "pixels"),
-        "bands": (lambda v: type(v) is int and v > 0, "a count"),
-        "dtype": (lambda v: v in ("uint8", "uint16"), "uint8 or uint16"),
-        "band_mean": (lambda v: bandwise(v, -math.inf), "one number per band"),
-        "band_std": (lambda v: bandwise(v, 1e-9), "one number per band, above 0"),
-    }
     for key in keys:
-        is_good, meaning = wanted[key]
-        if not is_good(values.get(key)):
-            raise Refused(f"{where}: {key} is {values.get(key)!r:.80}; it should be {meaning}")
+        is_good, meaning = FACTS[key]
+        value = values.get(key)
+        listed = not key.startswith("band_") or (isinstance(value, list) and len(value) == values.get("bands"))
+        if not listed or not is_good(value):
+            raise Refused(f"{where}: {key} is {value!r:.80}; it should be {meaning}")
 
 
 def read_tiles(root):
-    """(rows, problems) of tiles.csv: the rows that hold, and one line for each that does not."""
-    path = Path(root) / "tiles.csv"
-    rows, problems, seen = [], [], set()
+    """The rows of tiles.csv."""
+    path, rows, seen = Path(root) / "tiles.csv", [], set()
     for line, row in read_csv(path, COLUMNS):
         where = f"{path}, line {line}"
-        try:
-            for key in ("tile", "region", "image"):
-                if not row[key]:
-                    raise Refused(f"{where}: {key} is empty")
-            if row["split"] not in SPLITS:
-                raise Refused(f"{where}: split {row['split']!r}; did you mean {nearest(row['split'], SPLITS)!r}?")
-            if row["tile"] in seen:
-                raise Refused(f"{where}: tile {row['tile']} stands twice")
-            rows.append({**row, **{key: relative_path(row[key], where) for key in ("image", "high", "low")}})
-        except Refused as error:
-            problems.append(str(error))
+        for key in ("tile", "region", "image"):
+            if not row[key]:
+                raise Refused(f"{where}: {key} is empty")
+        if row["split"] not in SPLITS:
+            raise Refused(f"{where}: split {row['split']!r}; did you mean {nearest(row['split'], SPLITS)!r}?")
+        if row["tile"] in seen:
+            raise Refused(f"{where}: tile {row['tile']} stands twice")
         seen.add(row["tile"])
-    if not rows and not problems:
-        problems.append(f"{path}: no tile is listed")
-    return rows, problems
+        rows.append({**row, **{key: relative_path(row[key], where) for key in ("image", "high", "low")}})
+    if not rows:
+        raise Refused(f"{path}: no tile is listed")
+    return rows

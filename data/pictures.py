@@ -22,9 +22,8 @@ def read_picture(path, indices):
         kind = "P" if indices and picture.mode == "P" else GREY.get(picture.mode, "RGB")
         if picture.tile and "16" in str(picture.tile[0][-1]) and not kind.startswith("I"):
             raise Refused(f"{path}: has 16 bits a band, which are read of GeoTIFFs; gdal_translate makes one of it")
-        turned = 1 if picture.format == "PNG" else picture.getexif().get(ORIENTATION, 1)
-        if turned not in (0, 1):
-            raise Refused(f"{path}: is turned for show (EXIF orientation {turned}); save it upright, as its labels lie")
+        if picture.format != "PNG" and picture.getexif().get(ORIENTATION, 1) not in (0, 1):
+            raise Refused(f"{path}: is turned for show (EXIF orientation); save it upright, as its labels lie")
         mask, palette = None, None
         if picture.has_transparency_data and kind != "P":  # an index says itself what it means
             mask = np.array(picture.convert("RGBA").getchannel("A")) == 0

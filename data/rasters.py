@@ -19,8 +19,8 @@ from runtime.errors import Refused, naming
 from runtime.files import require_file
 
 FIT_PX = 0.1  # an affine to another system's cells may be off by this much of an image pixel
-NOMINAL = 0.005  # a pixel size this near to the coordinates' own unit is that: UTM's scale is 0.9996 to 1.001
 EQUATOR, SQUARED_ECCENTRICITY = 6378137.0, 0.00669438  # of WGS 84: metres, and what flattens it
+NOMINAL = 0.005  # a pixel size this near to the coordinates' own unit is that: UTM's scale is 0.9996 to 1.001
 
 
 def gdal():
@@ -38,9 +38,9 @@ def gdal():
 class Raster(contextlib.AbstractContextManager):
     """An open raster, for use in a `with` statement; one thread at a time may read it.
 
-    path, size (H, W), bands, dtype; affine and crs, each None where it does not say; gcps: ground control points
-    nodata; alpha: the band that is tagged so; picture: whether it is one by its format; palette: (N, 3) uint8 of one
-    band of indices; each None where there is none
+    path, size (H, W), bands, dtype; affine and crs, each None where it does not say
+    nodata; alpha: the band that is tagged so; palette: (N, 3) uint8 of one band of indices; each None where there is
+    none; picture: whether it is one by its format; tagged: scales and offsets of the bands' values
     """
 
     def __init__(self, path, dataset=None, threads=1):
@@ -49,27 +49,19 @@ class Raster(contextlib.AbstractContextManager):
         with naming(path, "cannot be read: "), warnings.catch_warnings():
             warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
             with rasterio.Env(GDAL_NUM_THREADS=threads):
-                self.dataset = dataset or rasterio.open(path)
-            self._describe(rasterio.enums)
-        if self.dataset.tags().get("EXIF_Orientation", "1") not in ("0", "1"):
-            raise Refused(f"{path}: is turned for show (EXIF orientation); save it upright, as its labels lie")
-
-    def _describe(self, enums):
-        dataset = self.dataset
+                self.dataset = dataset = dataset or rasterio.open(path)
+            self.affine = None if dataset.transform.is_identity else tuple(dataset.transform)[:6]
         self.size, self.bands, self.dtype = dataset.shape, dataset.count, np.dtype(dataset.dtypes[0])
-        self.affine = None if dataset.transform.is_identity else tuple(dataset.transform)[:6]
-        self.gcps = [(p.row, p.col, p.x, p.y, p.z) for p in dataset.gcps[0]]
-        self.crs, nodata = dataset.crs, dataset.nodata
+        self.crs, nodata, self.tagged = dataset.crs, dataset.nodata, (dataset.scales, dataset.offsets)
         self.nodata = int(nodata) if nodata is not None and self.dtype.kind in "iu" and nodata % 1 == 0 else nodata
         kinds, self.picture = [kind.name for kind in dataset.colorinterp], dataset.driver in ("PNG", "GIF", "WEBP")
         self.alpha, self.palette = kinds.index("alpha") if "alpha" in kinds else None, None
         if self.bands == 1 and kinds[0] == "palette":
             colors = dataset.colormap(1)
             self.palette = np.array([colors.get(i, (0, 0, 0))[:3] for i in range(max(colors) + 1)], np.uint8)
-        self.tagged = dataset.scales, dataset.offsets  # of each band: value = stored * scale + offset
-        if len({str(value) for value in dataset.nodatavals}) > 1:
-            raise Refused(f"{self.path}: its bands have different nodata values, {dataset.nodatavals}; give them one")
-        self._masked = dataset.mask_flag_enums[0] == [enums.MaskFlags.per_dataset]
+        self._masked = dataset.mask_flag_enums[0] == [rasterio.enums.MaskFlags.per_dataset]
+        if dataset.tags().get("EXIF_Orientation", "1") not in ("0", "1"):
+            raise Refused(f"{path}: is turned for show (EXIF orientation); save it upright, as its labels lie")
 
     def __exit__(self, *_):
         self.dataset.close()
@@ -109,16 +101,14 @@ class Raster(contextlib.AbstractContextManager):
 def require_one_place(image, label, same_crs=False):
     """Refused where one of two rasters says where it lies and the other does not, but for a label without any
     georeference, which lies by its pixels. returns: whether it does, on an image that is placed"""
-    placed = [bool(raster.crs or raster.affine or raster.gcps) for raster in (image, label)]
-    if not placed[1] or same_crs or (image.gcps and image.gcps == label.gcps):
-        return placed == [True, False]
-    for first, second in ((image, label), (label, image)):
+    plain = not (label.crs or label.affine)
+    for first, second in () if plain or same_crs else ((image, label), (label, image)):
         if first.crs is None and second.crs is not None:
             mend = f"{second.path} has one; --same-crs, where you know that the two lie alike"
             raise Refused(f"{first.path}: has no coordinate system, and {mend}")
         if first.affine is None and second.affine is not None:
             raise Refused(f"{first.path}: does not say where it lies, and {second.path} does")
-    return False
+    return plain and bool(image.crs or image.affine)
 
 
 def in_one_system(image, other, same_crs=False):
@@ -163,8 +153,8 @@ def ground_size(raster):
     None where it does not say where it lies. Mean of both axes, by area."""
     if not raster.affine:
         return None
-    row, col = (side / 2 for side in raster.size)
-    half, nominal = min(raster.size) / 4, _area(raster.affine) ** 0.5
+    (a, b, _, d, e, _), (row, col), half = raster.affine, (side / 2 for side in raster.size), min(raster.size) / 4
+    nominal = abs(a * e - b * d) ** 0.5
     x, y = _apply(raster.affine, np.array([(col, row), (col + half, row), (col, row + half)]))
     try:
         lon, lat = (np.radians(v) for v in gdal().warp.transform(raster.crs, "EPSG:4326", x.tolist(), y.tolist()))
@@ -193,8 +183,3 @@ def system_tags(crs):
 def _apply(affine, points):
     a, b, c, d, e, f = affine
     return a * points[:, 0] + b * points[:, 1] + c, d * points[:, 0] + e * points[:, 1] + f
-
-
-def _area(affine):
-    a, b, _, d, e, _ = affine
-    return abs(a * e - b * d)

@@ -4,9 +4,10 @@ from functools import lru_cache
 
 import numpy as np
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
-from data.cells import cell_index, covered_cells, upsampled
+from data.cells import cell_index, covered_cells, region_labels, upsampled
 from data.loading import sample_index, to_tensor
 from data.tiles import TileSet
 from data.transforms import color_draw, dihedral, draw
@@ -27,38 +28,17 @@ class Exemplars:
         try:
             self.tiles = TileSet(root, "heldout", regions, exclude_regions, needs=("high",))
         except Refused as error:
-            raise Refused(
-                f"{error}; exemplars are its label maps, or those of the tile set that adversarial.exemplar_root names"
-            ) from None
+            mend = "exemplars are its label maps, or those of the tile set that adversarial.exemplar_root names"
+            raise Refused(f"{error}; {mend}") from None
         theirs, names, size = self.tiles.description, description.taxonomy.names, description.tile_px
         if theirs.taxonomy.names != names:
-            raise Refused(
-                f"{root}: its exemplars have the classes {', '.join(theirs.taxonomy.names)}, "
-                f"the training set {', '.join(names)}; the order counts"
-            )
+            both = ", the training set ".join(", ".join(classes) for classes in (theirs.taxonomy.names, names))
+            raise Refused(f"{root}: its exemplars have the classes {both}; the order counts")
         if theirs.tile_px < size:
             raise Refused(f"{root}: its exemplars are {theirs.tile_px} px, smaller than the tiles of {size} px")
         if count > len(self.tiles):
             raise Refused(f"{root}: adversarial.exemplars={count}, but the pool has {len(self.tiles)} label maps")
         self.chosen = np.random.default_rng([seed, len(self.tiles)]).permutation(len(self.tiles))[: count or None]
-        self.scale = description.scale
-
-    def compositions(self, min_coverage=1.0, native=True):
-        """`TileSet.compositions` of all these places, and whether the codes are native: so asked for, and no tile
-        derives its cells.
-
-        raises: Refused if the cells are of another size than those of the training set
-        """
-        theirs = self.tiles.description.scale
-        if abs(theirs / self.scale - 1) > 0.01:
-            raise Refused(
-                f"{self.tiles.root}: its cells are {theirs:g} px wide, those of the training set {self.scale:g}; what "
-                "a code says of its cell holds for one size"
-            )
-        native = native and all(self.tiles.rows[i]["low"] for i in self.chosen)
-        cells = (self.tiles.compositions(int(i), min_coverage, native) for i in sorted(self.chosen))
-        shares, codes = zip(*cells, strict=True)
-        return np.concatenate(shares), np.concatenate(codes), native
 
     def draw(self, rng, height, width, dihedral_views):
         """One of the maps, (height, width) merged classes, at a random place and under a random view."""
@@ -95,26 +75,17 @@ def make_sample(tile, labels, min_coverage=1.0, view=0, color=(1.0, 0.0)):
     else:
         cells = tile.cells
         index, order = regions(cells.to_cell, cells.labels.shape, height, width, min_coverage, view)
-        sample["region_index"] = index
-        sample["labels"] = np.append(cells.labels, np.uint8(IGNORE))[order]
+        labels = cells.labels.ravel()
         if tile.void is not None:
-            take_away(sample, dihedral(tile.void, view), cells.to_cell, min_coverage)
+            index = np.where(dihedral(tile.void, view), np.int32(-1), index)
+            labels = region_labels(cells, height, width, min_coverage, tile.void)
+        sample["region_index"], sample["labels"] = index, np.append(labels, np.uint8(IGNORE))[order]
     return sample
-
-
-def take_away(sample, void, to_cell, min_coverage):
-    """Leave void pixels (H, W) out of M, and ignore the cells of which they leave less than `min_coverage`."""
-    index, labels = sample["region_index"], sample["labels"]
-    whole, seen = (np.bincount(i[i >= 0], minlength=labels.size) for i in (index, np.where(void, -1, index)))
-    a, b, _, d, e, _ = to_cell
-    enough = seen * abs(a * e - b * d) >= min_coverage  # a cell has 1 / |ae - bd| pixels
-    sample["region_index"] = np.where(void, -1, index)
-    sample["labels"] = np.where((seen == whole) | enough, labels, IGNORE).astype(np.uint8)
 
 
 @lru_cache(maxsize=16)
 def regions(to_cell, shape, height, width, min_coverage=1.0, view=0):
-    """The cells that supervise, those that lie in the tile with at least `min_coverage`, under one dihedral view.
+    """The cells that supervise (`covered_cells`), under one dihedral view.
 
     returns: M over them alone, (H, W) int32, -1 elsewhere; of each region its cell's place in the labels, -1 for none
     """
@@ -136,12 +107,10 @@ def collate(samples):
     labels (B, H, W); or (B, R), padded with ignored regions, and region_index (B, H, W), -1 for none;
     exemplars (B, steps, H, W), where there is an adversary; coarse, where it is asked for
     """
-    if "region_index" in samples[0]:
-        most = max(s["labels"].size for s in samples)
-        padded = (np.pad(s["labels"], (0, most - s["labels"].size), constant_values=IGNORE) for s in samples)
-        samples = [{**s, "labels": labels} for s, labels in zip(samples, padded, strict=True)]
-    arrays = samples[0].keys() & {"image", "labels", "region_index", "exemplars", "void"}
+    arrays = samples[0].keys() & {"image", "region_index", "exemplars", "void"}
     batch = {name: torch.stack([to_tensor(s[name]) for s in samples]) for name in sorted(arrays)}
+    labels = [to_tensor(s["labels"]) for s in samples]
+    batch["labels"] = pad_sequence(labels, batch_first=True, padding_value=IGNORE)  # tiles differ in their regions
     batch["color"] = torch.tensor([s["color"] for s in samples], dtype=torch.get_default_dtype())
     if "cells" in samples[0]:
         batch["coarse"] = stack_cells([s["cells"] for s in samples])

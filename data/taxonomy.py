@@ -16,6 +16,7 @@ from runtime.files import read_yaml
 from runtime.labels import IGNORE
 
 _UNKNOWN = 254  # marks codes without a class inside the look-up table; no class index reaches it
+_KEYS = ("classes", "colors", "high", "low")
 
 
 @dataclass(frozen=True)
@@ -41,68 +42,55 @@ def load_colors(path):
 
 
 def _read(path):
-    description, keys = read_yaml(path), ("classes", "colors", "high", "low")
+    description, colors = read_yaml(path), {"high": {}, "low": {}}
     for key in description:
-        if key not in keys:
-            raise Refused(f"{path}: unknown key {key!r}; did you mean {nearest(key, keys)!r}?")
-    colors = {"high": {}, "low": {}}
+        if key not in _KEYS:
+            raise Refused(f"{path}: unknown key {key!r}; did you mean {nearest(key, _KEYS)!r}?")
     if "colors" in description:
-        names = taxonomy_from_dict({**description, "high": {}, "low": {}}, path).names
-        codes, table = _codes_of_colors(description["colors"], names, path)
         if "high" in description and "low" in description:
             raise Refused(f"{path}: colors stand for high or low; leave out the one whose masks hold colours")
+        codes, table = _codes_of_colors(description["colors"], path)
         for source in colors.keys() - description.keys():
             colors[source], description[source] = codes, table
     return taxonomy_from_dict(description, path), colors
 
 
-def _codes_of_colors(colors, names, where):
+def _codes_of_colors(colors, where):
     """{"#RRGGBB": class name} -> ({(r, g, b): code}, {code: class name})."""
     if not isinstance(colors, dict) or not 0 < len(colors) < IGNORE:
         raise Refused(f'{where}: colors should map up to {IGNORE - 1} of "#RRGGBB", in quotes, to class names')
     codes, table = {}, {0: "ignore"}
     for color, name in colors.items():
-        if not isinstance(color, str) or not re.fullmatch("#[0-9A-Fa-f]{6}", color):
+        if not re.fullmatch("#[0-9A-Fa-f]{6}", str(color)):
             raise Refused(f'{where}: colors has {color!r:.80}; a colour is "#RRGGBB", in quotes')
-        _index(name, names, f"{where}: colors[{color}]")
-        rgb = tuple(bytes.fromhex(color[1:]))
-        if rgb in codes:
-            raise Refused(f"{where}: colors has {color} twice")
-        codes[rgb] = 0 if name == "ignore" else len(table)
-        table.setdefault(codes[rgb], name)
+        code = 0 if name == "ignore" else len(table)
+        codes[tuple(bytes.fromhex(color[1:]))], table[code] = code, name
     return codes, table
 
 
 def taxonomy_from_dict(description, where):
     """Taxonomy from {classes: [{name, color}], high: {code: name}, low: {code: name}}; `where` opens every error."""
-    classes = description.get("classes")
+    classes, index, tables = description.get("classes"), {"ignore": IGNORE}, {}
     if not isinstance(classes, list) or not 2 <= len(classes) < _UNKNOWN:
         raise Refused(f"{where}: classes should be a list of 2 to {_UNKNOWN - 1} entries {{name, color}}")
-    names, colors, tables = [], [], {}
     for i, entry in enumerate(classes):
         name, color = (entry.get("name"), entry.get("color")) if isinstance(entry, dict) else (None, None)
-        if not isinstance(name, str) or name in ("", "ignore", *names):
+        if not isinstance(name, str) or name in index:
             raise Refused(f"{where}: classes[{i}].name is {name!r:.80}; it should be a new name other than ignore")
-        if not (isinstance(color, list) and len(color) == 3 and all(type(v) is int and 0 <= v < 256 for v in color)):
+        if not (isinstance(color, list) and len(color) == 3 and all(v in range(256) for v in color)):
             raise Refused(f"{where}: classes[{i}].color is {color!r:.80}; it should be [r, g, b], each 0 to 255")
-        names.append(name)
-        colors.append(tuple(color))
+        index[name] = i
     for source in ("high", "low"):
         table = description.get(source)
         if not isinstance(table, dict):
             raise Refused(f"{where}: {source} should map codes to class names; {{}} if there are no such labels")
-        for code in table:
+        for code, name in table.items():
             if type(code) is not int:
                 raise Refused(f"{where}: {source} has the code {code!r:.80}; codes are integers, as pixels are")
-        tables[source] = {code: _index(name, names, f"{where}: {source}[{code}]") for code, name in table.items()}
-    return Taxonomy(tuple(names), tuple(colors), **tables)
-
-
-def _index(name, names, where):
-    """A class name's index, IGNORE for "ignore"."""
-    if name not in (*names, "ignore"):
-        raise Refused(f"{where} is {name!r:.80}; did you mean {nearest(name, (*names, 'ignore'))!r}?")
-    return IGNORE if name == "ignore" else names.index(name)
+            if name not in list(index):
+                raise Refused(f"{where}: {source}[{code}] is {name!r:.80}; did you mean {nearest(name, index)!r}?")
+        tables[source] = {code: index[name] for code, name in table.items()}
+    return Taxonomy(tuple(index)[1:], tuple(tuple(entry["color"]) for entry in classes), **tables)
 
 
 def taxonomy_to_dict(taxonomy):
@@ -117,25 +105,17 @@ def taxonomy_to_dict(taxonomy):
 
 
 def merge(codes, table, where):
-    """Merged classes of native codes by table look-up.
+    """Merged classes of native codes by table look-up: uint8 of the same shape.
 
-    codes:   integer array of any shape
-    table:   {code: class index or IGNORE}
-    where:   names the codes' file in errors
-    returns: uint8 array of the same shape
-    raises:  Unknown, a Refused that lists each code that the table does not know, and how often it stands there
+    codes:  integer array of any shape; table: {code: class index or IGNORE}; where: names the codes' file in errors
+    raises: Unknown, a Refused that lists each code that the table does not know, and how often it stands there
     """
-    if not np.issubdtype(codes.dtype, np.integer):
-        raise Refused(f"{where}: labels should be integers, are {codes.dtype}")
-    if codes.dtype == np.uint8:
-        values, places = np.arange(256), codes
-    else:
+    values, places = np.arange(256), codes
+    if codes.dtype != np.uint8:
         values, places = np.unique(codes, return_inverse=True)
-    lookup = np.array([table.get(value, _UNKNOWN) for value in values.tolist()], np.uint8)
-    merged = lookup[places].reshape(codes.shape)
+    merged = np.array([table.get(v, _UNKNOWN) for v in values.tolist()], np.uint8)[places].reshape(codes.shape)
     if (unknown := merged == _UNKNOWN).any():
-        found, counts = np.unique(codes[unknown], return_counts=True)
-        raise Unknown(where, Counter(dict(zip(found.tolist(), counts.tolist(), strict=True))), table)
+        raise Unknown(where, Counter(codes[unknown].tolist()), table)
     return merged
 
 

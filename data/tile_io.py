@@ -2,13 +2,10 @@
 
 An affine is the tuple (a, b, c, d, e, f): the corner of pixel (row, col) lies at x = a col + b row + c,
 y = d col + e row + f. The tiles of a set share one coordinate system, so nothing here compares systems.
-Large rasters, of any format and system, are data/rasters.py's.
+data/rasters.py reads large rasters, of any format and system.
 """
 
-import contextlib
 import logging
-import math
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,8 +19,8 @@ from runtime.files import open_whole, require_file
 
 TIFFS = (".tif", ".tiff")
 SCALE, TIE, MATRIX, NODATA = 33550, 33922, 34264, 42113  # tags of GeoTIFF 1.1 (OGC 19-008), and GDAL's
-POINT_OR_AREA = 1025  # GeoKey; 2: coordinates are those of pixel centres
 KEYS = {34735: "H", 34736: "d", 34737: "s"}  # GeoKeys: the coordinate system, by the types of their tags
+POINT_OR_AREA = 1025  # GeoKey; 2: coordinates are those of pixel centres
 
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # it also reports oddities that do no harm
 
@@ -37,7 +34,7 @@ class Stored:
     dtype: np.dtype
     pixels: np.ndarray | None  # (H, W, K) as stored; None where only the header was asked for
     affine: tuple | None = None
-    system: tuple = ()  # the GeoKeys as they stand, [(tag, type, count, value)]: compared by ==, and copied
+    system: tuple = ()  # the GeoKeys, [(tag, type, count, value)]: compared by ==, and copied
     nodata: float | None = None
     alpha: int | None = None  # the band that is tagged as alpha
     mask: np.ndarray | None = None  # (H, W), True where the file itself hides a pixel: a mask, or transparency
@@ -60,11 +57,11 @@ class Stored:
 
         bands: one fewer than the file has leaves its alpha band out, which then tells where there are data
         """
-        place, clear = np.s_[row : row + height, col : col + width], None
-        pixels, mask = self.pixels[place], None if self.mask is None else self.mask[place]
+        place = np.s_[row : row + height, col : col + width]
+        pixels, hidden = self.pixels[place], None if self.mask is None else self.mask[place]
         if takes_alpha(self, bands):
-            pixels, clear = np.delete(pixels, self.alpha, axis=2), pixels[..., self.alpha] == 0
-        return pixels, join(mask, clear)
+            pixels, hidden = np.delete(pixels, self.alpha, axis=2), join(hidden, pixels[..., self.alpha] == 0)
+        return pixels, join(hidden)
 
     def seen(self, bands):
         """An image's pixels (H, W, bands), as stored, and where they are void: (H, W) bool, or None."""
@@ -86,8 +83,8 @@ def read(path, pixels=True, indices=True):
     path = Path(path)
     require_file(path)
     if path.suffix.lower() in TIFFS:
-        with naming(path, "corrupt or not supported: "), np.errstate(all="ignore"):
-            return _tiff(path, pixels)
+        with naming(path, "corrupt or not supported: "), tifffile.TiffFile(path) as tiff:
+            return _stored(path, tiff, pixels)
     if path.suffix.lower() in PICTURES:
         with naming(path, "cannot be read as a picture: "):
             pixels, mask, palette = read_picture(path, indices)
@@ -95,25 +92,24 @@ def read(path, pixels=True, indices=True):
     raise Refused(f"{path}: not an image by its name, which would end in one of {', '.join(TIFFS + PICTURES)}")
 
 
-def write(path, array, *, affine=None, system=(), nodata=None, compression="zlib", tile_px=512):
+def write(path, array, *, affine=None, system=(), nodata=None, compression="zlib"):
     """Write (H, W) or (H, W, K) pixels as a GeoTIFF that GDAL reads too; an older file stays until the new is whole.
 
     system:      Stored.system of another file, or `epsg_system`
-    compression: "zlib", in tiles of tile_px (a multiple of 16); or "none", in one strip that is read in one go
+    compression: "zlib"; or "none", in one strip that is read in one go
     raises:      DiskFull
     """
     path, pixels = Path(path), np.asarray(array)
     pixels = pixels[..., 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels
     layout = {"photometric": "minisblack", "metadata": None, "software": False, "maxworkers": 1}
     if pixels.ndim == 3:
-        colour = 3 if pixels.shape[2] in (3, 4) and pixels.dtype in (np.uint8, np.uint16) else 1
-        # Further bands are no alpha: near infrared is not transparency.
-        layout.update(planarconfig="contig", extrasamples=("unspecified",) * (pixels.shape[2] - colour))
-        layout["photometric"] = "rgb" if colour == 3 else "minisblack"
-    if compression == "none":
-        layout["rowsperstrip"] = pixels.shape[0]
+        colours = 3 if pixels.shape[2] in (3, 4) and pixels.dtype in (np.uint8, np.uint16) else 1
+        layout |= {"photometric": "rgb" if colours == 3 else "minisblack", "planarconfig": "contig"}
+        layout["extrasamples"] = ("unspecified",) * (pixels.shape[2] - colours)  # near infrared is no transparency
+    if compression == "zlib":
+        layout |= {"compression": "zlib", "tile": [min(512, -(-side // 16) * 16) for side in pixels.shape[:2]]}
     else:
-        layout.update(compression="zlib", tile=[min(tile_px, -(-side // 16) * 16) for side in pixels.shape[:2]])
+        layout["rowsperstrip"] = pixels.shape[0]
     tags = list(system)
     if affine is not None:
         a, b, c, d, e, f = affine
@@ -128,8 +124,8 @@ def write(path, array, *, affine=None, system=(), nodata=None, compression="zlib
         with open_whole(path, flush=False) as file:
             tifffile.imwrite(file, pixels, extratags=[(*tag, True) for tag in tags], **layout)
     except Exception as error:
-        full = " (is the disk full?)" if isinstance(error, OSError) and error.errno is None else ""  # as numpy says it
-        raise DiskFull(f"{path}: cannot be written: {reason(error)}{full}") from error
+        hint = "" if getattr(error, "errno", None) else " (is the disk full?)"  # numpy says how many bytes, and not why
+        raise DiskFull(f"{path}: cannot be written: {reason(error)}{hint}") from error
 
 
 def epsg_system(code):
@@ -141,98 +137,57 @@ def epsg_system(code):
 def system_of(file):
     """Stored.system of a GeoTIFF, by its path or as an open file."""
     with tifffile.TiffFile(file) as tiff:
-        return _system(tiff.pages.first.tags)
+        return _placed(tiff.pages.first.tags)[1]
 
 
-def _tiff(path, pixels):
-    with tifffile.TiffFile(path) as tiff:
-        page = tiff.pages.first
-        ends = [sum(piece) for piece in zip(page.dataoffsets, page.databytecounts, strict=False)]
-        if max(ends, default=0) > tiff.filehandle.size:
-            raise Refused(f"{path}: truncated: {tiff.filehandle.size:,} bytes of at least {max(ends):,}")
-        axes, shape = page.axes, page.shape
-        if page.dtype is None or sorted(axes.replace("S", "")) != ["X", "Y"]:
-            raise Refused(f"{path}: holds no image of rows, columns and bands")
-        bands = shape[axes.index("S")] if "S" in axes else 1
-        height, width = shape[axes.index("Y")], shape[axes.index("X")]
-        array = None
-        if pixels:
-            array = page.asarray(maxworkers=1)
-            array = np.moveaxis(array, axes.index("S"), -1) if "S" in axes else array[..., None]
-            array = array.view(np.uint8) if array.dtype == bool else array
-        dtype = np.dtype(np.uint8) if page.dtype == bool else page.dtype.newbyteorder("=")
-        extra = page.extrasamples[:bands]
-        alpha = next((bands - len(extra) + i for i, kind in enumerate(extra) if kind in (1, 2)), None)
-        palette = page.colormap
-        if palette is not None:  # some writers stay at 8 bits
-            palette = (palette.T // 257 if palette.max() > 255 else palette.T).astype(np.uint8)
-        return Stored(
-            path,
-            (height, width, bands),
-            dtype,
-            array,
-            _affine(page.tags),
-            _system(page.tags),
-            _nodata(page.tags.valueof(NODATA) or _beside(path), dtype),
-            alpha,
-            _mask(path, tiff, (height, width)) if pixels else None,
-            palette,
-        )
+def _stored(path, tiff, pixels):
+    page = tiff.pages.first
+    end = max(map(sum, zip(page.dataoffsets, page.databytecounts, strict=True)))
+    if end > tiff.filehandle.size:
+        raise Refused(f"{path}: truncated: {tiff.filehandle.size:,} bytes of at least {end:,}")
+    shape, array, mask = (page.imagelength, page.imagewidth, page.samplesperpixel), None, None
+    if pixels:
+        separate, _, *rest = page.shaped  # bands stored one after the other, depth, H, W, bands side by side
+        array = np.moveaxis(page.asarray(maxworkers=1).reshape(separate, *rest), 0, -1).reshape(shape)
+        beside = path.with_name(f"{path.name}.msk")  # where rasterio puts a mask unless it is told otherwise
+        for other in tiff.pages[1:] if len(tiff.pages) > 1 else ():
+            if other.is_mask and not other.is_reduced:
+                mask = other.asarray() == 0
+        if beside.is_file():
+            mask = tifffile.imread(beside).reshape(-1, *shape[:2])[0] == 0
+    extra = page.extrasamples
+    alpha = next((shape[2] - len(extra) + i for i, kind in enumerate(extra) if kind in (1, 2)), None)
+    palette = None if page.colormap is None else (page.colormap.T // 257).astype(np.uint8)
+    dtype = page.dtype.newbyteorder("=")
+    affine, system = _placed(page.tags)
+    nodata = _nodata(page.tags.valueof(NODATA), dtype)
+    return Stored(path, shape, dtype, array, affine, system, nodata, alpha, mask, palette)
 
 
-def _affine(tags):
-    """(a, b, c, d, e, f) of pixel corners; None where a file has none, or ground control points only."""
-    scale, tie, matrix = (tags.valueof(code, default=()) for code in (SCALE, TIE, MATRIX))
+def _placed(tags):
+    """The affine of pixel corners, None without one, and the GeoKeys, which then say that it is of corners."""
+    scale, tie, matrix, keys = (tags.valueof(code, default=()) for code in (SCALE, TIE, MATRIX, 34735))
+    entries = [tuple(keys[i : i + 4]) for i in range(0, len(keys), 4)]
+    of_centres = any(entry[0] == POINT_OR_AREA and entry[3] == 2 for entry in entries)
+    system = [(code, kind, tags[code].count, tags[code].value) for code, kind in KEYS.items() if code in tags]
+    if of_centres:
+        corners = [(*entry[:3], 1) if entry[0] == POINT_OR_AREA else entry for entry in entries]
+        system[0] = (*system[0][:3], sum(corners, ()))
     if len(scale) >= 2 and len(tie) == 6:
         a, b, d, e = scale[0], 0.0, 0.0, -scale[1]
         c, f = tie[3] - tie[0] * a, tie[4] - tie[1] * e
     elif len(matrix) == 16:
         a, b, _, c, d, e, _, f = matrix[:8]
     else:
-        return None
-    keys = tags.valueof(34735, default=())
-    if any(keys[i] == POINT_OR_AREA and keys[i + 3] == 2 for i in range(4, len(keys) - 3, 4)):  # of pixel centres
+        return None, tuple(system)
+    if of_centres:
         c, f = c - (a + b) / 2, f - (d + e) / 2
-    return (a, b, c, d, e, f) if all(map(math.isfinite, (a, b, c, d, e, f))) and a * e != b * d else None
-
-
-def _system(tags):
-    found = {code: tags[code] for code in KEYS if code in tags}
-    return tuple((code, KEYS[code], tag.count, _of_corners(tag.value)) for code, tag in found.items())
-
-
-def _of_corners(keys):
-    """A directory of GeoKeys that says that affines are of pixel corners, as ours are; other values as they are."""
-    if not isinstance(keys, tuple) or not all(isinstance(key, int) for key in keys):
-        return keys
-    entries = [keys[i : i + 4] for i in range(0, len(keys), 4)]
-    return tuple(v for entry in entries for v in ((*entry[:3], 1) if entry[0] == POINT_OR_AREA else entry))
+    return (a, b, c, d, e, f), tuple(system)
 
 
 def _nodata(text, dtype):
-    """The text of GDAL_NODATA as a number; None where it is absent or no pixel of this dtype can hold it."""
-    with contextlib.suppress(AttributeError, ValueError):
-        value = float(text.strip().replace(",", "."))
-        if dtype.kind == "f":
-            return float(dtype.type(value))
-        if value == int(value) and np.iinfo(dtype).min <= value <= np.iinfo(dtype).max:
-            return int(value)
-    return None
-
-
-def _beside(path):
-    """The nodata value that GDAL keeps in NAME.tif.aux.xml, as text; None without one."""
-    notes = path.with_name(f"{path.name}.aux.xml")
-    found = re.search(r"<NoDataValue[^>]*>(.*?)</NoDataValue>", notes.read_text()) if notes.is_file() else None
-    return found and found[1]
-
-
-def _mask(path, tiff, size):
-    """(H, W) bool, True where a mask of the file, inside it or beside it, hides a pixel; None without any."""
-    beside = path.with_name(f"{path.name}.msk")
-    if beside.is_file():
-        return tifffile.imread(beside).reshape(-1, *size)[0] == 0
-    for page in tiff.pages[1:] if len(tiff.pages) > 1 else ():
-        if page.subfiletype & 0b101 == 0b100 and page.shape[:2] == size:  # a mask, and no overview of one
-            return np.asarray(page.asarray()) == 0
-    return None
+    """The text of GDAL_NODATA as a number; None without one, or where no pixel of this dtype can hold it."""
+    value = float(text) if text else np.nan
+    if dtype.kind == "f":
+        return None if text is None else float(dtype.type(value))
+    return int(value) if value % 1 == 0 and np.iinfo(dtype).min <= value <= np.iinfo(dtype).max else None

@@ -28,72 +28,43 @@ NEEDED_FOR = {
     "heldout": "from which an adversary learns; another set can give them: adversarial.exemplar_root=TILES",
     "test": "which evaluate.py scores, but for --split",
 }
-
-
 GAPS = {"void": "the image has no data there", "unlabelled": "a label does not reach there"}
 
 
 def write_tile(
-    root,
-    name,
-    image,
-    high=None,
-    low=None,
-    *,
-    taxonomy,
-    region,
-    split="",
-    transform=None,
-    low_transform=None,
-    system=(),
-    nodata=None,
-    void=None,
-    unlabelled=None,
-    place=None,
-    compression="zlib",
-    counts=None,
-):
+    root, name, image, high=None, low=None, *, taxonomy, region, split="", transform=None, low_transform=None,
+    system=(), nodata=None, void=None, unlabelled=None, place=None, compression="zlib", counts=None,
+):  # fmt: skip
     """Write images/NAME.tif, high/NAME.tif and low/NAME.tif below root, each atomically, and return their record.
 
-    image:         (H, W, K) uint8 or uint16
-    high:          (H, W) native codes, or None
-    low:           (h, w) native codes, or None; at the image's size, or on its own grid, which low_transform gives
-    split:         a fixed split, or "" to have one drawn
-    transform:     (a, b, c, d, e, f) of the image's pixel corners, or None
-    low_transform: the same of low, in the coordinates of `transform`; in those of PIXEL_GRID where that is None
-    system:        the coordinate system, as tile_io.Stored.system has it
-    nodata:        value of image pixels that hold nothing, or None
-    void:          (H, W) bool, where the image holds nothing; unlabelled: where a label source does not reach; or None
-    place:         its ground, where that is known by longitude and latitude (data/ground.py)
-    counts:        what count_labels returned, where it was asked already
-    returns:       plain values, all that write_tile_set asks for: the manifest's row, exact integer sums for the band
-                   statistics, and the pixels of each class
+    image:     (H, W, K) uint8 or uint16; high: (H, W) and low: (h, w) native codes, or None
+    split:     a fixed split, or "" to have one drawn
+    transform: affine of the image's pixels, or None; low_transform: of low in the same coordinates, or those of
+               PIXEL_GRID, None where low has the image's pixels; system: as tile_io.Stored.system has it
+    void:      (H, W) bool, where the image has no data, by default where it holds `nodata`; unlabelled: where a label
+               source does not reach; or None
+    place:     its ground, where that is known by longitude and latitude (data/ground.py)
+    counts:    what count_labels returned, where it was asked already
     """
-    root, void = Path(root), holds_nothing(image, nodata) if void is None else void
-    if low_transform is not None and transform is None:
-        transform = PIXEL_GRID
-    for folder, array, affine, value in (
-        ("images", image, transform, nodata),
-        ("high", high, transform, None),
-        ("low", low, low_transform or transform, None),
-    ):
+    root, size, paths = Path(root), image.shape[:2], {}
+    void = holds_nothing(image, nodata) if void is None else void
+    transform = PIXEL_GRID if transform is None and low_transform is not None else transform
+    for kind, array in (("image", image), ("high", high), ("low", low)):
+        paths[kind] = "" if array is None else f"{'images' if kind == 'image' else kind}/{name}.tif"
         if array is not None:
-            path = root / folder / f"{name}.tif"
-            tile_io.write(path, array, affine=affine, system=system, nodata=value, compression=compression)
-    paths = {
-        "image": f"images/{name}.tif",
-        "high": "" if high is None else f"high/{name}.tif",
-        "low": "" if low is None else f"low/{name}.tif",
-    }
-    counts = counts or count_labels(high, low, taxonomy, image.shape[:2], transform, low_transform, root / name)
-    place = place or ground(transform, image.shape[:2], system)
+            affine = low_transform or transform if kind == "low" else transform
+            more = {"nodata": nodata if kind == "image" else None, "compression": compression}
+            tile_io.write(root / paths[kind], array, affine=affine, system=system, **more)
+    counts = counts or count_labels(high, low, taxonomy, size, transform, low_transform, root / name)
+    place = place or ground(transform, size, system)
     return tile_record(name, region, split, paths, image, void, unlabelled, place, counts)
 
 
 def tile_record(name, region, split, paths, image, void, unlabelled, place, counts):
-    """What write_tile_set asks for: the manifest's row, sums for the band statistics, the pixels of each class, and how
-    many pixels are ignored, for lack of imagery, else of a label. Arguments as of write_tile."""
-    gaps = np.zeros(image.shape[:2], bool) if unlabelled is None else unlabelled if void is None else unlabelled & ~void
+    """What write_tile_set asks for, in plain values: the manifest's row, exact sums for the band statistics, the pixels
+    of each class, and how many pixels are ignored, for lack of imagery, else of a label."""
+    void = np.zeros(image.shape[:2], bool) if void is None else void
+    gaps = np.zeros(image.shape[:2], bool) if unlabelled is None else unlabelled & ~void
     return {
         "tile": name,
         "region": region,
@@ -102,9 +73,9 @@ def tile_record(name, region, split, paths, image, void, unlabelled, place, coun
         "dtype": str(image.dtype),
         "ground": place,
         **counts,
-        **sum_bands(image, void),
-        "area": image.shape[0] * image.shape[1],
-        "void": 0 if void is None else int(void.sum()),
+        **sum_bands(image, void if void.any() else None),
+        "area": void.size,
+        "void": int(void.sum()),
         "unlabelled": int(gaps.sum()),
     }
 
@@ -114,26 +85,16 @@ def count_labels(high, low, taxonomy, size, transform, low_transform, where):
 
     size: (H, W) of the image; the rest as in write_tile; `where` opens the error that lists unknown codes
     """
-
-    def count(codes, table, pixels=None):
-        if codes.dtype == np.uint8 and pixels is None:  # few codes to merge: a merged image is one more pass
-            found, counts = np.bincount(codes.ravel(), minlength=256), np.zeros(256, np.int64)
-            values = np.flatnonzero(found).tolist()
-            if all(value in table for value in values):
-                np.add.at(counts, [table[value] for value in values], found[values])
-                return counts[: len(taxonomy.names)].tolist()
-        merged = merge(codes, table, where)
-        weights = None if pixels is None else pixels.ravel()
-        return np.bincount(merged.ravel(), weights, 256)[: len(taxonomy.names)].astype(np.int64).tolist()
-
-    pixels = None
-    if low is not None and low_transform is not None:
-        to_cell = compose(invert(low_transform), transform or PIXEL_GRID)
-        pixels = pixels_of_cells(to_cell, low.shape, *size)
-    return {
-        "high_pixels": None if high is None else count(high, taxonomy.high),
-        "low_pixels": None if low is None else count(low, taxonomy.low, pixels),
-    }
+    counts = {"high_pixels": None, "low_pixels": None}
+    for kind, codes in (("high", high), ("low", low)):
+        if codes is not None:
+            classes, weights = merge(codes, getattr(taxonomy, kind), where), None
+            if kind == "low" and low_transform is not None:
+                to_cell = compose(invert(low_transform), transform or PIXEL_GRID)
+                weights = pixels_of_cells(to_cell, codes.shape, *size).ravel()
+            pixels = np.bincount(classes.ravel(), weights, 256)[: len(taxonomy.names)]
+            counts[f"{kind}_pixels"] = pixels.astype(np.int64).tolist()
+    return counts
 
 
 def draw_splits(tiles, region, seed):
@@ -176,20 +137,16 @@ def write_tile_set(
     why_none:  what the error says more, where there are no records
     returns:   {"tiles": {split: n}, "dropped", "shares": {split: {"high": shares or None, "low": ...}}}, also printed
     """
-    root, records = Path(root), sorted(records, key=lambda record: record["tile"])
+    root, records, dropped = Path(root), sorted(records, key=lambda record: record["tile"]), dropped or {}
     if not records:
-        reasons = ", ".join(f"{rule} {count}" for rule, count in (dropped or {}).items())
+        reasons = ", ".join(f"{rule} {count}" for rule, count in dropped.items())
         raise Refused(f"{root}: no tile was kept (dropped: {reasons or 'none'}){why_none}")
-    for before, record in zip(records, records[1:], strict=False):
-        if record["tile"] == before["tile"]:
-            raise Refused(f"{root}: two tiles are named {record['tile']}")
+    first = records[0]
     for record in records:
-        for what, first, here in (
-            ("bands", len(records[0]["sums"]), len(record["sums"])),
-            ("type", records[0]["dtype"], record["dtype"]),
-        ):
-            if first != here:
-                raise Refused(f"{root / record['image']}: {what} {here}, but {first} in {records[0]['image']}")
+        here, wanted = ((len(each["sums"]), each["dtype"]) for each in (record, first))
+        if here != wanted:
+            its, theirs = ("{} bands of {}".format(*each) for each in (here, wanted))
+            raise Refused(f"{root / record['image']}: has {its}, {first['image']} {theirs}")
     records = with_splits(records, seed)
     train = [record for record in records if record["split"] == "train"]
     if not train:
@@ -202,7 +159,7 @@ def write_tile_set(
         "scale": scale,
         "tile_px": tile_px,
         "bands": len(mean),
-        "dtype": records[0]["dtype"],
+        "dtype": first["dtype"],
         "band_mean": mean,
         "band_std": std,
         **({"range": list(value_range)} if value_range else {}),
@@ -214,48 +171,38 @@ def write_tile_set(
     writer.writerows(records)
     write_text(root / "tiles.csv", table.getvalue())
     write_text(root / "dataset.yaml", yaml.safe_dump(description, sort_keys=False, default_flow_style=None, width=110))
+    return print_summary(root, records, taxonomy, image_gsd, scale, dropped)
 
-    summary = {
-        "tiles": {split: sum(record["split"] == split for record in records) for split in SPLITS},
-        "dropped": dropped or {},
-        "shares": {},
-    }
-    for split in SPLITS:
-        own = [record for record in records if record["split"] == split]
-        summary["shares"][split] = {
-            kind: _shares([record[f"{kind}_pixels"] for record in own]) for kind in ("high", "low")
-        }
-    _print_summary(root, summary, taxonomy)
-    labelled = any(record["high_pixels"] or record["low_pixels"] for record in records)
-    if labelled:
+
+def print_summary(root, records, taxonomy, image_gsd, scale, dropped):
+    """What write_tile_set returns, as lines."""
+    tiles = {split: [record for record in records if record["split"] == split] for split in SPLITS}
+    shares = {split: {kind: _shares(own, f"{kind}_pixels") for kind in ("high", "low")} for split, own in tiles.items()}
+    rules = ", ".join(f"{rule} {count}" for rule, count in dropped.items())
+    print(f"{root}: {len(records)} tiles" + (f"; dropped: {rules}" if rules else ""))
+    print(f"{'split':<12}{'tiles':>7}  {'label':<6}" + "".join(f"{name:>12}" for name in taxonomy.names))
+    for split, own in tiles.items():
+        for kind, found in shares[split].items():
+            if found:
+                print(f"{split:<12}{len(own):>7}  {kind:<6}" + "".join(f"{100 * share:>10.2f} %" for share in found))
+        if own and not any(shares[split].values()):
+            print(f"{split:<12}{len(own):>7}  no label")
+    for split, meaning in NEEDED_FOR.items():
+        if not tiles[split] or (split == "heldout" and not shares[split]["high"]):
+            print(f"note: {root} has no {'fine labels' if tiles[split] else 'tiles'} of the split {split}, {meaning}")
+    if any(record["high_pixels"] or record["low_pixels"] for record in records):
         metres = f"{image_gsd * scale:.4g} m on pixels of {image_gsd:.4g} m" if image_gsd else f"{scale:g} pixels"
         print(f"n = {scale:g}: coarse cells of {metres}")
     area = sum(record["area"] for record in records)
-    for gap, count in ((gap, sum(record[key] for record in records)) for key, gap in GAPS.items()):
-        if count:
+    for key, gap in GAPS.items():
+        if count := sum(record[key] for record in records):
             print(f"{count:,} pixels ({count / area:.2%}) are ignored: {gap}")
     for line in shared_ground(records):
         print(line)
-    return summary
+    return {"tiles": {split: len(own) for split, own in tiles.items()}, "dropped": dropped, "shares": shares}
 
 
-def _shares(pixels):
+def _shares(records, key):
     """Share of each class among the labelled pixels of several tiles; None where no tile has a label."""
-    totals = [sum(counts) for counts in zip(*(p for p in pixels if p is not None), strict=True)]
+    totals = [sum(counts) for counts in zip(*(r[key] for r in records if r[key] is not None), strict=True)]
     return [total / sum(totals) for total in totals] if any(totals) else None
-
-
-def _print_summary(root, summary, taxonomy):
-    dropped = ", ".join(f"{rule} {count}" for rule, count in summary["dropped"].items())
-    print(f"{root}: {sum(summary['tiles'].values())} tiles" + (f"; dropped: {dropped}" if dropped else ""))
-    print(f"{'split':<12}{'tiles':>7}  {'label':<6}" + "".join(f"{name:>12}" for name in taxonomy.names))
-    for split, count in summary["tiles"].items():
-        for kind, shares in summary["shares"][split].items():
-            if shares:
-                print(f"{split:<12}{count:>7}  {kind:<6}" + "".join(f"{100 * share:>10.2f} %" for share in shares))
-        if count and not any(summary["shares"][split].values()):
-            print(f"{split:<12}{count:>7}  no label")
-    for split, meaning in NEEDED_FOR.items():
-        missing = "tiles" if not summary["tiles"][split] else "fine labels" if split == "heldout" else ""
-        if missing == "tiles" or (missing and not summary["shares"][split]["high"]):
-            print(f"note: {root} has no {missing} of the split {split}, {meaning}")

@@ -1,5 +1,6 @@
-"""A tile set on disk -> samples and batches of tensors."""
+"""A tile set on disk -> tiles as arrays, their labels merged."""
 
+import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -7,11 +8,14 @@ import numpy as np
 
 from data import tile_io
 from data.band_statistics import band_statistics
-from data.cells import PIXEL_GRID, Cells, compose, invert, majority_blocks, region_index, region_labels, upsampled
+from data.cells import PIXEL_GRID, Cells, compose, invert, majority_blocks
+from data.label_masks import require_label
 from data.laying import tile_grid
 from data.manifest import chosen_rows, read_manifest
 from data.taxonomy import IGNORE, merge
 from runtime.errors import Refused
+
+KEPT_BYTES = 2**28  # a set of tiles that takes no more stays in memory, in each process that reads it
 
 
 @dataclass(frozen=True)
@@ -23,9 +27,6 @@ class Tile:
     high: np.ndarray | None
     cells: Cells | None
     void: np.ndarray | None = None
-
-
-KEPT_BYTES = 2**28  # a set of tiles that takes no more stays in memory, in each process that reads it
 
 
 class TileSet:
@@ -41,14 +42,14 @@ class TileSet:
         self.rows = chosen_rows(root, rows, split, regions, exclude_regions)
         if self.description.tile_px < 32:
             raise Refused(f"{root}: its tiles are {self.description.tile_px} px; the networks need 32 or more")
-        self.limited = bool(regions or exclude_regions)
-        size = self.description.tile_px**2 * (self.description.bands * np.dtype(self.description.dtype).itemsize + 1)
-        self._kept = {} if size * len(self.rows) <= KEPT_BYTES else None
-        self.by_code, self.by_class = self.description.taxonomy.low, None
         for row in self.rows:
             missing = [kind for kind in needs if not row[kind] and not (kind == "low" and row["high"])]
             if missing:
                 raise Refused(f"{root}: tile {row['tile']} of the split {split} has no {missing[0]} label")
+        self.limited = bool(regions or exclude_regions)
+        size = self.description.tile_px**2 * (self.description.bands * np.dtype(self.description.dtype).itemsize + 1)
+        self._kept = {} if size * len(self.rows) <= KEPT_BYTES else None
+        self._low, self._derived = self.description.taxonomy.low, np.arange(256, dtype=np.uint8)
 
     def __len__(self):
         return len(self.rows)
@@ -60,17 +61,30 @@ class TileSet:
         mean, std = band_statistics([self.root / row["image"] for row in self.rows], self.description.bands)
         return replace(self.description, band_mean=mean, band_std=std)
 
-    def read_low_as(self, by_code, by_class):
-        """From now on cells carry other labels than merged classes, as an observation model has them.
+    def relabelled(self, by_code, by_class):
+        """The same tiles, whose cells carry other labels than merged classes.
 
         by_code: {native code: label or IGNORE}; by_class: the label of each class, where cells derive from fine labels
         """
-        self.by_code, self.by_class = by_code, by_class
-        self._kept = None if self._kept is None else {}
+        other = copy.copy(self)
+        other._kept = None if self._kept is None else {}
+        other._low, other._derived = by_code, np.full(256, IGNORE, np.uint8)
+        other._derived[: len(by_class)] = by_class
+        return other
+
+    def load(self, i, high=True, low=True):
+        """Tile i, its labels merged; what is not asked for, or not there, is None."""
+        return self._keep((i, high, low), lambda: self._read(i, high, low))
 
     def load_high(self, i):
         """Tile i's high-resolution label alone, (H, W) merged."""
         return self._keep(("high", i), lambda: self._read_high(i))
+
+    def load_cells(self, i):
+        """Tile i's low-resolution cells, by the labels alone: its image's pixels are not read."""
+        row = self.rows[i]
+        image = tile_io.read(self.root / row["image"], pixels=False)
+        return self._cells(row, image, None if row["low"] else self.load_high(i))
 
     def _keep(self, key, read):
         """What `read` gives, of a small set read once."""
@@ -80,105 +94,62 @@ class TileSet:
             self._kept[key] = read()
         return self._kept[key]
 
-    def _read_high(self, i):
-        path = self.root / self.rows[i]["high"]
-        return self._of_tile_size(_merged(path, self.description.taxonomy.high)[0], path)
-
-    def _of_tile_size(self, array, path):
-        size = self.description.tile_px
-        if array.shape[:2] != (size, size):
-            raise Refused(f"{path}: is {_size(array)} px, the tiles of this set {size} x {size}")
-        return array
-
-    def low_codes(self, i):
-        """Tile i's low-resolution codes over each pixel, (H, W) int64: native where the set has a low label, merged
-        classes where it is derived from the high one."""
-        row, size = self.rows[i], (self.description.tile_px,) * 2
-        if not row["low"]:
-            return upsampled(self.load(i, high=False).cells, *size).astype(np.int64)
-        low, image = tile_io.read(self.root / row["low"]), tile_io.read(self.root / row["image"], pixels=False)
-        codes = low.pixels[..., 0].astype(np.int64)
-        if tile_grid(image, low, self.description.scale) is None:
-            return codes
-        return upsampled(low_cells(codes, low, image, self.description), *size)
-
-    def load(self, i, high=True, low=True):
-        """Tile i, its labels merged; what is not asked for, or not there, is None."""
-        return self._keep((i, high, low), lambda: self._read(i, high, low))
-
     def _read(self, i, high, low):
-        row, taxonomy = self.rows[i], self.description.taxonomy
-        stored = tile_io.read(self.root / row["image"])
-        self._of_tile_size(stored.pixels, stored.path)
-        here, wanted = (stored.bands, str(stored.dtype)), (self.description.bands, self.description.dtype)
-        if here != wanted:
-            its, theirs = ("{} bands of {}".format(*each) for each in (here, wanted))
-            raise Refused(f"{stored.path}: has {its}, the tile set {theirs}")
+        row, stored = self.rows[i], tile_io.read(self.root / self.rows[i]["image"])
+        require_image(stored, self.description)
         image, void = stored.image(stored.bands)
         derive = low and not row["low"]
-        classes = None
+        classes = cells = None
         if row["high"] and (high or derive):
-            classes = self.load_high(i) if high else self._read_high(i)
+            classes = self.load_high(i)
             if void is not None:
                 classes = np.where(void, IGNORE, classes)
-        cells = None
-        if low and row["low"]:
-            labels = 1 + max((label for label in self.by_code.values() if label != IGNORE), default=0)
-            cells = low_cells(*_merged(self.root / row["low"], self.by_code), stored, self.description, labels)
-        elif derive and classes is not None:
-            cells = majority_blocks(classes, round(self.description.scale), len(taxonomy.names))
-            if self.by_class is not None:
-                table = {**dict(enumerate(self.by_class)), IGNORE: IGNORE}
-                cells = replace(cells, labels=merge(cells.labels, table, self.root / row["high"]))
+        if low and (row["low"] or row["high"]):
+            cells = self._cells(row, stored, classes)
         return Tile(image, classes if high else None, cells, void)
 
-    def compositions(self, i, min_coverage=1.0, native=True):
-        """What fine labels say of the cells that the tile has whole, beside their coarse labels; no image is read.
+    def _read_high(self, i):
+        label = read_label(self.root / self.rows[i]["high"])
+        require_size(label, self.description)
+        return merge(label.pixels[..., 0], self.description.taxonomy.high, label.path)
 
-        Cells with an unlabelled pixel are left out, and those whose code the merge ignores.
-        returns: shares (N, C) float64 of the classes; codes (N,) int64: native, or else the merged classes, as they
-                 are where cells derive from the fine labels
-        """
-        row, description = self.rows[i], self.description
-        high, classes = self.load_high(i), len(description.taxonomy.names)
-        if row["low"]:
-            low, image = tile_io.read(self.root / row["low"]), tile_io.read(self.root / row["image"], pixels=False)
-            merged = merge(low.pixels[..., 0], description.taxonomy.low, low.path)
-            found = low.pixels[..., 0] if native else merged
-            codes = np.unique(found[merged != IGNORE]).astype(np.int64)
-            places = np.where(merged == IGNORE, IGNORE, np.searchsorted(codes, found)).astype(np.uint8)
-            cells = low_cells(places, low, image, description, len(codes))
-        else:
-            codes = np.arange(classes)
-            cells = majority_blocks(high, round(description.scale), classes)
-        labels = region_labels(cells, *high.shape, min_coverage)
-        index = region_index(cells, *high.shape)
-        inside = index >= 0
-        counts = np.bincount(index[inside] * 256 + high[inside], minlength=labels.size * 256).reshape(-1, 256)
-        kept = (labels != IGNORE) & (counts[:, IGNORE] == 0) & (counts.sum(axis=1) > 0)
-        counts = counts[kept, :classes]
-        return counts / counts.sum(axis=1, keepdims=True), codes[labels[kept]]
+    def _cells(self, row, image, classes):
+        if not row["low"]:
+            cells = majority_blocks(classes, round(self.description.scale))
+            return replace(cells, labels=self._derived[cells.labels])
+        low = read_label(self.root / row["low"])
+        return low_cells(merge(low.pixels[..., 0], self._low, low.path), low, image, self.description)
 
 
-def low_cells(classes, low, image, description, num_labels=None):
-    """Merged low-resolution classes, or other labels, (h, w) -> Cells over the tile: on the label's own grid where its
-    pixels are larger than the image's, else reduced to n x n blocks by majority. low, image: tile_io.Stored
+def require_image(image, description):
+    """Refused unless a tile's image is as dataset.yaml says. image: tile_io.Stored"""
+    require_size(image, description)
+    here, wanted = (image.bands, str(image.dtype)), (description.bands, description.dtype)
+    if here != wanted:
+        its, theirs = ("{} bands of {}".format(*each) for each in (here, wanted))
+        raise Refused(f"{image.path}: has {its}, the tile set {theirs}")
+
+
+def require_size(stored, description):
+    (height, width), size = stored.size, description.tile_px
+    if (height, width) != (size, size):
+        raise Refused(f"{stored.path}: is {height} x {width} px, the tiles of this set {size} x {size}")
+
+
+def read_label(path):
+    """tile_io.Stored of a label of one band of integers."""
+    label = tile_io.read(path)
+    require_label(label, kinds="iu")
+    return label
+
+
+def low_cells(labels, low, image, description):
+    """Low-resolution labels (h, w) -> Cells over the tile: on the label's own grid where its pixels are larger than the
+    image's, else reduced to n x n blocks by majority. low, image: tile_io.Stored
 
     raises: Refused where the label does not go with the image, or with the set's scale
     """
     grid = tile_grid(image, low, description.scale)
     if grid is None:
-        return majority_blocks(classes, round(description.scale), num_labels or len(description.taxonomy.names))
-    to_cell = compose(invert(grid), image.affine or PIXEL_GRID)
-    return Cells(classes, to_cell, classes.shape)
-
-
-def _merged(path, table):
-    label = tile_io.read(path)
-    if label.bands != 1:
-        raise Refused(f"{path}: has {label.bands} bands; a label has one")
-    return merge(label.pixels[..., 0], table, path), label
-
-
-def _size(array):
-    return f"{array.shape[0]} x {array.shape[1]}"
+        return majority_blocks(labels, round(description.scale))
+    return Cells(labels, compose(invert(grid), image.affine or PIXEL_GRID), labels.shape)

@@ -1,6 +1,5 @@
 """Images without labels, for pretraining (Sec. 3.2, 4.5): a tile set's, or any folder's -> crops and mask noise."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,24 +23,22 @@ def read_unlabelled(
 ):
     """-> (training, validation) UnlabelledImages of a tile set or of a bare folder.
 
-    root: a tile set, of which `regions` and `exclude_regions` choose tiles; or a bare folder, of which `pattern`, a
-          glob, admits the images and every 1 / validation_share-th of them is kept for validation; `bands`: as of
-          data.rasters.images.input_bands
+    root:    a tile set, of which `regions` and `exclude_regions` choose tiles; or a bare folder, of which `pattern`, a
+             glob, admits the images and every 1 / validation_share-th of them is kept for validation; `bands`: as in
+             data.voids.input_bands
     heldout: train on the images of a tile set's split heldout too
     """
     root = Path(root)
     if (root / "dataset.yaml").exists():
         description, rows = read_manifest(root)
-        splits = "train", "validation", *(["heldout"] if heldout else [])
-        chosen = [chosen_rows(root, rows, split, regions, exclude_regions) for split in splits]
-        train, validation, *more = ([root / row["image"] for row in rows] for rows in chosen)
-        train = sorted(train + more[0]) if heldout else train
+        splits = {"validation": [], "train": [], **({"heldout": []} if heldout else {})}
+        for split, paths in splits.items():
+            paths += (root / row["image"] for row in chosen_rows(root, rows, split, regions, exclude_regions))
+        validation, train = splits.pop("validation"), sorted(sum(splits.values(), []))
+        bands, dtype, name = description.bands, description.dtype, description.name
+        mean, std = description.band_mean, description.band_std
         if regions or exclude_regions or heldout:  # an image of another region is not even counted
-            mean, std = band_statistics(train, description.bands)
-            description = replace(description, band_mean=mean, band_std=std)
-        known = description.facts()  # of which labels, and how coarse they are, are nothing to pretraining
-        facts = {key: known[key] for key in ("name", "bands", "band_mean", "band_std")}
-        dtype = description.dtype
+            mean, std = band_statistics(train, bands)
     else:
         if not root.is_dir():
             raise Refused(f"{root}: is no folder; data.root is a tile set or a folder of images")
@@ -52,16 +49,16 @@ def read_unlabelled(
         except (ValueError, NotImplementedError):
             raise Refused(f"data.images={pattern}: is no glob below {root}; as **/images/*") from None
         if len(found) < 2:
-            raise Refused(
-                f"{root}: {len(found)} images (.tif, .png, .jpg) match data.images={pattern}; two are the least"
-            )
+            few = f"{len(found)} images (.tif, .png, .jpg) match data.images={pattern}"
+            raise Refused(f"{root}: {few}; two are the least")
         every = round(1 / validation_share)
         validation = found[every // 2 :: every] or found[:1]
         train = sorted(set(found) - set(validation))
         first = tile_io.read(train[0], pixels=False, indices=False)
-        bands, dtype = input_bands(first, bands, "data.bands="), str(first.dtype)
+        bands, dtype, name = input_bands(first, bands, "data.bands="), str(first.dtype), root.name
         mean, std = band_statistics(train, bands)
-        facts = {"name": root.name, "bands": bands, "band_mean": list(mean), "band_std": list(std)}
+    # Which labels a tile set has, and how coarse they are, is nothing to pretraining.
+    facts = {"name": name, "bands": bands, "band_mean": list(mean), "band_std": list(std)}
     return UnlabelledImages(train, facts, dtype), UnlabelledImages(validation, facts, dtype)
 
 
@@ -85,14 +82,16 @@ class UnlabelledImages:
     def __len__(self):
         return len(self.paths)
 
-    def load(self, i):
-        """Image i, (K, H, W) as stored, void pixels filled; uint16 as int32."""
+    def load(self, i, crop_px=1):
+        """Image i, (K, H, W) as stored, void pixels filled; uint16 as int32. raises: Refused where no crop fits it"""
         image = tile_io.read(self.paths[i], indices=False)
         pixels, _ = image.image(input_bands(image, self.facts["bands"], "data.bands="))
         if str(image.dtype) != self.dtype:
             raise Refused(f"{self.paths[i]}: has pixels of {image.dtype}, the others {self.dtype}")
-        if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
-            raise Refused(f"{self.paths[i]}: holds pixels that are no numbers (infinite)")
+        if min(image.size) < crop_px:
+            height, width = image.size
+            mend = f"at most data.crop_px={min(image.size) // 32 * 32} fits it"
+            raise Refused(f"{self.paths[i]}: is {height} x {width} px, smaller than data.crop_px={crop_px}; {mend}")
         return to_tensor(pixels.transpose(2, 0, 1))
 
     def normalize(self, image):
@@ -116,8 +115,7 @@ class PretrainingCrops(Dataset):
         step, position = key
         turn, which = divmod(step * self.batch_size + position, len(self.sets))
         images = self.sets[which]
-        image = images.load(sample_index(self.seed, 0, turn, self.batch_size, len(images)))
-        _check_size(image, self.crop_px, images)
+        image = images.load(sample_index(self.seed, 0, turn, self.batch_size, len(images)), self.crop_px)
         rng = draw(self.seed, step, position)
         if self.min_area:
             crop = tv.resized_crop(image.float(), *crop_draw(rng, *image.shape[1:], self.min_area), [self.crop_px] * 2)
@@ -149,20 +147,9 @@ class ValidationCrops(Dataset):
     def __getitem__(self, i):
         which, place = self.places[i]
         images = self.sets[which]
-        image = images.load(place)
-        _check_size(image, self.crop_px, images)
+        image = images.load(place, self.crop_px)
         noise = torch.from_numpy(draw(0, 0, i).random(self.tokens, dtype=np.float32))
         crop = tv.center_crop(image, [self.crop_px] * 2).float()
         return {"image": images.normalize(crop), "noise": noise, "set": which}
 
     collate = staticmethod(torch.utils.data.default_collate)
-
-
-def _check_size(image, crop_px, images):
-    if min(image.shape[1:]) < crop_px:
-        height, width = image.shape[1:]
-        fits = min(height, width) // 32 * 32
-        raise Refused(
-            f"an image of {images.facts['name']} is {height} x {width} px, smaller than data.crop_px={crop_px}; "
-            + (f"data.crop_px={fits} fits it" if fits else "it is too small for any crop")
-        )

@@ -1,10 +1,13 @@
-"""The two diagrams of docs/paper.md: the method (Fig. 3) and region aggregation (Fig. 4). Needs matplotlib.
+"""The diagrams of the method (Fig. 3), of region aggregation (Fig. 4) and of NLCD's tilted cells. Needs matplotlib.
 
-    python -m docs.diagrams [architecture regions]      after the NAIP runs, as docs/plots.py says
+    python -m docs.diagrams architecture regions                        after the NAIP runs, as docs/plots.py says
+    LOW2HIGH_REAL=REAL_DIR python -m docs.diagrams tilted_cells         REAL_DIR as docs/real_nlcd.py reads it
 """
 
 import itertools
+import os
 import sys
+from pathlib import Path
 
 import matplotlib
 import numpy as np
@@ -15,15 +18,22 @@ from matplotlib import pyplot  # noqa: E402
 from matplotlib.patches import FancyBboxPatch, Rectangle  # noqa: E402
 from matplotlib.transforms import Bbox  # noqa: E402
 
-from data.cells import region_index  # noqa: E402
+from data import tile_io  # noqa: E402
+from data.cells import invert, region_index  # noqa: E402
 from data.tiles import TileSet  # noqa: E402
 from docs.plots import INK, REAL, REAL_ROWS, REAL_TILE, legend, logits_of, named, save, show_signed  # noqa: E402
+from docs.real_nlcd import find_lattice  # noqa: E402
 from models.regions import aggregate_logits  # noqa: E402
 from reports.figures import color_image, color_labels  # noqa: E402
 
 GREY, BOLD = "#777777", "#2a62a8"
 BLUE, GREEN, ORANGE, PURPLE = "#dbe8f6", "#dff0dc", "#fbe6d0", "#e9e0f3"
 EXEMPLAR = "naip_"  # a prefix of tile names, of which the most varied is shown
+PATCH = "chesapeake/m_3708020_sw_17_1_0"  # 256 m of West Virginia: NAIP at 1 m, and NLCD warped to its pixels
+NLCD = {  # names and colours that differ in lightness too
+    21: ("21 developed, open space", "#cc79a7"), 22: ("22 developed, low intensity", "#882255"),
+    41: ("41 deciduous forest", "#11603f"), 81: ("81 pasture", "#f5ec9a"), 82: ("82 crops", "#e69f00"),
+}
 
 
 def architecture():
@@ -47,10 +57,10 @@ def architecture():
     edges = {"left": 0.008, "right": 1, "top": 0.94, "bottom": 0.01, "wspace": 0, "hspace": 0}
     figure, axes = pyplot.subplot_mosaic(mosaic, figsize=(13, 6.2), gridspec_kw=edges)
     titles = {
-        "unet": "segmenter: U-Net on ResNet-18 (Sec. 4.2)",
-        "regions": "region aggregation (Sec. 4.3)",
-        "blur": "adversarial learning (Sec. 4.4)",
-        "vit": "before all this: self-supervised pretraining (Sec. 4.5)",
+        "unet": "Segmenter: U-Net on ResNet-18 (Sec. 4.2)",
+        "regions": "Region aggregation, Agg (Sec. 4.3)",
+        "blur": "Discriminator, App (Sec. 4.4)",
+        "vit": "Pretraining, Pre: a masked autoencoder (Sec. 4.5)",
     }
     for name, ax in axes.items():
         ax.axis("off")
@@ -62,18 +72,19 @@ def architecture():
     # The whole image goes into the ResNet-18, and tokens are left out after it (mask_where: tokens).
     pictures = {
         "image": (image, "image\n(K, H, W)"),
-        "logits": (color_labels(predicted, classes), "logits (C, H, W)\nshown by their argmax"),
-        "low": (color_labels(tile.cells.labels, classes), "low label"),
-        "exemplar": (color_labels(exemplar, classes), "high label from elsewhere,\nno image with it"),
+        "logits": (color_labels(predicted, classes), "logits u (C, H, W)\nshown by their argmax"),
+        "low": (color_labels(tile.cells.labels, classes), "coarse label (low)"),
+        "exemplar": (color_labels(exemplar, classes), "exemplar: fine label\nof another place"),
         "whole": (image, "the whole image"),
-        "tokens": (tokens, "75 % of its\ntokens left out"),
-        "hidden": (np.where(patches, image, 255), "its masked patches"),
+        "tokens": (tokens, "75 % of the\ntokens left out"),
+        "hidden": (np.where(patches, image, 255), "masked patches"),
     }
     boxes = {
-        "sum": ("sum each region\nof M (Fig. 4)", ORANGE), "regions": ("region logits\n(C, R)", "white"),
-        "sargmax": ("sargmax, Eq. 3\n(1, H, W)", ORANGE), "blur": ("blur 3x3\nsigma 0.6", "white"),
-        "blurred": ("blur 3x3\nsigma 0.6", "white"), "up": ("2x\nup", "white"),
-        "critic": ("discriminator\nreal or made?\nhinge loss, Eq. 2", PURPLE),
+        "sum": ("sum of u / n²\nover each cell", ORANGE), "regions": ("sums, one a cell\n(C, R)", "white"),
+        "sargmax": ("index map (1, H, W)\nargmax; gradient\nof sargmax, Eq. 3", ORANGE),
+        "blur": ("blur 3x3\nsigma 0.6", "white"), "blurred": ("blur 3x3\nsigma 0.6", "white"),
+        "up": ("2x\nup", "white"),
+        "critic": ("discriminator:\nreal or made?\nEq. 2, hinge loss", PURPLE),
         "resnet": ("ResNet-18\nembedding", BLUE),
         "vit": ("ViT on the\nvisible 25 %", PURPLE), "decoder": ("light\ndecoder", PURPLE),
     }
@@ -166,6 +177,42 @@ def regions():
     save(figure, "regions.png")
 
 
+def tilted_cells():
+    """Real NLCD over real NAIP: the codes' borders show the tilted cells, which blocks of pixels cut."""
+    place = Path(os.environ["LOW2HIGH_REAL"]) / PATCH
+    image, codes = (tile_io.read(f"{place}_{kind}.tif").pixels for kind in ("naip-new", "nlcd"))
+    codes = codes[..., 0]
+    size, lattice = len(codes), find_lattice(codes, 1.0)
+    colors = np.zeros((*codes.shape, 3))
+    for code, (_, color) in NLCD.items():
+        colors[codes == code] = matplotlib.colors.to_rgb(color)
+    figure, axes = pyplot.subplots(1, 3, figsize=(13, 4.9))
+    figure.subplots_adjust(left=0.008, right=0.992, top=0.87, bottom=0.09, wspace=0.03)
+    tilted = [(invert(lattice), 0, "white")] * 2
+    for ax, picture, (to_px, shift, color), title in zip(
+        axes,
+        (color_image(image), colors, colors),
+        (*tilted, ((30, 0, 0, 0, 30, 0), 0.5, "black")),
+        (f"NAIP, {size} x {size} px of 1 m, and NLCD's cells", "NLCD's codes follow these cells",
+         "blocks of 30 x 30 px mix the codes of several cells"),
+        strict=True,
+    ):
+        ax.imshow(picture, interpolation="nearest", extent=(0, size, size, 0))
+        a, b, c, d, e, f = to_px
+        ends = np.array([-20, 40])
+        for k in range(-20, 40):
+            for x, y in ((ends, np.full(2, k)), (np.full(2, k), ends)):
+                ax.plot(a * x + b * y + c, d * x + e * y + f, color=color, linewidth=0.8 + shift)
+        ax.set(xlim=(0, size), ylim=(size, 0))
+        ax.set_title(title, fontsize=11, color=INK)
+        ax.axis("off")
+    shown = [entry for code, entry in NLCD.items() if (codes == code).mean() > 0.001]
+    handles = [Rectangle((0, 0), 1, 1, facecolor=color, edgecolor=INK) for _, color in shown]
+    names = [name for name, _ in shown]
+    figure.legend(handles, names, loc="lower center", ncols=len(names), frameon=False, fontsize=9.5, handlelength=1.2)
+    save(figure, "tilted_cells.png")
+
+
 def box(ax, text, color):
     style = {"boxstyle": "round,pad=0.8", "facecolor": color, "edgecolor": INK, "linewidth": 0.9}
     return ax.text(0.5, 0.5, text, ha="center", va="center", fontsize=8.5, color=INK, bbox=style).get_bbox_patch()
@@ -192,7 +239,7 @@ def arrow(ax, start, end, text="", sides=((1, 0.5), (0, 0.5)), bend=0.0, color=I
     ax.annotate(text, middle, offset, textcoords="offset points", ha=align, fontsize=8, color=color)
 
 
-DRAWINGS = {f.__name__: f for f in (architecture, regions)}
+DRAWINGS = {f.__name__: f for f in (architecture, regions, tilted_cells)}
 
 if __name__ == "__main__":
     for word in sys.argv[1:] or DRAWINGS:

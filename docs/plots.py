@@ -1,6 +1,6 @@
 """The pictures of docs/lesson.md, from the code and the runs. Needs matplotlib (requirements-dev.txt).
 
-    python -m docs.plots [sums blur rows pretraining]      after `make demo` and the NAIP runs
+    python -m docs.plots [sums blur rows pretraining]      after `python reproduce.py demo` and the NAIP runs
 
 blur and sums need runs/demo alone; the others show real tiles (naip215: the tile sets in runs/naip215, its rows in
 runs/tables, as `reproduce.py table2 --data runs/naip215/r? --configs configs/naip215 --out runs/tables` makes them).

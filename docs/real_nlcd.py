@@ -1,4 +1,4 @@
-"""Real NLCD against models of what its codes say, without images (docs/experiments.md).
+"""Real NLCD against models of what its codes say, without images (docs/results.md).
 
     python docs/real_nlcd.py REAL_DIR
 
@@ -30,8 +30,8 @@ from runtime import command  # noqa: E402
 
 TAXONOMY = Path(__file__).resolve().parent.parent / "configs" / "taxonomies" / "low2high.yaml"
 PUBLISHED = TAXONOMY.parent.parent / "tables" / "nlcd_observation.yaml"
-SHARES = PUBLISHED.with_name("nlcd_low2high.yaml")  # p(class | code), published
-DEVIATIONS = {  # of the same from cell to cell, published with them
+SHARES = PUBLISHED.with_name("nlcd_low2high.yaml")  # p(class | code), published: its source stands there
+DEVIATIONS = {  # of the same from cell to cell: data/nlcd_sigma.txt of the same source
     11: (0.15, 0.06, 0.06, 0.13),
     21: (0.05, 0.34, 0.33, 0.13),
     22: (0.06, 0.24, 0.21, 0.18),
@@ -128,7 +128,8 @@ def publish():
     head = (
         "# What NLCD's codes say of their cells, for supervision.observation where exemplar places have no coarse "
         "map;\n"
-        "# fitted to what is published of each code, all as frequent. Made by: python docs/real_nlcd.py --publish\n"
+        "# fitted to what is published of each code (nlcd_low2high.yaml names the source), all as frequent. Made by:\n"
+        "# python docs/real_nlcd.py --publish\n"
     )
     table = to_plain(published_table(), load_taxonomy(TAXONOMY).names)
     PUBLISHED.write_text(head + to_yaml(table).replace("; cells: how many the row was fitted on", ""))

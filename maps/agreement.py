@@ -7,10 +7,11 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from data.label_masks import codes_of, require_label
+from data.label_source import Label
 from data.laying import require_same_pixels, same_pixels
 from data.rasters import Raster, in_one_system, require_one_place
 from data.taxonomy import IGNORE, merge
+from data.voids import join
 from metrics import Tally
 from runtime.errors import Refused
 
@@ -23,23 +24,24 @@ def scene_tally(predicted, truth, taxonomy, same_crs=False, colors=()):
 
     The truth's own nodata is ignored unless it has a class. colors: of the truth, as of data.label_masks.codes_of
     """
-    count, table, tally = len(taxonomy.names), taxonomy.high or taxonomy.low, Tally(len(taxonomy.names))
+    count, tally = len(taxonomy.names), Tally(len(taxonomy.names))
     with ExitStack() as stack:
-        ours, theirs = (stack.enter_context(Raster(path)) for path in (predicted, truth))
-        require_label(ours)
-        require_label(theirs, colors)
-        nodata = IGNORE if ours.nodata is None else ours.nodata
-        ours, (height, width) = on_pixels_of(theirs, ours, same_crs, stack), theirs.size
-        table = table if theirs.nodata is None else {theirs.nodata: IGNORE, **table}
+        ours = Label(stack.enter_context(Raster(predicted)), {})
+        theirs = Label(stack.enter_context(Raster(truth)), taxonomy.high or taxonomy.low, colors)
+        nodata = IGNORE if ours.raster.nodata is None else ours.raster.nodata
+        ours.raster = on_pixels_of(theirs.raster, ours.raster, same_crs, stack)
+        height, width = theirs.raster.size
         for top in tqdm(range(0, height, ROWS), desc=Path(predicted).name, disable=None, leave=False):
             rows = min(ROWS, height - top)
             above, below = min(top, MARGIN_PX), min(height - top - rows, MARGIN_PX)
             window = top - above, 0, above + rows + below, width
-            (classes, beyond), (codes, hidden) = codes_at(ours, window), codes_at(theirs, window, colors)
-            labels, void = merge(codes, table, truth), (classes == nodata) | beyond
-            if (strange := np.unique(classes[~void & ((classes < 0) | (classes >= count))])).size:
+            (classes, beyond), (codes, hidden) = ours.over(*window), theirs.over(*window)
+            labels = merge(codes, theirs.known(), truth)
+            if (void := join(classes == nodata, beyond, hidden)) is not None:
+                labels[void] = IGNORE
+            strange = classes[(labels != IGNORE) & ((classes < 0) | (classes >= count))]
+            if strange.size:
                 raise Refused(f"{predicted}: holds {strange[0]}, which is none of the {count} classes")
-            labels[void | hidden] = IGNORE
             maps = torch.from_numpy(classes.astype(np.int64))[None], torch.from_numpy(labels)[None]
             tally.add(*maps, rows=slice(above, above + rows))
     if not tally.confusion.any():
@@ -57,9 +59,3 @@ def on_pixels_of(theirs, ours, same_crs, stack):
         return ours
     print(f"note: {ours.path}: is warped to the pixels of {theirs.path}, by nearest neighbours")
     return stack.enter_context(ours.onto(theirs))
-
-
-def codes_at(label, window, colors=()):
-    """Codes (H, W) of a window of a label, and where it has none: (H, W) bool."""
-    codes, hidden = codes_of(*label.read(*window, label.bands - (label.alpha is not None)), label, colors)
-    return codes, np.zeros(codes.shape, bool) if hidden is None else hidden

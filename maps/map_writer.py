@@ -3,7 +3,6 @@
 import contextlib
 import errno
 import math
-import shutil
 
 from data.rasters import gdal
 from data.taxonomy import IGNORE
@@ -26,21 +25,18 @@ class MapWriter(contextlib.AbstractContextManager):
 
     def __init__(self, path, scene, names, palette=()):
         rasterio, self.path, self.how = gdal(), path, "mode" if palette else "average"
-        raw, (height, width), place = path.with_name(f"{path.name}.raw"), scene.size, {"crs": scene.crs}
+        (height, width), place = scene.size, {"crs": scene.crs}
         if scene.affine:
             place["transform"] = rasterio.Affine(*scene.affine)
-        elif scene.gcps:
-            place["gcps"], place["crs"] = scene.dataset.gcps
         layout = {"tiled": True, "blockxsize": TILE, "blockysize": TILE, "interleave": "pixel", "bigtiff": "IF_SAFER"}
         facts = {"height": height, "width": width, "count": len(names), "dtype": "uint8", "nodata": IGNORE}
         with self._writing():
             path.parent.mkdir(parents=True, exist_ok=True)
+            raw = path.with_name(f"{path.name}.raw")
             for left in (path, raw):
                 remove_leftovers(left.parent, left.name)
             self.raw, tiles = temporary_of(raw), math.prod(-(-side // TILE) for side in scene.size)
             self.bytes = tiles * TILE**2 * len(names)
-            if shutil.disk_usage(path.parent).free < self.bytes:
-                raise DiskFull(f"{path}: cannot be written: needs {self.bytes / 1e9:.1f} GB, and the disk is full")
             self.file = rasterio.open(self.raw, "w", "GTiff", **facts, **place, **layout, photometric="MINISBLACK")
             self.file.descriptions = names
             if palette:

@@ -16,7 +16,6 @@ from maps.preview import ENDING
 from runtime import command
 from runtime.errors import Refused
 
-WIDEST = 10  # up to this many times the training images' pixels, resampling is worth a try [ours]
 GSD_TOLERANCE = 0.1  # beyond this share a scene's pixel size is another than the training images'
 
 
@@ -31,13 +30,14 @@ def scene_paths(words):
         if kind in (".txt", ".csv"):
             rows = read_lines(path) if kind == ".txt" else [(n, r["image"]) for n, r in read_csv(path, ("image",))]
             found = [path.parent / relative_path(name, f"{path}, line {line}") for line, name in rows]
+        elif path.exists():
+            found = [path]
         else:
-            named = [path] if path.exists() else map(Path, sorted(glob(str(path), recursive=True)))
-            found = [scene for scene in named if scene.is_file() and (scene == path or ENDING not in scene.name)]
-        missing = [scene for scene in found or [path] if not found or not scene.is_file()]
-        if missing:
-            mend = "is a folder; name its scenes by a pattern, as FOLDER/*.tif" if path.is_dir() else "no such file"
-            raise Refused(f"{missing[0]}: {'lists no scene' if missing[0].is_file() else mend}")
+            named = map(Path, sorted(glob(str(path), recursive=True)))
+            found = [scene for scene in named if scene.is_file() and not scene.name.endswith(ENDING)]
+        for scene in found or [path]:
+            if not found or not scene.is_file():
+                raise Refused(f"{scene}: no such file, or an empty list; FOLDER/*.tif names the scenes of a folder")
         paths += found
     return paths
 
@@ -48,11 +48,9 @@ def require_fitting(scene, facts):
     if scene.bands != facts["bands"] and not takes_alpha(scene, facts["bands"]):
         raise Refused(f"{scene.path}: has {scene.bands} bands, the network was trained on {facts['bands']}")
     limits = value_range(scene, facts["range"]) if facts.get("range") else None
-    if facts.get("range") and limits is None:
-        values = "{:g} to {:g}".format(*facts["range"])
-        raise Refused(f"{scene.path}: its pixels are {scene.dtype}, the network was trained on values {values}")
-    if limits is None and scene.dtype != facts["dtype"]:
-        raise Refused(f"{scene.path}: its pixels are {scene.dtype}, the network was trained on {facts['dtype']}")
+    wanted = "values {:g} to {:g}".format(*facts["range"]) if facts.get("range") else facts["dtype"]
+    if limits is None and (facts.get("range") or scene.dtype != wanted):
+        raise Refused(f"{scene.path}: its pixels are {scene.dtype}, the network was trained on {wanted}")
     return limits
 
 
@@ -63,10 +61,8 @@ def at_size(scene, facts, resample, stack):
         return scene
     if resample:
         return resampled(scene, facts["bands"], known / size, stack)
-    far = f"too coarse, and with {(size / known) ** 2:,.0f} times the pixels it would show no more"
-    mend = far if size > WIDEST * known * (1 + GSD_TOLERANCE) else f"--resample maps it at {known:.3g} m"
     sizes = f"its pixels are {size:.3g} m, the network learned from {known:.3g} m"
-    command.say(f"warning: {scene.path}: {sizes}; {mend}", file=sys.stderr)
+    command.say(f"warning: {scene.path}: {sizes}; --resample maps it at {known:.3g} m", file=sys.stderr)
     return scene
 
 

@@ -196,7 +196,7 @@ def masked_stages(resnet, image, visible):
         for block in layer:
             if block.downsample is not None:
                 conv, norm = block.downsample
-                kept = norm(visible_of(conv(x)))
+                kept = norm(visible_of(conv(x[:, :, :: block.take_every, :: block.take_every])))
             x = spread(F.relu(block.bn1(visible_of(block.conv1(x)))))
             kept = F.relu(block.bn2(visible_of(block.conv2(x))) + kept)
             x = spread(kept)

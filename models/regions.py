@@ -2,12 +2,11 @@
 
 `data/cells.py` makes M, the region index. Sums are float32: 900 logits of 80 overflow float16.
 
-The paper sums logits x. Here x = u / n², u the logits that the network returns and n² the pixels of a whole cell
-[paper silent; ours]: Eq. 1 and Eq. 3 stay the paper's to the letter, with tau / n² in place of tau. Adam moves each
-weight as far whatever the loss is multiplied by, so with x = u a step would move a region's sum n² times as far as a
-step of Low or High moves a pixel: maps speckle. And softmax(u) is the probability of a pixel, as sharp as that of its
-region. The literal x = u is `supervision.aggregate=literal_sum`, by which the network multiplies its last layer's
-output by n² (models/unet.py: gain).
+The paper sums the network's logits: x = u in Eq. 1. Here x = u / n², with n² the pixels of a whole cell [differs: so a
+step moves a region as far as a step of Low or High moves a pixel, and softmax(u) is a pixel's probability]. Eq. 3
+reads the same x, so its tau becomes tau / n². Under Adam the two train alike but for the last layer's rate, which
+x = u multiplies by n² (docs/paper.md). The literal x = u is `supervision.aggregate=literal_sum`: the network
+multiplies its last layer's output by n² (models/unet.py: gain).
 """
 
 import torch
@@ -18,11 +17,14 @@ def aggregate(logits, region_index, num_regions, cell_px, how="sum"):
 
     logits:  (B, C, H, W), before softmax: u, n² times the paper's x
     cell_px: n², the pixels of a whole cell
-    how:     sum, of x = u / n² [paper, Sec. 4.3]; mean_probs, the log of the mean probability [ours]
+    how:     sum, of x = u / n² [paper, Sec. 4.3]; mean_probs, the log of the mean probability, which is learning from
+             label proportions with one class a bag (Scott and Zhang, NeurIPS 2020); or log_sum_exp
     returns: (B, C, R) float32 (float64 for float64 logits)
     """
     if how == "mean_probs":
         return compositions(logits, region_index, num_regions).clamp(min=1e-12).log()
+    if how == "log_sum_exp":
+        return log_mean_exp(logits, region_index, num_regions)
     return aggregate_logits(logits, region_index, num_regions) / cell_px
 
 
@@ -31,6 +33,23 @@ def compositions(logits, region_index, num_regions):
     sums = aggregate_logits(logits.softmax(dim=1), region_index, num_regions)
     ones = torch.ones_like(logits[:, :1], dtype=sums.dtype)
     return sums / aggregate_logits(ones, region_index, num_regions).clamp(min=1)
+
+
+def log_mean_exp(logits, region_index, num_regions):
+    """log of the mean of exp(u) over each region's pixels, (B, C, R); 0 for a region without pixels.
+
+    Multiple-instance pooling (Pinheiro and Collobert, CVPR 2015, with r = 1; of coarse cells, Perantoni and Bruzzone,
+    2025): between the mean and the maximum, so a few sure pixels can speak for their cell.
+    """
+    values = logits if logits.dtype == torch.float64 else logits.float()
+    index = torch.where(region_index < 0, num_regions, region_index).flatten(1).long()[:, None]
+    index = index.expand(-1, values.shape[1], -1)
+    highest = values.new_full((*values.shape[:2], num_regions + 1), -torch.inf)
+    highest.scatter_reduce_(2, index, values.detach().flatten(2), "amax")  # shifted by it, no exp is beyond 1
+    shifted = (values.flatten(2) - highest.gather(2, index)).view_as(values)
+    ones = torch.ones_like(values[:, :1])
+    sums, pixels = (aggregate_logits(v, region_index, num_regions) for v in (shifted.exp(), ones))
+    return torch.where(pixels > 0, (sums.clamp(min=1e-30) / pixels).log() + highest[..., :num_regions], 0.0)
 
 
 def aggregate_logits(logits, region_index, num_regions):
@@ -44,44 +63,7 @@ def aggregate_logits(logits, region_index, num_regions):
     if logits.shape[-2:] != region_index.shape[-2:]:
         raise ValueError(f"logits are {tuple(logits.shape[-2:])} px, the region index {tuple(region_index.shape[-2:])}")
     values = logits if logits.dtype == torch.float64 else logits.float()
-    # Blocks are added up row by row, some times as fast; one value of each is left to send to its region.
-    # Not on a GPU: to look at the index there is to wait for it, and it adds up as fast by index.
-    if region_index.device.type == "cpu" and (blocks := whole_blocks(region_index)):
-        n, height, width, corners = blocks
-        rows = crop(values, corners, height, width).unflatten(2, (-1, n)).sum(dim=3)  # 3 times as fast as avg_pool2d
-        values = rows.unflatten(3, (-1, n)).sum(dim=4)
-        region_index = crop(region_index, corners, height, width)[:, ::n, ::n]
-    return sums_by_index(values, region_index, num_regions)
-
-
-def sums_by_index(values, region_index, num_regions):
-    """The sums of `aggregate_logits` pixel by pixel, float32 or float64."""
     values, index = values.flatten(2), region_index.flatten(1).long()
     index = torch.where(index < 0, num_regions, index)  # pixels of no region go to one more, dropped below
     sums = values.new_zeros(values.shape[0], values.shape[1], num_regions + 1)
     return sums.scatter_add(2, index[:, None].expand_as(values), values)[..., :num_regions]
-
-
-def whole_blocks(region_index):
-    """Where each n x n block of one grid an image is of one region, and no region lies elsewhere, as on grids along the
-    image's axes: n, height and width of the grids in pixels, [(top, left) of each image]; else None."""
-    rows, cols = ((region_index.amax(dim=dim) >= 0).int() for dim in (2, 1))
-    frame = torch.stack([rows.argmax(dim=1), cols.argmax(dim=1), rows.sum(dim=1), cols.sum(dim=1)])
-    tops, lefts, heights, widths = frame.tolist()
-    height, width, corners = max(heights), max(widths), list(zip(tops, lefts, strict=True))
-    first_row = region_index[0, tops[0]]
-    n = int((first_row == first_row[lefts[0]]).sum())
-    if n < 2 or height % n or width % n or not min(heights) == height > 0 or min(widths) < width:
-        return None
-    rows = crop(region_index, corners, height, width).unflatten(1, (-1, n))
-    blocks = rows[:, :, 0].unflatten(2, (-1, n))
-    same = (rows == rows[:, :, :1]).all() & (blocks == blocks[..., :1]).all()
-    return (n, height, width, corners) if same else None
-
-
-def crop(maps, corners, height, width):
-    """(B, ..., H, W) -> (B, ..., height, width), each image from its own corner on."""
-    if len({*corners}) == 1:
-        ((top, left),) = {*corners}
-        return maps[..., top : top + height, left : left + width]
-    return torch.stack([m[..., t : t + height, x : x + width] for m, (t, x) in zip(maps, corners, strict=True)])

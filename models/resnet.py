@@ -4,7 +4,6 @@ The names are those of `torchvision.models.resnet18` without the classifier, so 
 number of stem channels: 64 is ResNet-18, smaller widths give the same network with every layer thinned alike.
 """
 
-import torch.nn.functional as F
 from torch import nn
 
 
@@ -18,37 +17,22 @@ class BasicBlock(nn.Module):
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(out_channels)
         self.relu = nn.ReLU(inplace=True)
-        self.downsample = None
+        self.downsample, self.take_every = None, 1
         if stride != 1 or in_channels != out_channels:
+            # On CPUs the gradient of a strided 1x1 convolution is written past its memory where channels lie last and
+            # are few, and the process is killed (oneDNN issue 6035, torch 2.14). So thin networks take every stride-th
+            # pixel first, which is the same; in others that costs 7 % of a step (width 64, 512 px).
+            if in_channels < 16:
+                self.take_every, stride = stride, 1
             self.downsample = nn.Sequential(
-                Pointwise(in_channels, out_channels, 1, stride, bias=False), nn.BatchNorm2d(out_channels)
+                nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), nn.BatchNorm2d(out_channels)
             )
 
     def forward(self, x):
-        shortcut = x if self.downsample is None else self.downsample(x)
+        shortcut = x if self.downsample is None else self.downsample(x[:, :, :: self.take_every, :: self.take_every])
         x = self.relu(self.bn1(self.conv1(x)))
         x = self.bn2(self.conv2(x))
         return self.relu(x + shortcut)
-
-
-def draw_weights(conv, mode="fan_in"):
-    """Kaiming's normal draw; none on the device meta, where weights follow and torch imports its compiler to draw."""
-    if not conv.weight.is_meta:
-        nn.init.kaiming_normal_(conv.weight, mode=mode, nonlinearity="relu")
-
-
-class Pointwise(nn.Conv2d):
-    """A 1x1 convolution. With few channels it takes every stride-th pixel first and convolves those, which is the same.
-
-    Else, on CPUs, the gradient of such weights is written past its memory (oneDNN issue 6035: channels last, below 8
-    channels with AVX2, below 16 with AVX-512), and a run of a thin network ends without a word.
-    """
-
-    def forward(self, x):
-        if self.in_channels >= 16:
-            return super().forward(x)
-        rows, cols = self.stride
-        return F.conv2d(x[:, :, ::rows, ::cols], self.weight)
 
 
 class ResNet18(nn.Module):
@@ -70,7 +54,7 @@ class ResNet18(nn.Module):
         self.layer4 = nn.Sequential(BasicBlock(4 * width, 8 * width, 2), BasicBlock(8 * width, 8 * width))
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
-                draw_weights(module, "fan_out")
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, image):
         stem = self.relu(self.bn1(self.conv1(image)))

@@ -7,7 +7,7 @@ import numpy as np
 from runtime.errors import Refused
 from runtime.files import open_whole
 
-PANEL_INCHES = 4.0, 3.2
+MEASURES = {"likelihood": "likelihood of labels", "accuracy": "accuracy", "macro_f1": "macro F1", "miou": "mIoU"}
 
 
 def save_run_curves(log, path):
@@ -17,31 +17,26 @@ def save_run_curves(log, path):
     """
     records = [json.loads(line) for line in log.read_text().splitlines()]
     train, validation = ([r for r in records if r["kind"] == kind] for kind in ("train", "validation"))
-    if len(validation) < 2:
-        return
+    if len(validation) > 1:
+        try:
+            _draw([*_learning(train, validation), *_game(train, validation)], path)
+        except ImportError:
+            return
+
+
+def save_curve(path, x, values, level, labels):
+    """Write a PNG of a curve like Fig. 5: the mean over seeds, each seed as dots, and Low's level.
+
+    x: numbers; values: for each a list, one a seed; labels: of the two axes
+    raises: Refused where matplotlib is not installed
+    """
+    lines = {"mean": (x, [np.mean(v) for v in values]), "Low": (x, [level] * len(x))}
+    lines |= {f"seed {seed}": (x, of_seed) for seed, of_seed in enumerate(zip(*values, strict=True))}
+    look = {"xscale": "log", "xticks": x, "xticklabels": x, "xlabel": labels[0], "ylabel": labels[1]}
     try:
-        from matplotlib.figure import Figure  # not pyplot: it keeps figures, and looks for a screen
+        _draw([("", lines, look)], path)
     except ImportError:
-        return
-    panels = [*_learning(train, validation), *_game(train, validation)]
-    columns = min(len(panels), 3 if len(panels) > 2 else 2)
-    rows = -(-len(panels) // columns)
-    width, height = columns * PANEL_INCHES[0], rows * PANEL_INCHES[1]
-    figure = Figure(figsize=(width, height))
-    # Margins by hand: to have them found takes as long as all the rest, at every validation.
-    margins = {"left": 0.6 / width, "right": 1 - 0.2 / width, "top": 1 - 0.35 / height, "bottom": 0.9 / height}
-    figure.subplots_adjust(**margins, wspace=0.25, hspace=0.7)
-    for ax, (title, lines, look) in zip(figure.subplots(rows, columns, squeeze=False).flat, panels, strict=True):
-        for name, (steps, values) in lines.items():
-            ax.plot(steps, values, marker="." if len(steps) < 30 else "", linewidth=1.2, label=name)
-        if "level" in look:
-            ax.axhline(look.pop("level"), linestyle=":", color="grey", label="guessing")
-        ax.set_title(title, fontsize=10)
-        ax.set(xlabel="step", xlim=(0, records[-1]["step"]), **look)
-        ax.grid(alpha=0.3)
-        entries = len(ax.get_lines())  # below the axes, in two rows: inside they lie on the curves
-        ax.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(-0.05, -0.2), ncols=-(-entries // 2))
-    _save(figure, path, dpi=100)
+        raise Refused(f"{path}: curves need matplotlib (pip install matplotlib); the numbers are written") from None
 
 
 def _learning(train, validation):
@@ -49,8 +44,7 @@ def _learning(train, validation):
     losses = {"training": _line(train, "loss")}
     if "loss" in validation[0]:  # of pretraining
         return [("Loss", {**losses, "validation": _line(validation, "loss")}, {"ylabel": "loss"})]
-    names = {"likelihood": "likelihood of labels", "accuracy": "accuracy", "macro_f1": "macro F1", "miou": "mIoU"}
-    measures = {name: _line(validation, key, 100) for key, name in names.items() if key in validation[0]}
+    measures = {name: _line(validation, key, 100) for key, name in MEASURES.items() if key in validation[0]}
     return [
         ("Training loss (Eq. 1)", losses, {"ylabel": "loss per label"}),
         ("Validation, on the kind of labels that supervises", measures, {"ylabel": "percent"}),
@@ -63,24 +57,20 @@ def _game(train, validation):
     probes = [r for r in train if "gradient_adversary" in r]
     if not games or not probes:
         return []
+    auc = {"AUC": _line(games, "auc"), "guessing": ([0, games[-1]["step"]], [0.5, 0.5])}
     ragged = {"predictions": _line(games, "ragged_made", 100), "exemplars": _line(games, "ragged_real", 100)}
-    norms = {
-        "Eq. 1, from coarse labels": _line(probes, "gradient_region"),
-        "adversary, by its weight": _line(probes, "gradient_adversary"),
-    }
+    norms = {"Eq. 1, from coarse labels": _line(probes, "gradient_region"),
+             "adversary, by its weight": _line(probes, "gradient_adversary")}  # fmt: skip
     (steps, labels), (_, adversary) = norms.values()
     parts = [100 * a / (a + b) if a + b else 0.0 for a, b in zip(adversary, labels, strict=True)]
-    shares = {
-        "adversary, of both norms": (steps, parts),
-        "pixels that carry 90 % of its norm": _line(games, "gradient_pixels", 100),
-    }
+    shares = {"adversary, of both norms": (steps, parts),
+              "pixels that carry 90 % of its norm": _line(games, "gradient_pixels", 100)}  # fmt: skip
     return [
-        ("Discriminator: exemplar or prediction?", {"AUC": _line(games, "auc")},
-         {"ylabel": "AUC", "ylim": (0, 1.02), "level": 0.5}),
+        ("Discriminator: exemplar or prediction?", auc, {"ylabel": "AUC", "ylim": (0, 1.02)}),
         ("Raggedness: neighbours of different classes", ragged, {"ylabel": "percent of neighbours"}),
         ("Gradients at the logits", norms, {"ylabel": "norm", "yscale": "log"}),
         ("The adversary's gradient: shares", shares, {"ylabel": "percent", "ylim": (0, 102)}),
-    ]  # fmt: skip
+    ]
 
 
 def _line(records, key, factor=1):
@@ -88,30 +78,26 @@ def _line(records, key, factor=1):
     return [r["step"] for r in records], [factor * r[key] for r in records]
 
 
-def save_curve(path, x, values, line, labels):
-    """Write a PNG of a curve like Fig. 5: mean over seeds, each seed as a dot, and a level to compare with.
+def _draw(panels, path):
+    """raises: ImportError where matplotlib is not installed"""
+    from matplotlib.figure import Figure  # not pyplot: it keeps figures, and looks for a screen
 
-    x: numbers; values: for each a list, one a seed; line: (name, level); labels: of the two axes
-    raises: Refused where matplotlib is not installed
-    """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise Refused(f"{path}: curves need matplotlib (pip install matplotlib); the numbers are written") from None
-    figure = Figure(figsize=(5, 3.5), layout="constrained")
-    axes = figure.subplots()
-    axes.plot(x, [np.mean(v) for v in values], "o-")
-    for at, of_seeds in zip(x, values, strict=True):
-        axes.plot([at] * len(of_seeds), of_seeds, ".", color="grey", markersize=4)
-    axes.axhline(line[1], linestyle="--", color="black")
-    axes.annotate(line[0], (x[-1], line[1]), textcoords="offset points", xytext=(0, 4), ha="right")
-    axes.set(xscale="log", xlabel=labels[0], ylabel=labels[1])
-    axes.set_xticks(x, [str(at) for at in x])
-    axes.minorticks_off()
-    _save(figure, path, dpi=150)
-
-
-def _save(figure, path, dpi):
-    path.parent.mkdir(parents=True, exist_ok=True)
+    columns = min(len(panels), 3 if len(panels) > 2 else 2)
+    rows = -(-len(panels) // columns)
+    width, height = 4 * columns, 3.2 * rows
+    figure = Figure(figsize=(width, height))
+    # Margins by hand: to have them found takes as long as all the rest, at every validation.
+    margins = {"left": 0.6 / width, "right": 1 - 0.2 / width, "top": 1 - 0.35 / height, "bottom": 0.9 / height}
+    figure.subplots_adjust(**margins, wspace=0.25, hspace=0.7)
+    for ax, (title, lines, look) in zip(figure.subplots(rows, columns, squeeze=False).flat, panels, strict=True):
+        for name, (x, values) in lines.items():
+            width = 0 if name.startswith("seed ") else 1.2
+            ax.plot(x, values, marker="." if len(x) < 30 else "", linewidth=width, label=name)
+        ax.set_title(title, fontsize=10)
+        ax.set(**{"xlabel": "step", **look})
+        ax.minorticks_off()
+        ax.grid(alpha=0.3)
+        # Below the axes, in two rows: inside it lies on the curves.
+        ax.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(0, -0.2), ncols=-(-len(lines) // 2))
     with open_whole(path, flush=False) as file:
-        figure.savefig(file, format="png", dpi=dpi)
+        figure.savefig(file, format="png", dpi=100)

@@ -3,8 +3,14 @@
 import math
 
 import numpy as np
+import torch
 from PIL import Image, ImageDraw, ImageFont
+from tqdm import tqdm
 
+from data.cells import upsampled
+from data.loading import to_device
+from data.samples import stack_cells
+from runtime.errors import Refused, nearest
 from runtime.files import open_whole
 from runtime.labels import IGNORE
 
@@ -61,17 +67,12 @@ def contact_sheet(path, titles, rows, classes=(), zoom=1, text_px=14):
     height, width = (side * zoom for side in rows[0][0].shape[:2])
     font, line_px, box_px = ImageFont.load_default(size=text_px), TITLE_PX * text_px // 14, text_px
     column_px = max(width, *(math.ceil(font.getlength(title)) for title in titles)) + MARGIN_PX
-    entry_px = [3 * box_px + math.ceil(font.getlength(entry["name"])) for entry in classes]
-    sheet_width = MARGIN_PX + max(len(titles) * column_px, *entry_px, 0)
-    places, x, line = [], MARGIN_PX, 0
-    for entry in entry_px:
-        if x > MARGIN_PX and x + entry > sheet_width:
-            x, line = MARGIN_PX, line + 1
-        places.append((x, line))
-        x += entry
+    entry_px = max([0, *(3 * box_px + math.ceil(font.getlength(entry["name"])) for entry in classes)])
+    sheet_width = MARGIN_PX + max(len(titles) * column_px, entry_px)
+    entries_a_line = (sheet_width - MARGIN_PX) // max(entry_px, 1)
     legend_top = line_px + len(rows) * (height + MARGIN_PX) + MARGIN_PX
-    sheet_height = legend_top + ((line + 1) * line_px if classes else -MARGIN_PX)
-    sheet = Image.new("RGB", (sheet_width, sheet_height), "white")
+    legend_px = -(-len(classes) // entries_a_line) * line_px if classes else -MARGIN_PX
+    sheet = Image.new("RGB", (sheet_width, legend_top + legend_px), "white")
     draw = ImageDraw.Draw(sheet)
     for column, title in enumerate(titles):
         middle = MARGIN_PX + column * column_px + (column_px - MARGIN_PX) / 2
@@ -79,10 +80,50 @@ def contact_sheet(path, titles, rows, classes=(), zoom=1, text_px=14):
         for i, row in enumerate(rows):
             picture = Image.fromarray(row[column]).resize((width, height), Image.Resampling.NEAREST)
             sheet.paste(picture, (math.floor(middle - width / 2), line_px + i * (height + MARGIN_PX)))
-    for entry, (x, line) in zip(classes, places, strict=True):
-        y = legend_top + line * line_px + (line_px - box_px) // 2
+    for i, entry in enumerate(classes):
+        x = MARGIN_PX + i % entries_a_line * entry_px
+        y = legend_top + i // entries_a_line * line_px + (line_px - box_px) // 2
         draw.rectangle((x, y, x + box_px, y + box_px), fill=tuple(entry["color"]), outline="black")
         draw.text((x + box_px * 1.4, y + box_px / 2), entry["name"], "black", font, anchor="lm")
-    path.parent.mkdir(parents=True, exist_ok=True)
     with open_whole(path, flush=False) as file:
         sheet.save(file, "PNG")
+
+
+def chosen_tiles(tiles, names, count):
+    """Indices of the tiles to draw: those named, else `count` that show many classes, from all over the set."""
+    if not names:
+        maps = (tiles.load_high(i) for i in tqdm(range(len(tiles)), desc="choosing tiles", disable=None, leave=False))
+        return choose_varied(maps, count)
+    index = {row["tile"]: i for i, row in enumerate(tiles.rows)}
+    for name in names:
+        if name not in index:
+            raise Refused(f"--tiles: there is no tile {name} in this split; did you mean {nearest(name, index)}?")
+    return [index[name] for name in names]
+
+
+@torch.no_grad()
+def figure6(path, methods, tiles, device, chosen, coarse=False):
+    """Image, high-resolution label, each method's prediction, low-resolution label (Fig. 6; without methods 2).
+
+    coarse: let methods use the coarse label of each tile too (beyond/informed.py)
+    """
+    rows, labels, classes = [], [], tiles.description.classes()
+    for i in chosen:
+        tile = tiles.load(i)
+        image = torch.from_numpy(tile.image.astype(np.int32)).permute(2, 0, 1)[None].to(device)
+        labels.append(tile.high)
+        row = [color_image(tile.image), color_labels(tile.high, classes)]
+        for segmenter in methods:
+            logits = segmenter(image)
+            if coarse:
+                cells = segmenter.relabelled(tiles).load(i, high=False).cells
+                cells = to_device(stack_cells([(cells.labels, cells.to_cell)]), device)
+                logits = segmenter.informed(logits, cells, tiles.description.scale**2)
+            row.append(color_labels(logits.argmax(dim=1)[0].cpu().numpy(), classes))
+        if tile.cells is not None:
+            labels.append(upsampled(tile.cells, *tile.high.shape))
+            row.append(color_labels(labels[-1], classes))
+        rows.append(row)
+    titles = ["image", "high label", *(s.name for s in methods), "low label"][: len(rows[0])]
+    contact_sheet(path, titles, rows, legend(classes, labels))
+    print(f"{path}: contact sheet of {len(rows)} tiles (Fig. {6 if methods else 2})")

@@ -20,9 +20,10 @@ def probe_game(logits, region_loss, hinge, weight):
     return {"gradient_region": region.norm().item(), "gradient_adversary": weight * adversary.norm().item()}
 
 
-def watch_game(segmenter, discriminator, samples, classes, mean, std, autocast, adversarial, device):
+def watch_game(task, segmenter, discriminator, samples):
     """What the discriminator knows, and where predictions differ from exemplars.
 
+    task:    supervision.Task
     samples: ScoringTiles with exemplars, of which WATCHED_TILES are watched, on every rank the same
     returns: auc:              the chance that a patch of an exemplar scores above one of a prediction; 0.5 is guessing
              gradient_pixels:  share of the pixels that carry 90 % of the adversary's gradient
@@ -31,14 +32,15 @@ def watch_game(segmenter, discriminator, samples, classes, mean, std, autocast, 
     """
     segmenter.eval()
     discriminator.eval()
+    adversarial, classes = task.config.adversarial, task.classes
     found = {"made": [], "real": [], "made_scores": [], "real_scores": [], "gradient": []}
     # From all over the split: tiles of one region lie together.
     watched = sorted({i * len(samples) // WATCHED_TILES for i in range(WATCHED_TILES)})
     for start in range(0, len(watched), 8):
-        batch = to_device(samples.collate([samples[i] for i in watched[start : start + 8]]), device)
+        batch = to_device(samples.collate([samples[i] for i in watched[start : start + 8]]), task.mean.device)
         real = batch["exemplars"][:, :1]
-        images = normalize(batch["image"], mean, std)
-        with torch.no_grad(), autocast:
+        images = normalize(batch["image"], task.mean, task.std)
+        with torch.no_grad(), task.autocast:
             logits = segmenter(images)
         logits = logits.to(images.dtype).requires_grad_(True)
         made = made_map(logits, adversarial.temperature, adversarial.maps)

@@ -4,8 +4,7 @@ Everywhere here `arguments` are those of reproduce.py.
 """
 
 import json
-import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from config import PretrainConfig, SegmenterConfig
@@ -47,21 +46,14 @@ class PlannedRun:
         if not (self.dir / "last.pt").exists():
             return "new"
         kind = PretrainConfig if self.script == "train_mae.py" else SegmenterConfig
-        config = load_config(kind, HERE / self.config, self.overrides)
-        kept = flatten(load_config(kind, self.dir / "config.yaml"))
-        check_resumable(kept, config, self.dir)
-        # A script goes on whatever it started from, but here that tells rows apart. Where all was moved together, as a
-        # checkout is, paths are the same as seen from the run's folder.
-        asked = flatten(config)
-        for key in ("model.init", "data.root"):
-            places = [os.path.relpath(values[key], values["run.dir"]) for values in (kept, asked) if values.get(key)]
-            if len(set(places)) == 1:
-                kept[key] = asked[key]
-        require(
-            kept.get("model.init") == asked.get("model.init"),
-            f"{self.dir} holds a run with model.init={kept.get('model.init')}; choose another --out",
-        )
-        same = all(kept[key] == asked[key] for key in ("data.root", "train.epochs"))
+        asked = load_config(kind, HERE / self.config, self.overrides)
+        kept = load_config(kind, self.dir / "config.yaml")
+        check_resumable(flatten(kept), asked, self.dir)
+        if kind is SegmenterConfig:  # a script goes on whatever it started from, but here that tells rows apart
+            start, wanted = (Path(config.model.init).parts[-2:] for config in (kept, asked))
+            message = f"{self.dir} holds a run with model.init={kept.model.init}; choose another --out"
+            require(start == wanted, message)
+        same = kept.data.root == asked.data.root and kept.train.epochs == asked.train.epochs
         return "complete" if same and (self.dir / "metrics.json").exists() else "goes on"
 
 
@@ -71,7 +63,7 @@ def folder(arguments, root):
 
 
 def rows_with_configs(arguments):
-    """The rows of Tables 1 and 2 that --configs has: the literal sums are a row where there is a config of them."""
+    """The rows of Tables 1 and 2: the literal sums are one where --configs has a config of them."""
     literal = (HERE / arguments.configs / CONFIGS["Agg, literal sums"]).exists()
     return [name for name in CONFIGS if literal or name != "Agg, literal sums"]
 
@@ -83,7 +75,7 @@ def row_runs(arguments, name, root, seed):
     if name not in PRETRAINED:
         return [segmenter_run(arguments, config, root, run_dir, seed)]
     before = pretraining_run(arguments, "mae.yaml", arguments.auxiliary or root, out / f"mae-{seed}", seed)
-    return [before, replace(segmenter_run(arguments, config, root, run_dir, seed, *init_from(before)), after=before)]
+    return [before, segmenter_run(arguments, config, root, run_dir, seed, start=before)]
 
 
 def start_runs(arguments, root, seed, left_out):
@@ -100,9 +92,9 @@ def start_runs(arguments, root, seed, left_out):
         starts["auxiliary"] = pretraining_run(arguments, "mae_usa.yaml", arguments.auxiliary, mae, seed)
     runs = {}
     for source, start in starts.items():
-        words = *limits, *init_from(start)
-        segmenter = segmenter_run(arguments, "ours.yaml", root, out / f"{source}-{seed}", seed, *words)
-        runs[source] = [start, replace(segmenter, after=start)] if start else [segmenter]
+        words = limits if start else [*limits, "model.init=none"]
+        segmenter = segmenter_run(arguments, "ours.yaml", root, out / f"{source}-{seed}", seed, *words, start=start)
+        runs[source] = [start, segmenter] if start else [segmenter]
     if not left_out:
         runs["none"] = row_runs(arguments, "Agg+App", root, seed)
         runs["auxiliary" if arguments.auxiliary else "own"] = row_runs(arguments, "Ours", root, seed)
@@ -115,20 +107,18 @@ def table3_tests(arguments, root):
     regions = {split: set() for split in SPLITS}
     for row in read_manifest(HERE / root)[1]:
         regions[row["split"]].add(row["region"])
-    # Where a set's whole test split is left out, what is tested at home is its validation tiles.
-    own_split = arguments.own_split or ("test" if arguments.leave_out else "validation")
     left_out = set(arguments.leave_out or regions["test"])
+    # Where a set's whole test split is left out, what is tested at home is its validation tiles.
     places = {
-        "own": (own_split, sorted(set.union(*regions.values()) - left_out)),
+        "own": ("test" if arguments.leave_out else "validation", sorted(set.union(*regions.values()) - left_out)),
         "left out": (arguments.left_out_split, sorted(left_out)),
     }
-    for where, (split, chosen) in places.items():
+    for split, chosen in places.values():
         if split != "all" and not regions.get(split, set()) & set(chosen):
-            where = where.replace(" ", "-")
-            raise Refused(f"--{where}-split {split}: {root} has no tile of it in {', '.join(chosen)}")
+            raise Refused(f"{root} has no tile of the split {split} in {', '.join(chosen)}; --left-out-split all?")
     tests = {name: ("--data", root, "--regions", ",".join(r), "--split", split) for name, (split, r) in places.items()}
     if arguments.other:
-        tests["other"] = ("--data", arguments.other, "--split", arguments.other_split)
+        tests["other"] = ("--data", arguments.other, "--split", "all")  # as Sec. 3.2
     seen = set.union(*(regions[split] for split in SPLITS if split != "test"))
     return tests, sorted(left_out) if left_out & seen else []
 
@@ -153,15 +143,12 @@ def pretraining_run(arguments, config, root, run_dir, seed, *more):
     return PlannedRun("train_mae.py", config, run_dir, words)
 
 
-def init_from(run):
-    """The override that starts a segmenter from a pretraining run, or from none."""
-    return [f"model.init={run.dir / 'resnet18.pt' if run else 'none'}"]
-
-
-def segmenter_run(arguments, config, root, run_dir, seed, *more):
+def segmenter_run(arguments, config, root, run_dir, seed, *more, start=None):
+    """start: the pretraining run that it starts from, in place of what its config says"""
     more = [*more, *(word for word in arguments.overrides if word.split("=")[0] not in PRETRAIN_ONLY)]
-    words = f"data.root={root}", f"run.dir={run_dir}", f"run.seed={seed}", *more
-    return PlannedRun("train_seg.py", config_file(arguments, config), run_dir, words)
+    init = [f"model.init={start.dir / 'resnet18.pt'}"] if start else []
+    words = f"data.root={root}", f"run.dir={run_dir}", f"run.seed={seed}", *init, *more
+    return PlannedRun("train_seg.py", config_file(arguments, config), run_dir, words, start)
 
 
 def config_file(arguments, name):
@@ -174,22 +161,23 @@ def config_file(arguments, name):
 
 
 def train(arguments, runs):
-    """Say what is complete and what is to be trained, then train it, --jobs at a time."""
+    """Say what is complete and what is to be trained, then train it, --jobs at a time. The demo tells each row's score
+    as soon as the row is trained; tables look at test tiles last."""
     states = {run: run.state() for run in runs}
     waiting = [run for run, state in states.items() if state != "complete"]
     print(f"{len(waiting)} of {len(states)} runs to train; each says soon how long it will take")
     print("\n".join(f"  {state:<9} {run.dir}" for run, state in states.items()))
 
-    def short(run_dir):
-        return str(run_dir.relative_to(arguments.out))
-
+    names = {run: str(run.dir.relative_to(arguments.out)) for run in runs}
     waited_for = {run.after for run in waiting}
     waiting.sort(key=lambda run: run not in waited_for)  # pretraining takes longest, and another run waits for it
     words = {run: (run.script, run.config, *run.overrides) for run in waiting}
     after = {run: run.after for run in waiting if run.after in words}
-    minutes = side_by_side(words, after, arguments.jobs, lambda run: short(run.dir))
+    tell = [run for run in waiting if arguments.what == "demo" and run.script == "train_seg.py"]
+    then = {run: ("evaluate.py", run.dir) for run in tell}
+    minutes = side_by_side(words, after, arguments.jobs, names.get, then)
     if minutes:
-        print("minutes of training: " + ", ".join(f"{short(run.dir)} {spent:.1f}" for run, spent in minutes.items()))
+        print("minutes of training: " + ", ".join(f"{names[run]} {spent:.1f}" for run, spent in minutes.items()))
 
 
 def score(runs, root, path, *more):

@@ -1,4 +1,4 @@
-"""Score tables as text, Markdown and plain values: ours over seeds, the paper's figures beside them (Tables 1 to 3)."""
+"""Score tables as Markdown and plain values: ours over seeds, the paper's figures beside them (Tables 1 to 3)."""
 
 import json
 import statistics
@@ -33,6 +33,22 @@ PAPER_TABLE3 = {
     ("own", "other"): (55.41, 45.21, 30.99),
     ("auxiliary", "other"): (63.32, 48.52, 35.51),
 }
+# Each row, and one that it is held against: mostly that to which it adds one thing.
+HELD_AGAINST = (
+    ("Low", "Linear"),
+    ("Agg", "Low"),
+    ("Agg+App", "Agg"),
+    ("Agg+App", "Low"),
+    ("Ours", "Agg+App"),
+    ("High", "Agg+App"),
+    ("Obs", "Agg"),
+    ("Obs", "Low"),
+    ("High", "Obs"),
+    ("Obs+App", "Obs"),
+    ("Obs+App+Pre", "Obs+App"),
+)
+# Student's t for 95 %, two-sided, by degrees of freedom from 1 on.
+T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145)
 
 
 @dataclass(frozen=True)
@@ -75,34 +91,35 @@ def write_table(arguments, heading, titles, rows, notes=()):
     path, scores = arguments.out / f"{arguments.what}.md", len(arguments.data or [1]) * arguments.seeds
     if scores > 1:
         heading += f"; +- over {scores // arguments.seeds} tile sets x {arguments.seeds} seeds"
-    print(f"\n{heading}; the paper's on Low2High. Percent.\n{as_text(titles, rows)}")
-    print("".join(f"{note}\n" for note in notes), end="")
-    write_text(path, as_markdown(titles, rows) + "".join(f"\n- {note}" for note in notes) + ("\n" if notes else ""))
+    table = as_markdown(titles, rows)
+    print(f"\n{heading}; the paper's on Low2High. Percent.\n\n{table}", *notes, sep="\n")
+    write_text(path, "\n".join([table, *(f"- {note}" for note in notes)]))
     values = {"what": heading, "rows": as_values(titles, rows), "notes": notes}
     write_text(path.with_suffix(".json"), json.dumps(values, indent=1))
     print(f"table: {path} and .json; scores of each class and seed: {arguments.what}-*.json beside it")
 
 
-def as_text(titles, rows):
-    """For the terminal: names, ours (mean, and spread over seeds), then the paper's."""
-    return "\n".join("".join(cell.ljust(18) if i < len(titles) else cell.rjust(16) for i, cell in enumerate(line))
-                     for line in _cells(titles, rows))
-
-
 def as_markdown(titles, rows):
-    cells = list(_cells(titles, rows))
-    head, *lines = ["| " + " | ".join(line) + " |" for line in cells]
-    return "\n".join([head, "|---" * len(cells[0]) + "|", *lines]) + "\n"
+    """Names, ours (mean, and spread over seeds), then the paper's; columns as wide as a terminal wants them."""
+    names, paper = [title for title, *_ in SCORES.values()], [f"paper: {SCORES[key][0]}" for key in PAPER_SCORES]
+    cells = [[*titles, *names, *(f"sum: {name}" for name in names if rows[0].sums), *paper]]
+    for row in rows:
+        ours = [mean_and_spread([one[key] for one in of]) for of in (row.seeds, row.sums) if of for key in SCORES]
+        cells.append([*row.names, *ours, *([f"{value:.2f}" for value in row.paper] or [""] * len(PAPER_SCORES))])
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    cells.insert(1, ["-" * width for width in widths])
+    lines = ([cell.ljust(width) for cell, width in zip(line, widths, strict=True)] for line in cells)
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def as_values(titles, rows):
     """For JSON: a dict a row, its scores as a list over seeds, all as shares of 1."""
     values = []
     for row in rows:
-        ours = {key: [seed[key] for seed in row.seeds] for key in SCORES}
+        ours, sums = ({key: [seed[key] for seed in of] for key in SCORES} for of in (row.seeds, row.sums))
         paper = {key: round(value / 100, 4) for key, value in zip(PAPER_SCORES, row.paper, strict=False)}
-        sums = {"sum": {key: [seed[key] for seed in row.sums] for key in SCORES}} if row.sums else {}
-        values.append({**dict(zip(titles, row.names, strict=True)), **ours, **sums, "paper": paper})
+        named = {**dict(zip(titles, row.names, strict=True)), **ours}
+        values.append({**named, **({"sum": sums} if row.sums else {}), "paper": paper})
     return values
 
 
@@ -110,10 +127,38 @@ def gap_closed(rows):
     """Lines: the share of the mIoU gap from Low to High that each row between them closes; over seeds and tile sets,
     and where there are several tile sets on the sum of their counts.
 
-    Undefined where the gap is not twice its spread; no lines where there is but one score a row.
+    Undefined where the gap is not twice its spread; no lines where there is but one score a row. No shares of the
+    paper's stand beside: they compare only where coarse labels are of one kind.
     """
-    lines = _shares("", {row.names[0]: [seed["miou"] for seed in row.seeds] for row in rows})
-    return lines + _shares("on the sum: ", {row.names[0]: [s["miou"] for s in row.sums] for row in rows if row.sums}, 1)
+    lines = []
+    for where, of, least in (("", "seeds", 2), ("on the sum: ", "sums", 1)):
+        miou = {row.names[0]: [scores["miou"] for scores in getattr(row, of)] for row in rows}
+        if not {"Low", "High"} <= miou.keys() or len(miou["Low"]) < least:
+            continue
+        gaps = [high - low for low, high in zip(miou["Low"], miou["High"], strict=True)]
+        gap, spread = statistics.mean(gaps), statistics.stdev(gaps) if len(gaps) > 1 else 0
+        lines.append(f"{where}gap in mIoU from Low to High: {mean_and_spread(gaps)}")
+        for name in [name for name in miou if name not in ("Oracle", "Self-Epitomic LSR", "Low", "High")]:
+            share = "undefined"
+            if gap > 2 * spread:
+                share = f"{100 * (statistics.mean(miou[name]) - statistics.mean(miou['Low'])) / gap:.1f} %"
+            lines.append(f"{where}{name} closes {share} of it")
+    return lines
+
+
+def differences(rows):
+    """Lines: the mIoU of a row minus that of the row that it adds to, paired by tile set and seed, with its 95 %
+    interval (t). An interval that holds zero says that no difference could be told."""
+    miou, lines = {row.names[0]: [seed["miou"] for seed in row.seeds] for row in rows}, []
+    for name, base in HELD_AGAINST:
+        if not {name, base} <= miou.keys() or len(miou[name]) < 2:
+            continue
+        pairs = [100 * (a - b) for a, b in zip(miou[name], miou[base], strict=True)]
+        t = T95[min(len(pairs) - 1, len(T95)) - 1]
+        mean, half = statistics.mean(pairs), t * statistics.stdev(pairs) / len(pairs) ** 0.5
+        told = "" if abs(mean) > half else ": no difference that could be told"
+        lines.append(f"{name} - {base}: {mean:+.2f} +- {half:.2f} mIoU (95 %, {len(pairs)} pairs){told}")
+    return lines
 
 
 def class_ious(rows):
@@ -130,34 +175,3 @@ def mean_and_spread(values):
     """Percent: the mean, and over several seeds the sample standard deviation."""
     text = f"{100 * statistics.mean(values):.2f}"
     return text if len(values) == 1 else f"{text} +- {100 * statistics.stdev(values):.2f}"
-
-
-def _shares(where, miou, least=2):
-    """miou: {row: scores}; least: scores a row that there must be."""
-    if not {"Low", "High"} <= miou.keys() or len(miou["Low"]) < least:
-        return []
-    gaps = [high - low for low, high in zip(miou["Low"], miou["High"], strict=True)]
-    gap, lines = statistics.mean(gaps), [f"{where}gap in mIoU from Low to High: {mean_and_spread(gaps)}"]
-    paper_low, paper_high = PAPER["Low"][2], PAPER["High"][2]
-    for name in [name for name in miou if name not in ("Oracle", "Self-Epitomic LSR", "Low", "High")]:
-        share = "undefined"
-        if gap > 2 * (statistics.stdev(gaps) if len(gaps) > 1 else 0):
-            share = f"{100 * (statistics.mean(miou[name]) - statistics.mean(miou['Low'])) / gap:.1f} %"
-        paper = ""
-        if name in PAPER:
-            paper = f" (paper: {100 * (PAPER[name][2] - paper_low) / (paper_high - paper_low):.1f} %)"
-        lines.append(f"{where}{name} closes {share} of it{paper}")
-    return lines
-
-
-def _cells(titles, rows):
-    """The table as lists of words, its head first."""
-    summed = any(row.sums for row in rows)
-    named = {key: title for key, (title, *_) in SCORES.items()}
-    sums = [f"sum: {title}" for title in named.values()] if summed else []
-    yield [*titles, *named.values(), *sums, *(f"paper: {named[key]}" for key in PAPER_SCORES)]
-    for row in rows:
-        ours = [mean_and_spread([seed[key] for seed in row.seeds]) for key in SCORES]
-        if summed:
-            ours += [mean_and_spread([seed[key] for seed in row.sums]) for key in SCORES]
-        yield [*row.names, *ours, *([f"{value:.2f}" for value in row.paper] or [""] * len(PAPER_SCORES))]

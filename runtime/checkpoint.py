@@ -1,6 +1,5 @@
 """Checkpoints: tensors and plain values, whole or not at all."""
 
-import contextlib
 import math
 from pathlib import Path
 
@@ -41,17 +40,8 @@ def load(path):
     require_file(path)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(state, dict):
+            raise TypeError
+        return state
     except Exception as error:  # a damaged archive raises nearly anything
         raise Refused(f"{path}: is no checkpoint, or a damaged one ({type(error).__name__})") from None
-    if not isinstance(state, dict):
-        raise Refused(f"{path}: is no checkpoint of this project (it holds a {type(state).__name__})")
-    return state
-
-
-@contextlib.contextmanager
-def refusing(path, maker="this run"):
-    """Whatever a checkpoint of another make breaks inside, loading networks and optimisers, becomes one line."""
-    try:
-        yield
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
-        raise Refused(f"{path}: is not a checkpoint of {maker} ({reason(error)})") from None

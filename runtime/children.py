@@ -5,7 +5,6 @@ import shlex
 import signal
 import subprocess
 import sys
-import threading
 import time
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
@@ -13,58 +12,63 @@ from pathlib import Path
 from runtime.errors import Refused
 
 ROOT = Path(__file__).resolve().parent.parent
-RUNNING = set()  # processes, which are asked to stop where one fails or a signal comes
+RUNNING = []  # processes, which are asked to stop where one fails or a signal comes
 
 
 def command(*words):
-    """One command, alone -> minutes taken. raises: Refused where it fails"""
-    return side_by_side({"it": words}, {}, 1, str)["it"]
+    """One command, alone. raises: Refused where it fails"""
+    side_by_side({"it": words}, {}, 1, str)
 
 
-def side_by_side(words, after, jobs, name):
+def side_by_side(words, after, jobs, name, then=None):
     """{key: words of a command} -> {key: minutes taken}, `jobs` at a time, in order but for those that must wait.
 
     after: {key: key of the command that must have ended before}; name: of a key, before its lines
+    then:  {key: words of a command that follows at once}
     raises: Refused where one fails; KeyboardInterrupt where a signal asks to stop. Those that run save and leave
     """
     signal.signal(signal.SIGTERM, _interrupt)
-    stopping, jobs, futures = threading.Event(), min(jobs, len(words)), {}
-    pool = ThreadPoolExecutor(max(1, jobs))
-    try:
-        for key in sorted(words, key=lambda key: key in after):  # FIFO: none waits for one that has not begun
-            before = futures.get(after.get(key))
-            futures[key] = pool.submit(_run, words[key], before, name(key) if jobs > 1 else None, stopping)
-        wait(futures.values(), return_when=FIRST_EXCEPTION)
-        return {key: future.result() for key, future in futures.items() if future.done()}
-    except BaseException:
-        stopping.set()
-        for process in list(RUNNING):
-            process.terminate()
-        raise
-    finally:
-        pool.shutdown(cancel_futures=True)
+    jobs, futures = min(jobs, len(words)), {}
+    with ThreadPoolExecutor(max(1, jobs)) as pool:
+        try:
+            for key in sorted(words, key=lambda key: key in after):  # FIFO: none waits for one that has not begun
+                before = futures.get(after.get(key))
+                steps = [words[key], *([then[key]] if then and key in then else [])]
+                futures[key] = pool.submit(_run, steps, before, name(key) if jobs > 1 else None, pool)
+            wait(futures.values(), return_when=FIRST_EXCEPTION)
+            return {key: future.result() for key, future in futures.items() if future.done()}
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in list(RUNNING):
+                process.terminate()
+            raise
 
 
-def _run(words, before, name, stopping):
-    """One command, printed and run. Beside others it has one thread, and `name` before each of its lines."""
-    if before is not None:
+def _run(steps, before, name, pool):
+    """Commands, one after the other -> minutes."""
+    if before:
         before.result()
-    if stopping.is_set():
-        return None
-    words, started, more = [str(word) for word in words], time.perf_counter(), {}
+    started = time.perf_counter()
+    for words in steps:
+        _run_one([str(word) for word in words], name, pool)
+    return (time.perf_counter() - started) / 60
+
+
+def _run_one(words, name, pool):
+    """One command, printed and run. Beside others it has one thread, and `name` before each of its lines."""
+    more = {}
     print("$ python " + shlex.join(words), flush=True)
     if name is not None:
         more = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "errors": "replace"}
         more["env"] = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
     with subprocess.Popen([sys.executable, *words], cwd=ROOT, **more) as process:
-        RUNNING.add(process)
+        RUNNING.append(process)
         for line in process.stdout or ():
             print(f"[{name}] {line}", end="", flush=True)
     RUNNING.remove(process)
     if process.returncode:
-        stopping.set()
+        pool.shutdown(wait=False, cancel_futures=True)  # before this thread takes up the next one
         raise Refused(f"stopped: python {shlex.join(words)} failed; mend it and run the same line again")
-    return (time.perf_counter() - started) / 60
 
 
 def _interrupt(number, _):

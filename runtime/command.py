@@ -46,10 +46,9 @@ def say(text, file=None):
 
 
 def status(work, again="goes on from what is complete", error_is="", where=""):
-    """Call work() -> the status to leave with: its own where it is a number, else 0; 2 where it is refused, 130 where
-    Ctrl-C stopped it, each with one line.
+    """Call work() -> the status to leave with: its own number, else 0; 2 or 128 + a signal after one line.
 
-    again: what the same command does then; where: stands for the file of a system's error that names none
+    again: what the same command does after Ctrl-C; where: stands for the file of a system's error that names none
     """
     try:
         left = work()
@@ -67,10 +66,9 @@ def status(work, again="goes on from what is complete", error_is="", where=""):
 
 def run(main, at_end=lambda: None):
     """Call main() and leave. at_end: what there is to close, as a process group, where all ranks end alike."""
-    sys.stdout.reconfigure(errors="backslashreplace")  # a name that is no text of this terminal is none of its end
     try:
         left = status(main, error_is="error: ")
-        if left and _RANK:  # under torchrun the other ranks wait in a collective; the launcher ends them
+        if left and _RANK:  # the other ranks wait in a collective: torchrun ends them
             os._exit(left)
     except Stopped as stopped:  # on all ranks alike, so the first speaks for them
         left = 128 + stopped.number

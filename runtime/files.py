@@ -3,11 +3,14 @@
 import contextlib
 import glob
 import os
+import time
 from pathlib import Path
 
 import yaml
 
 from runtime.errors import Refused, naming
+
+DAY_S = 86_400
 
 
 def require_file(path):
@@ -23,7 +26,9 @@ def open_whole(path, flush=True):
     flush:  to disk, before the renaming; False for one of very many, as tiles: waiting takes as long as writing
     raises: OSError that names `path`, as where the disk is full
     """
-    temporary = temporary_of(Path(path))
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = temporary_of(path)
     try:
         with open(temporary, "wb") as file:
             yield file
@@ -39,9 +44,6 @@ def open_whole(path, flush=True):
 
 
 def write_text(path, text):
-    """Write a file whole, and the folders above it."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     with open_whole(path) as file:
         file.write(text.encode())
 
@@ -52,9 +54,11 @@ def temporary_of(path):
 
 
 def remove_leftovers(folder, name=None):
-    """Delete what a kill left of files that were being written, of one name or all."""
+    """Delete what kills left of files that were being written, of one name or all: what nobody wrote to for a day."""
     for leftover in Path(folder).glob(f".{glob.escape(name) if name else '*'}.*.tmp"):
-        leftover.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):  # its process may rename it now
+            if time.time() - leftover.stat().st_mtime > DAY_S:
+                leftover.unlink()
 
 
 def read_yaml(path, blame="not YAML"):
@@ -62,7 +66,6 @@ def read_yaml(path, blame="not YAML"):
 
     raises: Refused; `blame` opens what is wrong
     """
-    require_file(path)
     with naming(path, f"{blame}: "), open(path, encoding="utf-8-sig") as file:
         try:
             value = yaml.load(file, _PlainLoader)  # noqa: S506 - a SafeLoader

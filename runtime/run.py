@@ -19,7 +19,7 @@ class Run:
     """One training run.
 
     saved:  what its last.pt holds, until `begin` has taken it up; None where there is none
-    done:   steps that are done; steps: of the whole run; epoch_steps: of an epoch
+    done:   steps that are done; steps: of the whole run
     best:   {"step": int, NAME: the value that selects}, as the script keeps it
     record: the means of the last record
     evaluate_now, save_now, stop_now: what is due after the step that ended; stop_now is the signal that asks, or 0
@@ -27,9 +27,9 @@ class Run:
 
     def __init__(self, config, ranks):
         self.config, self.ranks, self.dir = config, ranks, Path(config.run.dir)
-        self.last = self.dir / "last.pt"
-        self.saved = checkpoint.load(self.last) if self.last.exists() else None
-        self.done, self.sums, self.counted = 0, {}, 0
+        last = self.dir / "last.pt"
+        self.saved = checkpoint.load(last) if last.exists() else None
+        self.done, self.validations, self.record, self.sums, self.counted = 0, 0, None, {}, 0
 
     def begin(self, parts, about, items, best):
         """Load the parts from last.pt, where there is one; then open the folder, its log cut back to that step.
@@ -44,12 +44,12 @@ class Run:
         self.parts = {name: part for name, part in parts.items() if part is not None}
         self.about = {"config": flatten(config), **{key: value for key, value in about.items() if value is not None}}
         self.best = best
-        self.epoch_steps = max(1, math.ceil(items / config.train.batch_size))
-        self.steps = config.train.epochs * self.epoch_steps
-        self.eval_every = config.train.eval_every or self.epoch_steps
+        epoch_steps = max(1, math.ceil(items / config.train.batch_size))
+        self.steps = config.train.epochs * epoch_steps
+        self.eval_every = config.train.eval_every or epoch_steps
         if self.saved is not None:
-            with checkpoint.refusing(self.last):
-                check_resumable(self.saved.get("config"), config, self.dir)
+            with naming(self.dir / "last.pt", "is not a checkpoint of this run: "):
+                check_resumable(self.saved["config"], config, self.dir)
                 check_same_data(self.saved["data"], about["data"], config.data.root, self.dir)
                 for name, part in self.parts.items():
                     part.load_state_dict(self.saved[name])
@@ -60,24 +60,24 @@ class Run:
             self._open()
 
     def _open(self):
-        self.dir.mkdir(parents=True, exist_ok=True)
+        self.path, kept = self.dir / "log.jsonl", []
         for folder in (self.dir, self.dir / "figures"):
             remove_leftovers(folder)
         write_text(self.dir / "config.yaml", to_yaml(self.config))
-        self.path, kept = self.dir / "log.jsonl", []
-        if self.path.exists() and self.done > 0:
-            kept = [line for line in self.path.read_text().splitlines() if _step_of(line) <= self.done]
-        write_text(self.path, "".join(line + "\n" for line in kept))
+        if self.path.exists() and self.done:
+            lines = self.path.read_text().splitlines(keepends=True)  # a kill may have cut the last one short
+            kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= self.done]
+        write_text(self.path, "".join(kept))
         (self.dir / "metrics.json").unlink(missing_ok=True)  # written last: a run that has it is complete
 
     def each_step(self, unit="tiles"):
         """The steps to do, counted from 0. From the first one on, SIGTERM and Ctrl-C wait for a step's end."""
-        self.stop, self.unit, self.validations = StopRequest(), unit, 0
+        self.stop, self.unit = StopRequest(), unit
         self.progress = tqdm(
             total=self.steps, initial=self.done, unit="step", disable=None if self.ranks.first else True
         )
-        self.recorded = time.perf_counter()
-        self.told, self.lines = (self.recorded, self.done), 0  # of the last line on the terminal: its time and step
+        self.recorded = self.started = time.perf_counter()
+        self.before = self.done
         yield from range(self.done, self.steps)
         self.progress.close()
 
@@ -111,10 +111,10 @@ class Run:
         self.evaluate_now = self.done % self.eval_every == 0 or self.done == self.steps
         self.save_now = self.evaluate_now or self.stop_now > 0
         if self.logs(step) or self.save_now:
-            self.record = self._means()
+            first, self.record = self.record is None, self._means()
             checkpoint.require_finite(self.record, networks if self.save_now else (), self.dir, self.done)
             self.log({"step": self.done, "kind": "train", **values, **self.record})
-            if not self.lines and not self.save_now:  # the first validation may be far
+            if first and not self.save_now:  # the first validation may be far
                 self._tell(f"a validation every {self.eval_every} steps")
 
     def _means(self):
@@ -131,12 +131,9 @@ class Run:
         self.validations += 1
 
     def _tell(self, text):
-        """One line on where the run stands, and how long the rest takes by the pace since the last such line."""
-        now, (then, step) = time.perf_counter(), self.told
-        rest = (now - then) / (self.done - step) * (self.steps - self.done)
-        spent = f"{rest / 3600:.1f} h" if rest > 5400 else f"{rest / 60:.0f} min" if rest > 90 else f"{rest:.0f} s"
-        left = f", about {spent} left" if self.done < self.steps else ""
-        self.told, self.lines = (now, self.done), self.lines + 1
+        """One line on where the run stands, and how long the rest takes by the pace of the steps up to here."""
+        minutes = (time.perf_counter() - self.started) / 60 * (self.steps - self.done) / (self.done - self.before)
+        left = f", about {minutes:.0f} min left" if self.done < self.steps else ""
         loss, pace = self.record["loss"], self.record["tiles_per_second"]
         self.say(f"step {self.done}/{self.steps}  loss {loss:.4f}  {text}  {pace:.1f} {self.unit}/s{left}")
 
@@ -184,10 +181,3 @@ class Run:
         """One line on the terminal, above a progress bar where there is one."""
         if self.ranks.first:
             command.say(text)
-
-
-def _step_of(line):
-    try:
-        return json.loads(line)["step"]
-    except (ValueError, KeyError, TypeError):
-        return float("inf")  # a line that a kill cut short

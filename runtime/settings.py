@@ -1,12 +1,12 @@
 """Typed settings: dataclasses of `opt` fields filled from YAML and `section.key=value`. config.py declares a run's."""
 
-import argparse
 import dataclasses
 import math
 import typing
 
 import yaml
 
+from runtime import command
 from runtime.errors import Refused, nearest
 from runtime.files import read_yaml
 
@@ -25,11 +25,15 @@ def require(holds, message):
         raise Refused(message)
 
 
+def bounded(holds, key, value, allowed):
+    """Refuse a number outside of its bounds. allowed: what it may be, and a value that serves, as "0 or more, as 2"."""
+    require(holds, f"{key}={value}: must be {allowed}")
+
+
 def from_command_line(cls, description, argv=None):
     """`CONFIG.yaml [section.key=value ...]` -> config; --help prints every setting."""
-    parser = argparse.ArgumentParser(
-        description=description, epilog=describe(cls), formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command.parser(description)
+    parser.epilog = describe(cls)
     parser.add_argument("config", metavar="CONFIG.yaml", help="a file of configs/, or your own")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="settings that differ from the file")
     arguments = parser.parse_args(argv)
@@ -44,27 +48,26 @@ def load_config(cls, path, overrides=()):
 
     raises: Refused for an unknown key (with the nearest known one) or a value that its type or bounds do not allow
     """
-    values = {}
+    given = {}
     for section, settings in read_yaml(path).items():
-        if not isinstance(settings, (dict, type(None))):
-            meant = _nearest_setting(section, _settings(cls))
-            raise Refused(f"{path}: {section!s:.80} must be a section of settings, as `train:`; did you mean {meant}?")
-        values.update({f"{section}.{name}": value for name, value in (settings or {}).items()})
-    values = _checked(cls, values, path)
+        if isinstance(settings, dict):
+            given.update({f"{section}.{name}": value for name, value in settings.items()})
+        elif settings is not None:  # a setting outside a section: refused as one that is not known
+            given[section] = settings
+    values = _converted(cls, given, path)
     for override in overrides:
         key, equals, value = override.partition("=")
         require(equals, f"{override!r}: an override has the form section.key=value, as train.epochs=10")
-        values.update(_checked(cls, {key: value}, "command line"))
+        values.update(_converted(cls, {key: value}, "command line"))
     return config_from_flat(cls, values)
 
 
 def config_from_flat(cls, values):
-    """{"section.key": value} -> config; the inverse of flatten. raises: Refused for a number out of its bounds"""
+    """{"section.key": value} -> config; the inverse of flatten. Other keys are left out."""
     sections = {}
     for section in dataclasses.fields(cls):
-        names = [f.name for f in dataclasses.fields(section.type)]
-        chosen = {name: values[f"{section.name}.{name}"] for name in names if f"{section.name}.{name}" in values}
-        sections[section.name] = section.type(**chosen)
+        keys = {f.name: f"{section.name}.{f.name}" for f in dataclasses.fields(section.type)}
+        sections[section.name] = section.type(**{name: values[key] for name, key in keys.items() if key in values})
     return cls(**sections)
 
 
@@ -78,11 +81,7 @@ def flatten(config):
 
 
 def to_yaml(config):
-    nested = {}
-    for key, value in flatten(config).items():
-        section, name = key.split(".")
-        nested.setdefault(section, {})[name] = value
-    return yaml.safe_dump(nested, sort_keys=False)
+    return yaml.safe_dump(dataclasses.asdict(config), sort_keys=False)
 
 
 def check_resumable(saved, config, where):
@@ -90,94 +89,76 @@ def check_resumable(saved, config, where):
 
     saved: {"section.key": value} of the run's checkpoint
     """
-    if not isinstance(saved, dict):
-        raise Refused(f"{where} holds a checkpoint of something else; choose another run.dir")
     defaults = flatten(type(config)())
     for key, value in flatten(config).items():
         before = saved.get(key, defaults[key])  # a setting that came later stood, in effect, at its default
-        if key in config.FREE_ON_RESUME or before == value:
+        more, why = key == "train.epochs" and value > before, ""
+        if key in config.FREE_ON_RESUME or before == value or more and config.train.schedule == "constant":
             continue
-        if key == "train.epochs" and value > before:
-            if saved.get("train.schedule") == "constant":
-                continue
-            raise Refused(
-                f"{where} holds a run with {key}={before}, not {value}: by train.schedule=cosine its rate fell towards "
-                "0 over those epochs and would jump back up, so a longer run is another run; choose another run.dir"
-            )
-        raise Refused(f"{where} holds a run with {key}={before}, not {value}; choose another run.dir")
+        if more:
+            why = " by train.schedule=cosine its rate fell towards 0 over those epochs, so a longer run is another run;"
+        raise Refused(f"{where} holds a run with {key}={before}, not {value};{why} choose another run.dir")
 
 
 def check_same_data(saved, facts, root, where):
-    """A run goes on with the data that it began with, under whatever name: refuse others, naming what differs.
-
-    saved: the facts in the run's checkpoint
-    """
-    differing = [key for key, value in facts.items() if key != "name" and saved.get(key) != value]
-    if differing:
-        raise Refused(
-            f"{root} holds other data than the run in {where} began with ({', '.join(differing)} differ); "
-            "choose another run.dir"
-        )
+    """A run goes on with the data that it began with, under whatever name. saved: the facts in the run's checkpoint"""
+    differing = ", ".join(key for key, value in facts.items() if key != "name" and saved.get(key) != value)
+    message = f"{root} holds other data than the run in {where} began with ({differing} differ); choose another run.dir"
+    require(not differing, message)
 
 
 def describe(cls):
-    """The text that --help prints: every setting with default, choices, meaning, unit and source."""
-    lines, last = [], None
-    for key, setting in _settings(cls).items():
-        section = key.partition(".")[0]
-        lines += [f"\n{section}:"] if section != last else []
-        choices = setting.metadata["choices"]
-        words = f"   one of {', '.join(choices)}" if choices else ""
-        lines.append(f"  {key}={_typed(setting.default)}{words}\n      {setting.metadata['text']}")
-        last = section
+    """The text that --help prints: every setting with default, what it may be, meaning, unit and source."""
+    lines = []
+    for section in dataclasses.fields(cls):
+        lines.append(f"\n{section.name}:")
+        for f in dataclasses.fields(section.type):
+            choices = f"   one of {', '.join(f.metadata['choices'])}" if f.metadata["choices"] else ""
+            lines.append(f"  {section.name}.{f.name}={_typed(f.default)}{choices}")
+            lines.append(f"      {f.metadata['text']}")
     return "\n".join(lines)
 
 
 def _settings(cls):
-    """{"section.key": its field}, in the order in which they are declared."""
+    """{"section.key": its field}"""
     sections = dataclasses.fields(cls)
     return {f"{section.name}.{f.name}": f for section in sections for f in dataclasses.fields(section.type)}
 
 
-def _checked(cls, values, where):
+def _converted(cls, values, where):
     known = _settings(cls)
     for key in values:
         for other in ScriptSettings.__subclasses__():
             require(key in known or key not in _settings(other), f"{where}: {key} is a setting of {other.SCRIPT}")
-        if key not in known:
-            raise Refused(f"{where}: there is no setting {key!s:.80}; did you mean {_nearest_setting(key, known)}?")
+        if key not in known:  # of names with the same last part the nearest is meant, as run.seed by seed
+            alike = [setting for setting in known if setting.endswith(f".{str(key).rpartition('.')[2]}")]
+            meant = nearest(key, alike or known)
+            raise Refused(f"{where}: there is no setting {key!s:.80}; did you mean {meant}?")
     return {key: _convert(key, value, known[key], where) for key, value in values.items()}
 
 
-def _nearest_setting(key, known):
-    """By its last part, as run.seed for seed and train.seed, else by its letters."""
-    name = str(key).rpartition(".")[2]
-    return nearest(key, [setting for setting in known if setting.endswith(f".{name}")] or known)
-
-
 def _convert(key, value, setting, where):
-    kind, choices = setting.type, setting.metadata["choices"]
-    if typing.get_origin(kind) is tuple:
-        words = value if isinstance(value, (list, tuple)) else str(value or "").strip("[]").split(",")
-        return tuple(word for word in (str(word).strip(" '\"") for word in words) if word)
+    """A value of YAML or of the command line -> one of the setting's type."""
+    kind, choices, text = setting.type, setting.metadata["choices"], "" if value is None else str(value)
+    text = text.lower() if isinstance(value, bool) else text
+    if typing.get_origin(kind) is tuple:  # [a, b], of words that YAML and people write with and without quotes
+        return tuple(filter(None, (word.strip(" '\"") for word in text.strip("[]").split(","))))
     if choices:
-        word = ("on" if value else "off") if isinstance(value, bool) else value  # YAML reads a bare off as False
-        if word not in choices:
-            meant = nearest(word, choices)
-            raise Refused(f"{where}: {key}={value!s:.80} is not one of {', '.join(choices)}; did you mean {meant}?")
-        return word
-    try:
-        if kind is bool:
-            return {"true": True, "false": False}[str(value).lower()]
-        if isinstance(value, (bool, list, dict, type(None))):
+        text = "off" if text == "false" and "off" in choices else text  # as YAML reads a bare off
+        if text not in choices:
+            meant = nearest(text, choices)
+            raise Refused(f"{where}: {key}={text:.80} is not one of {', '.join(choices)}; did you mean {meant}?")
+    if kind is str:
+        return text
+    default = _typed(setting.default)
+    try:  # PyYAML reads 1e-3 as a word, so numbers are read from words here
+        value = {"true": True, "false": False}[text.lower()] if kind is bool else kind(float(text))
+        if kind is not bool and (value != float(text) or math.isinf(value)):
             raise ValueError
-        if kind is int and float(value) != int(float(value)) or kind is float and not math.isfinite(float(value)):
-            raise ValueError
-        return kind(float(value)) if kind in (int, float) else str(value)
     except (KeyError, ValueError, OverflowError):
-        words = {bool: "true or false", int: "a whole number", float: "a number", str: "a word"}[kind]
-        default = _typed(setting.default)
-        raise Refused(f"{where}: {key}={value!s:.80} must be {words}, as {key}={default}") from None
+        words = {bool: "true or false", int: "a whole number", float: "a number"}[kind]
+        raise Refused(f"{where}: {key}={text:.80} must be {words}, as {key}={default}") from None
+    return value
 
 
 def _typed(value):

@@ -34,3 +34,15 @@ def read(path):
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         with rasterio.open(path) as file:
             return np.moveaxis(file.read(), 0, -1), file
+
+
+def hide(path, held, how):
+    """Give an image a mask, inside the file ("mask") or beside it, or a fourth band that is tagged "alpha"."""
+    pixels, facts = read(path)
+    place = None if facts.transform.is_identity else facts.transform[:6], facts.crs
+    if how == "alpha":
+        pixels = np.dstack([pixels, held * np.uint8(200)])
+        write(path, pixels, *place, photometric="RGB", alpha="YES")
+    else:
+        with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=how == "mask"):
+            write(path, pixels, *place, mask=held)

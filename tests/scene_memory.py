@@ -1,6 +1,6 @@
 """Peak memory of predict.py on a small and on a large made-up scene: it should not grow with the scene.
 
-    python tests/scene_memory.py [--sides 5000 12288] [--layout tiles|strips|raw] [further words of predict.py]
+    python tests/scene_memory.py [--sides 5000 12288] [further words of predict.py]
 
 Scenes of three bands, cheaply made: a few blocks of noise over and over; network of model.width=8. No test: minutes.
 """
@@ -25,24 +25,14 @@ from random_checkpoint import save_random_checkpoint  # noqa: E402
 LIMIT_MB, GROWTH_MB = 1500, 300
 
 
-def make_scene(path, side, layout):
-    """A GeoTIFF of side x side x 3 uint8: zlib tiles of 512 px, zlib strips of 16 rows, or raw rows."""
-    rng = np.random.default_rng(0)
-    shape = {"tiles": (512, 512, 3), "strips": (16, side, 3), "raw": (16, side, 3)}[layout]
-    smooth = np.kron(rng.integers(20, 220, (4, shape[0] // 16, shape[1] // 16 + 1, 3)), np.ones((1, 16, 16, 1)))
-    blocks = (smooth[:, :, : shape[1]] + rng.integers(0, 30, (4, *shape))).astype(np.uint8)
-    down, across = -(-side // shape[0]), -(-side // shape[1])
-    options = {"shape": (side, side, 3), "dtype": np.uint8, "photometric": "rgb", "metadata": None}
-    if layout == "raw":
-        rows = (blocks[i % 4][: min(16, side - 16 * i)] for i in range(down))
-        tifffile.imwrite(path, (row for block in rows for row in block), rowsperstrip=1, **options)
-        return
-    packed = [[zlib.compress(block[:rows], 1) for block in blocks] for rows in (shape[0], side % shape[0] or shape[0])]
-    if layout == "tiles":
-        packed[1] = packed[0]  # tiles are whole at the edge too
-    segments = (packed[row == down - 1][(row + col) % 4] for row in range(down) for col in range(across))
-    place = {"tile": shape[:2]} if layout == "tiles" else {"rowsperstrip": shape[0]}
-    tifffile.imwrite(path, segments, compression="zlib", **place, **options)
+def make_scene(path, side):
+    """A GeoTIFF of side x side x 3 uint8 in zlib tiles of 512 px, a few of them over and over."""
+    rng, across = np.random.default_rng(0), -(-side // 512)
+    smooth = np.kron(rng.integers(20, 220, (4, 32, 32, 3)), np.ones((1, 16, 16, 1)))
+    tiles = [zlib.compress(tile, 1) for tile in (smooth + rng.integers(0, 30, smooth.shape)).astype(np.uint8)]
+    segments = (tiles[(row + col) % 4] for row in range(across) for col in range(across))
+    facts = {"shape": (side, side, 3), "dtype": np.uint8, "photometric": "rgb", "metadata": None, "tile": (512, 512)}
+    tifffile.imwrite(path, segments, compression="zlib", **facts)
 
 
 def measure(words):
@@ -59,16 +49,15 @@ def measure(words):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sides", type=int, nargs="+", default=[5000, 12288], metavar="PX")
-    parser.add_argument("--layout", default="tiles", choices=("tiles", "strips", "raw"))
     arguments, further = parser.parse_known_args()
     peaks = []
     with tempfile.TemporaryDirectory() as folder:
         trained = save_random_checkpoint(Path(folder) / "best.pt", width=8)
         for side in arguments.sides:
             scene = Path(folder) / f"{side}.tif"
-            make_scene(scene, side, arguments.layout)
+            make_scene(scene, side)
             peak, seconds = measure([trained, scene, "--out", Path(folder) / f"{side}_map.tif", *further])
-            print(f"{side} x {side} px, {arguments.layout}: peak {peak:,.0f} MB, {seconds:.0f} s", flush=True)
+            print(f"{side} x {side} px: peak {peak:,.0f} MB, {seconds:.0f} s", flush=True)
             peaks.append(peak)
     growth = peaks[-1] - peaks[0]
     print(f"growth {growth:,.0f} MB")

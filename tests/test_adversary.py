@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from commands import ROOT, TORCHRUN, error_of, run_script
+from commands import ROOT, TORCHRUN, run_script
 from test_train_seg import assert_same, settings
 from torchvision.transforms.functional import gaussian_blur
 
@@ -14,15 +14,15 @@ import train_seg
 from config import AdversarialConfig, SegmenterConfig
 from data.samples import Exemplars, ScoringTiles, TrainingTiles, collate, shuffled
 from data.tiles import TileSet
-from losses import made_map, sargmax
 from metrics import raggedness, ranking
 from models import build_discriminator
 from models.discriminator import Discriminator
 from models.unet import UNet
 from reports import game
-from runtime import checkpoint
+from runtime import checkpoint, distributed
 from runtime.errors import Refused
-from runtime.settings import load_config
+from runtime.settings import config_from_flat, load_config
+from supervision import Task
 
 GAME = ["adversarial.weight=0.1", "adversarial.width=4", "train.epochs=1", "data.workers=0", "train.average=0"]
 
@@ -107,22 +107,6 @@ def test_two_processes_and_micro_batches_equal_one(tile_set, tmp_path):
         assert_same(states[0][part], states[1][part], part, 1e-8)
 
 
-def test_the_discriminator_gets_no_gradient_from_the_segmenters_step(tile_set, tmp_path, monkeypatch):
-    monkeypatch.setattr(train_seg, "discriminator_hinge", lambda real, made: 0 * (real.sum() + made.sum()))
-    state = trained(tile_set, tmp_path / "run", "adversarial.weight=1e6")
-    torch.manual_seed(0)
-    UNet(3, 4, 8)
-    start = dict(Discriminator(4, 3).named_parameters())
-    assert all(torch.equal(state["discriminator"][name], start[name]) for name in start)
-
-
-def test_the_segmenter_gets_no_gradient_from_the_discriminators_step(tile_set, tmp_path, monkeypatch):
-    monkeypatch.setattr(train_seg, "segmenter_hinge", lambda made: 0 * made.sum())
-    game = trained(tile_set, tmp_path / "game")
-    plain = trained(tile_set, tmp_path / "plain", "adversarial.weight=0")
-    assert_same(game["segmenter"], plain["segmenter"], "segmenter", 0)
-
-
 def test_with_weight_0_the_run_equals_plain_agg_bit_for_bit(tile_set, tmp_path):
     agg = settings(tile_set, tmp_path / "agg", "train.epochs=1")
     zero = ["configs/demo/agg_app.yaml", *settings(tile_set, tmp_path / "zero", "train.epochs=1")[1:]]
@@ -131,17 +115,7 @@ def test_with_weight_0_the_run_equals_plain_agg_bit_for_bit(tile_set, tmp_path):
     states = [torch.load(tmp_path / name / "last.pt", weights_only=True) for name in ("agg", "zero")]
     for part in ("segmenter", "optimizer", "averaged"):
         assert_same(states[0][part], states[1][part], part, 0)
-
-
-def test_the_adversarial_gradient_reaches_the_first_convolution():
-    torch.manual_seed(0)
-    segmenter, discriminator = UNet(3, 4, 8), Discriminator(4).eval()
-    torch.nn.init.normal_(segmenter.head.weight)  # it starts at zero, and the first step moves only itself
-    adversarial = SegmenterConfig().adversarial
-    made = train_seg.made_map(segmenter(torch.randn(2, 3, 64, 64)), adversarial.temperature)
-    exemplar = torch.randint(0, 4, (2, 1, 64, 64))
-    train_seg.segmenter_hinge(discriminator(train_seg.appearance(made, exemplar, 4, adversarial.blur_sigma))).backward()
-    assert segmenter.encoder.conv1.weight.grad.abs().sum() > 0
+    assert not any("game" in record or "gradient_adversary" in record for record in records(tmp_path / "zero"))
 
 
 def test_ignored_pixels_of_the_exemplar_are_0_in_both_maps_and_no_class_is():
@@ -189,11 +163,6 @@ def test_the_log_says_whether_the_game_is_alive(tile_set, tmp_path):
     assert all(0 <= game[key] <= 1 for key in {"auc", "gradient_pixels"} | ragged)
 
 
-def test_without_an_adversary_the_log_says_nothing_of_a_game(tile_set, tmp_path):
-    trained(tile_set, tmp_path / "run", "adversarial.weight=0")
-    assert not any("game" in record or "gradient_adversary" in record for record in records(tmp_path / "run"))
-
-
 class Reader(torch.nn.Module):
     """A segmenter whose classes are the first four of five steps of the red band, more or less surely."""
 
@@ -203,16 +172,15 @@ class Reader(torch.nn.Module):
 
 def test_the_report_on_the_game_equals_a_plain_written_out_one(tile_set, monkeypatch):
     torch.manual_seed(0)
-    tiles, adversarial = TileSet(tile_set, "validation"), SegmenterConfig().adversarial
+    tiles = TileSet(tile_set, "validation")
     description, discriminator = tiles.description, Discriminator(4)
     samples = ScoringTiles(tiles, "low_regions", 1.0, Exemplars(tile_set, description, 0, 0))
     mean, std = torch.tensor(description.band_mean), torch.tensor(description.band_std)
     monkeypatch.setattr("reports.game.WATCHED_TILES", 3)
     watched = [i * len(tiles) // 3 for i in range(3)]  # from all over the split
-    autocast = torch.autocast("cpu", enabled=False)
-    game = train_seg.watch_game(
-        Reader(), discriminator, samples, 4, mean, std, autocast, adversarial, torch.device("cpu")
-    )
+    config = config_from_flat(SegmenterConfig, {"train.precision": "off"})
+    task = Task(config, distributed.start("cpu"), description, None)
+    game = train_seg.watch_game(task, Reader(), discriminator, samples)
     made, real, made_scores, real_scores, norms = [], [], [], [], []
     for i in watched:
         image = torch.from_numpy(tiles.load(i).image).permute(2, 0, 1)[None]
@@ -257,13 +225,6 @@ def test_the_discriminators_rate_is_its_own_and_constant(tile_set, tmp_path):
     assert ours["lr"] < 1e-3 and tuple(ours["betas"]) == (0.9, 0.999)
 
 
-def test_soft_maps_are_the_sargmax_itself():
-    logits = torch.randn(2, 4, 9, 9)
-    assert torch.equal(made_map(logits, 1.11, "soft"), sargmax(logits, 1.11))
-    made = made_map(logits, 1.11)
-    assert torch.allclose(made, logits.argmax(dim=1, keepdim=True).float(), atol=1e-6)
-
-
 def test_a_frozen_discriminator_stays_as_it_starts_and_still_pays_the_segmenter(tile_set, tmp_path):
     torch.manual_seed(0)
     UNet(3, 4, 8)
@@ -291,7 +252,7 @@ def test_shuffled_exemplars_keep_the_shares_of_each_cell_and_lose_its_shapes():
 def test_the_control_shuffles_the_exemplars_of_training_and_of_the_report_inside_each_cell(
     tile_set, tmp_path, monkeypatch
 ):
-    description, seen = TileSet(tile_set, "train").description, []
+    seen = []
 
     def appearance(index_map, exemplar, *more, real=train_seg.appearance):
         seen.append(exemplar)
@@ -303,10 +264,6 @@ def test_the_control_shuffles_the_exemplars_of_training_and_of_the_report_inside
     assert len(seen) == 3 + 2  # one step of both players, and the report
     maps = torch.cat(seen).squeeze(1)
     assert raggedness(maps) > 1.5 * raggedness(torch.from_numpy(heldout_maps(tile_set)))
-    few, mixed = (Exemplars(tile_set, description, 2, 0, shuffle_px=px) for px in (0, 16))
-    before, after = (some.draw(np.random.default_rng(1), 64, 64, True) for some in (few, mixed))
-    cells = [some.reshape(4, 16, 4, 16).swapaxes(1, 2).reshape(16, 256) for some in (before, after)]
-    assert np.array_equal(np.sort(cells[0]), np.sort(cells[1])) and not np.array_equal(before, after)
 
 
 def heldout_maps(tile_set):
@@ -360,26 +317,10 @@ def test_exemplars_follow_the_regions_and_never_load_an_image(tile_set, monkeypa
     assert pool.draw(np.random.default_rng(0), 40, 50, True).shape == (40, 50)
 
 
-@pytest.fixture
-def other_set(tile_set, tmp_path):
+def test_exemplars_smaller_than_the_tiles_are_refused(tile_set, tmp_path):
     root = tmp_path / "other"
     shutil.copytree(tile_set, root)
-    return root
-
-
-def test_bad_pools_are_one_line_each(tile_set, other_set, tmp_path):
-    description = TileSet(tile_set, "train").description
-    with pytest.raises(Refused, match="exemplars=9.*has 8"):
-        Exemplars(tile_set, description, 9, 0)
-    text = (other_set / "dataset.yaml").read_text()
-    (other_set / "dataset.yaml").write_text(text.replace("water", "lake"))
-    with pytest.raises(Refused, match="lake.*water"):
-        Exemplars(other_set, description, 0, 0)
-    (other_set / "dataset.yaml").write_text(text.replace("tile_px: 64", "tile_px: 32"))
+    text = (root / "dataset.yaml").read_text()
+    (root / "dataset.yaml").write_text(text.replace("tile_px: 64", "tile_px: 32"))
     with pytest.raises(Refused, match="32 px, smaller than the tiles of 64"):
-        Exemplars(other_set, description, 0, 0)
-    (other_set / "dataset.yaml").write_text(text)
-    tiles = (other_set / "tiles.csv").read_text()
-    (other_set / "tiles.csv").write_text(tiles.replace(",heldout,", ",train,"))
-    error = error_of("train_seg.py", *settings(other_set, tmp_path / "run", *GAME))
-    assert "has no tiles of the split heldout" in error and "adversarial.exemplar_root names" in error
+        Exemplars(root, TileSet(tile_set, "train").description, 0, 0)

@@ -1,9 +1,10 @@
 import math
 
 import torch
+from torchvision.transforms.functional import gaussian_blur
 
 from config import AdversarialConfig
-from losses import cross_entropy_sum, discriminator_hinge, sargmax, segmenter_hinge, straight_through
+from losses import blur, cross_entropy_sum, discriminator_hinge, made_map, sargmax, segmenter_hinge, straight_through
 
 
 def test_cross_entropy_equals_eq_1_written_out():
@@ -84,6 +85,17 @@ def test_straight_through_is_the_argmax_forward_and_sargmax_backward():
     (ours,) = torch.autograd.grad((weights * made).sum(), logits, retain_graph=True)
     (theirs,) = torch.autograd.grad((weights * soft).sum(), logits)
     assert torch.equal(ours, theirs) and ours.abs().min() > 0
+
+
+def test_soft_maps_are_the_sargmax_itself():
+    logits = torch.randn(2, 4, 9, 9)
+    assert torch.equal(made_map(logits, 1.11, "soft"), sargmax(logits, 1.11))
+
+
+def test_the_blur_is_torchvisions_with_its_reflected_border():
+    maps = torch.rand(3, 1, 9, 13)
+    for sigma in (0.3, 0.6, 2.0):
+        torch.testing.assert_close(blur(maps, sigma), gaussian_blur(maps, [3, 3], [sigma, sigma]))
 
 
 def test_hinge_losses_equal_eq_2_written_out():

@@ -15,6 +15,7 @@ from metrics import (
     raggedness,
     ranking,
     scores,
+    selection_scores,
 )
 from reports.tables import as_markdown, as_values, rows_of
 
@@ -53,14 +54,22 @@ def test_scores_equal_a_slow_reference(absent):
     assert (result["per_class"][2]["iou"] is None) == (absent == "both")
 
 
-def test_rows_are_truth_and_columns_prediction():
-    confusion = confusion_matrix(torch.tensor([0, 1, 1]), torch.tensor([0, 0, 1]), 2)
+def test_rows_are_truth_and_columns_prediction_and_nothing_labelled_scores_zero():
+    confusion = confusion_matrix(torch.tensor([0, 1, 1, 1]), torch.tensor([0, 0, 1, 255]), 2)
     assert confusion.tolist() == [[1, 1], [0, 1]]
-
-
-def test_nothing_labelled_scores_zero_and_does_not_fail():
-    result = scores(confusion_matrix(torch.zeros(3, dtype=torch.long), torch.full((3,), 255), 2))
+    result = scores(0 * confusion)
     assert result["miou"] == 0 and result["accuracy"] == 0
+
+
+def test_a_false_pixel_of_a_class_that_truth_lacks_is_a_class_of_its_own_in_tables_and_not_when_selecting():
+    truth = torch.tensor([1, 1, 1, 1, 2, 2, 3, 255])
+    right = confusion_matrix(torch.tensor([1, 1, 1, 1, 2, 2, 3, 0]), truth, 4)
+    water = confusion_matrix(torch.tensor([0, 1, 1, 1, 2, 2, 3, 0]), truth, 4)
+    assert scores(right)["miou"] == selection_scores(right)["miou"] == selection_scores(right)["macro_f1"] == 1
+    assert scores(water)["miou"] == pytest.approx((0 + 3 / 4 + 1 + 1) / 4)
+    assert selection_scores(water)["miou"] == pytest.approx((3 / 4 + 1 + 1) / 3)  # forest loses what it missed
+    assert selection_scores(water)["macro_f1"] == pytest.approx((6 / 7 + 1 + 1) / 3)
+    assert selection_scores(water)["accuracy"] == scores(water)["accuracy"] == 6 / 7
 
 
 def test_a_score_takes_a_function_and_one_line(monkeypatch):
@@ -128,18 +137,13 @@ def test_border_counts_equal_a_slow_loop(rows, ignored, within_px):
     assert 0 < expected[1] < expected[0] and 0 < expected[3] < expected[2]
 
 
-def test_border_f1_is_the_harmonic_mean_of_precision_and_recall():
-    assert border_f1(torch.tensor([10, 5, 8, 6])) == pytest.approx(2 * 0.5 * 0.75 / 1.25)
-    assert border_f1(torch.tensor([0, 0, 8, 0])) == 0
-    assert border_f1(torch.tensor([0, 0, 0, 0])) == 1  # a map without borders where there are none
-
-
 def test_a_border_within_two_pixels_is_found_and_one_farther_off_is_not():
     truth = torch.zeros(1, 20, 20, dtype=torch.int64)
     truth[..., 10:] = 1
     scored = [border_f1(border_counts(truth.roll(shift, dims=2)[:, :, 5:15], truth[:, :, 5:15])) for shift in range(5)]
     assert scored == [1, 1, 1, 0, 0]
-    assert border_f1(border_counts(torch.zeros_like(truth), truth)) == 0  # one class everywhere has no border
+    assert border_f1(torch.tensor([10, 5, 8, 6])) == pytest.approx(2 * 0.5 * 0.75 / 1.25)  # of precision and recall
+    assert border_f1(torch.tensor([0, 0, 8, 0])) == 0 and border_f1(torch.tensor([0, 0, 0, 0])) == 1
 
 
 def test_strips_with_a_margin_count_what_the_whole_map_counts():
@@ -152,11 +156,8 @@ def test_strips_with_a_margin_count_what_the_whole_map_counts():
         first, last = max(0, top - 3), min(50, top + 16 + 3)
         strips.add(predicted[:, first:last], truth[:, first:last], slice(top - first, min(50, top + 16) - first))
     assert torch.equal(whole.confusion, strips.confusion) and whole.border.tolist() == strips.border.tolist()
-    assert whole.scores() == strips.scores()
-    assert whole.scores()["border_f1"] == border_f1(border_counts(predicted, truth)) > 0
-    assert {k: v for k, v in whole.scores().items() if k != "border_f1"} == scores(
-        confusion_matrix(predicted, truth, 4)
-    )
+    expected = {**scores(whole.confusion), "border_f1": border_f1(border_counts(predicted, truth))}
+    assert whole.scores() == strips.scores() == expected and expected["border_f1"] > 0
 
 
 def test_counts_of_ranks_are_added_up():
@@ -164,40 +165,32 @@ def test_counts_of_ranks_are_added_up():
         def sum(self, tensor):
             return 2 * tensor
 
-    rng = np.random.default_rng(5)
-    tally = Tally(4)
-    tally.add(*(torch.tensor(patchy(rng, 20, 20, block))[None] for block in (4, 5)))
-    before = tally.scores(), tally.confusion.clone(), tally.border.clone()
+    tally = Tally(2)
+    tally.add(torch.tensor([[[0, 1, 1, 1]]]), torch.tensor([[[0, 0, 1, 1]]]))
+    before = tally.scores(), tally.confusion, tally.border
     tally.sum_over(Twice())
     assert torch.equal(tally.confusion, 2 * before[1]) and torch.equal(tally.border, 2 * before[2])
     assert tally.scores() == before[0]
 
 
 def test_ranking_equals_a_double_loop_and_a_tie_counts_half():
-    higher = torch.tensor([0.5, 1.0, 1.0, -2.0, 3.0, 0.25])
-    lower = torch.tensor([1.0, 0.5, 0.0, 4.0, 1.0])
+    higher, lower = torch.tensor([0.5, 1.0, 1.0, -2.0, 3.0, 0.25]), torch.tensor([1.0, 0.5, 0.0, 4.0, 1.0])
     wins = [1.0 if h > low else 0.5 if h == low else 0.0 for h in higher.tolist() for low in lower.tolist()]
-    assert ranking(higher, lower) == pytest.approx(sum(wins) / len(wins))
-    assert ranking(higher, higher) == 0.5 and ranking(torch.ones(3), torch.ones(2)) == 0.5
+    assert ranking(higher, lower) == pytest.approx(sum(wins) / len(wins)) and ranking(higher, higher) == 0.5
     assert ranking(lower + 10, lower) == 1 and ranking(lower - 10, lower) == 0
 
 
-def test_pixels_that_carry_equals_taking_the_largest_one_by_one():
-    norms = torch.from_numpy(np.random.default_rng(3).exponential(size=(3, 7, 5)))
-    for part in (0.1, 0.5, 0.9):
-        total, taken = 0.0, 0
-        for value in sorted(norms.flatten().tolist(), reverse=True):
-            if total >= part * norms.sum().item():
-                break
-            total, taken = total + value, taken + 1
-        assert pixels_that_carry(norms, part) == taken / norms.numel()
-    one = torch.zeros(10)
-    one[3] = 2
-    assert pixels_that_carry(one, 0.9) == 0.1 and pixels_that_carry(torch.zeros(4), 0.9) == 0
-    assert pixels_that_carry(torch.ones(10), 0.9) == pytest.approx(0.9)
+@pytest.mark.parametrize("part", [0.1, 0.5, 0.9])
+def test_pixels_that_carry_equals_taking_the_largest_one_by_one(part):
+    norms, total, taken = torch.from_numpy(np.random.default_rng(3).exponential(size=(3, 7, 5))), 0.0, 0
+    for value in sorted(norms.flatten().tolist(), reverse=True):
+        if total >= part * norms.sum().item():
+            break
+        total, taken = total + value, taken + 1
+    assert pixels_that_carry(norms, part) == taken / norms.numel() and pixels_that_carry(0 * norms, part) == 0
 
 
-def test_raggedness_equals_a_slow_loop_over_neighbours():
+def test_raggedness_equals_a_slow_loop_over_neighbours_and_class_shares_a_count():
     maps = patchy(np.random.default_rng(4), 13, 17, 3, 0.1)[None]
     differ, pairs = 0, 0
     for row in range(13):
@@ -206,12 +199,6 @@ def test_raggedness_equals_a_slow_loop_over_neighbours():
                 if r < 13 and c < 17 and 255 not in (maps[0, row, col], maps[0, r, c]):
                     differ, pairs = differ + (maps[0, row, col] != maps[0, r, c]), pairs + 1
     assert raggedness(torch.from_numpy(maps)) == pytest.approx(differ / pairs)
-    board = torch.from_numpy(np.indices((4, 4)).sum(axis=0) % 2)[None]
-    assert raggedness(board) == 1 and raggedness(0 * board) == 0
-    assert raggedness(torch.full((1, 4, 4), 255)) == 0
-    assert raggedness(torch.tensor([[[0, 0, 1, 255]]])) == 0.5
-
-
-def test_class_shares_leave_ignored_pixels_out():
+    nothing = torch.full((1, 4, 4), 255)
+    assert raggedness(nothing) == 0 and class_shares(nothing, 3) == [0, 0, 0]
     assert class_shares(torch.tensor([[[0, 2, 2], [255, 2, 255]]]), 4) == [0.25, 0, 0.75, 0]
-    assert class_shares(torch.full((1, 2, 2), 255), 3) == [0, 0, 0]

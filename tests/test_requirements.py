@@ -25,17 +25,13 @@ def test_every_package_has_a_lower_bound_and_a_locked_version_that_it_allows(nam
         assert version.operator == "==" and package.specifier.contains(version.version), package
 
 
-def made_by(*words):
-    """The commands that make would run in an empty folder."""
-    words = ["make", "--dry-run", "--always-make", *words]
+def test_make_installs_the_locked_versions_where_asked_and_the_newest_else():
     of_make = {"MAKEFLAGS", "MAKEOVERRIDES", "MAKELEVEL", "VENV", "LOCKED"}  # what `make test` hands down
     environment = {name: value for name, value in os.environ.items() if name not in of_make}
-    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True, env=environment).stdout
-
-
-def test_make_installs_the_locked_versions_where_asked_and_the_newest_else():
+    how = {"cwd": ROOT, "capture_output": True, "text": True, "check": True, "env": environment}
     for goal, name in (("demo", "requirements.txt"), ("test", "requirements-dev.txt")):
-        locked, newest = made_by("LOCKED=1", goal), made_by(goal)
+        locked, newest, elsewhere = (subprocess.run(["make", "--dry-run", "--always-make", *words, goal], **how).stdout
+                                     for words in (["LOCKED=1"], [], ["LOCKED=1", "VENV=elsewhere"]))  # fmt: skip
         assert re.search(rf"pip install .*-c constraints.txt -r {name}", locked) and "constraints" not in newest
         assert re.search(r"touch .venv/\S+-locked$", locked, re.MULTILINE) and "-locked" not in newest
-    assert "pip" not in made_by("LOCKED=1", "VENV=elsewhere", "demo")
+        assert "pip" not in elsewhere

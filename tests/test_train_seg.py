@@ -6,7 +6,9 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from importlib.util import find_spec
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -24,6 +26,7 @@ from data.tiles import TileSet
 from metrics import border_counts, border_f1
 from models.averaging import update_average
 from models.unet import UNet
+from runtime import distributed
 from runtime.settings import load_config
 from trained import load_trained
 
@@ -134,11 +137,6 @@ def test_half_precision_trains(tile_set, tmp_path, precision):
     assert torch.load(run_dir / "last.pt", weights_only=True)["segmenter"]["head.weight"].dtype == torch.float32
 
 
-def test_another_experiment_in_the_run_directory_is_refused(tile_set, agg_run):
-    line = error_of("train_seg.py", *settings(tile_set, agg_run, "train.epochs=2", "train.learning_rate=0.5"))
-    assert "train.learning_rate=0.001" in line and str(agg_run) in line
-
-
 def test_a_run_made_with_other_sums_is_refused_by_name(tile_set, agg_run, tmp_path):
     run_dir = tmp_path / "run"
     shutil.copytree(agg_run, run_dir)
@@ -184,49 +182,11 @@ def test_the_average_of_a_short_run_is_of_its_steps_and_not_of_the_random_start(
         update_average(average, network, decay)
 
     monkeypatch.setattr(train_seg, "update_average", noted)
-    state = trained(tile_set, tmp_path / "run", "train.average=0.15")
+    trained(tile_set, tmp_path / "run", "train.average=0.15")
     assert decays == [0, 0.1, 0.15, 0.15]  # step / (step + 9), at most the average asked for
     decays.clear()
-    state = trained(tile_set, tmp_path / "other", "train.average=0.99", "train.schedule=constant")
+    trained(tile_set, tmp_path / "other", "train.average=0.99")
     assert decays == pytest.approx([0, 1 / 10, 2 / 11, 3 / 12])
-    weights, average = (
-        torch.cat([state[part][start + name].flatten() for name in ("head.weight", "up0.conv2.weight")])
-        for part, start in (("segmenter", ""), ("averaged", "module."))
-    )
-    torch.manual_seed(0)
-    network = UNet(3, 4, 8)
-    random = torch.cat([network.head.weight.flatten(), network.up0.conv2.weight.flatten()]).detach()
-    assert 0 < (average - weights).norm() < 0.25 * (random - weights).norm()
-
-
-def dead_outputs(run_dir, tile_set):
-    """How many of all channels that decoder blocks hand on are 0 at every pixel of every validation tile."""
-    trained, tiles, alive = load_trained(run_dir / "last.pt", torch.device("cpu")), TileSet(tile_set, "validation"), {}
-    network = trained.segmenter
-
-    def note(block, _, outputs):
-        alive[block] = (outputs > 0).transpose(0, 1).flatten(1).any(dim=1)
-
-    for block in (network.up3, network.up2, network.up1, network.up0):
-        block.register_forward_hook(note)
-    with torch.no_grad():
-        trained(torch.stack([torch.from_numpy(tiles.load(i).image).permute(2, 0, 1) for i in range(len(tiles))]))
-    return sum(int((~channels).sum()) for channels in alive.values())
-
-
-def test_the_scale_of_x_leaves_decoder_outputs_alive_that_literal_sums_kill(tile_set, tmp_path):
-    """Health, of a short run of Agg at the demo's rate: of the 120 channels that its decoder's blocks hand on.
-
-    Of eleven runs (seeds, one thread and two, two kinds of CPU) 1 to 18 are dead by x = u / n², and 29 to 41 by x = u.
-    Units inside a block die either way, and in Low and High as well, and long runs differ less: this is no more than
-    the health of a short run's outputs.
-    """
-    more = "model.width=16", "train.batch_size=8", "train.epochs=20", "train.learning_rate=2e-3", "train.average=0"
-    more += "train.eval_every=1000", "run.log_every=100"
-    for how in ("sum", "literal_sum"):
-        trained(tile_set, tmp_path / how, *more, f"supervision.aggregate={how}")
-    by_mean, by_sum = (dead_outputs(tmp_path / how, tile_set) for how in ("sum", "literal_sum"))
-    assert by_mean < 24 <= by_sum
 
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(tile_set, tmp_path):
@@ -240,90 +200,28 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(tile
     "change, names",
     [
         (["train.batch_size=16", "train.micro_batch=3"], ["train.micro_batch=3", "2"]),
-        (["data.regions=[atlantis]"], ["atlantis", "hills"]),
         (["model.init=nowhere.pt"], ["model.init=nowhere.pt", "imagenet"]),
         (["data.root=nowhere"], ["nowhere"]),
-        (["run.device=cuda"], ["run.device=cuda"]),
     ],
 )
 def test_bad_settings_are_one_line(tile_set, tmp_path, change, names):
-    if change == ["run.device=cuda"] and torch.cuda.is_available():
-        pytest.skip("there is one here")
     line = error_of("train_seg.py", *settings(tile_set, tmp_path / "run", *change))
     assert all(name in line for name in names), line
 
 
-@pytest.mark.parametrize(
-    "damage, workers, split",
-    [("missing", 0, "train"), ("truncated", 2, "train"), ("truncated", 2, "validation"), ("code", 2, "train")],
-)
-def test_a_bad_tile_is_named_in_one_line_and_ends_the_run(tile_set, tmp_path, damage, workers, split):
+@pytest.mark.parametrize("split, damage", [("train", "truncated"), ("validation", "truncated"), ("train", "code")])
+def test_a_bad_tile_that_a_worker_reads_is_named_in_one_line_and_ends_the_run(tile_set, tmp_path, split, damage):
     root = tmp_path / "set"
     shutil.copytree(tile_set, root)
-    victim = sorted((root / "low").iterdir())[0] if damage == "code" else sorted((root / "images").iterdir())[0]
-    for row in (root / "tiles.csv").read_text().splitlines():
-        if f",{split}," in row:
-            victim = victim.with_name(row.split(",")[0] + ".tif")
-    if damage == "missing":
-        victim.unlink()
-    elif damage == "truncated":
+    row = TileSet(root, split).rows[-1]
+    victim = root / row["low" if damage == "code" else "image"]
+    if damage == "truncated":
         victim.write_bytes(victim.read_bytes()[:3000])
     else:
         label = tile_io.read(victim)
-        codes = label.pixels.copy()
-        codes[0, 0] = 77
-        tile_io.write(victim, codes, affine=label.affine, system=label.system)
-    line = error_of("train_seg.py", *settings(root, tmp_path / "run", f"data.workers={workers}", "train.eval_every=1"))
+        tile_io.write(victim, np.full_like(label.pixels, 77), affine=label.affine, system=label.system)
+    line = error_of("train_seg.py", *settings(root, tmp_path / "run", "data.workers=2", "train.eval_every=1"))
     assert victim.name in line and (damage != "code" or "77" in line)
-
-
-def test_validation_labels_that_are_all_ignored_are_told_before_the_first_step(tile_set, tmp_path):
-    root = tmp_path / "set"
-    shutil.copytree(tile_set, root)
-    text = (root / "tiles.csv").read_text().splitlines()
-    for row in (line.split(",") for line in text if ",validation," in line):
-        label = tile_io.read(root / row[5])
-        tile_io.write(root / row[5], np.full_like(label.pixels, 12), affine=label.affine, system=label.system)
-    line = error_of("train_seg.py", *settings(root, tmp_path / "run"))
-    assert "no label of the validation split supervises" in line and not (tmp_path / "run").exists()
-
-
-def test_one_tile_of_32_px_a_forward_pass_is_refused(tmp_path):
-    root = tmp_path / "set"
-    run_script("-m", "data.synthetic", root, "--tiles", 24, "--tile-px", 32, "--scale", 8)
-    line = error_of("train_seg.py", *settings(root, tmp_path / "run", "train.batch_size=1"))
-    assert "batch norm" in line and "train.batch_size=2" in line and "64 px" in line
-
-
-@pytest.mark.parametrize("part", ["images", "low", "high"])
-def test_sizes_that_disagree_are_one_line(tile_set, tmp_path, part):
-    root = tmp_path / "set"
-    shutil.copytree(tile_set, root)
-    for path in (root / part).iterdir():
-        array = tile_io.read(path).pixels
-        tile_io.write(path, array[: -1 - len(array) // 4, : -1 - len(array) // 4])
-    labels = "high" if part == "high" else "low_regions"
-    line = error_of("train_seg.py", *settings(root, tmp_path / "run", f"supervision.labels={labels}"))
-    assert f"/{part}/" in line and "px" in line
-
-
-def test_a_scale_that_contradicts_the_tiles_is_refused_as_by_the_check(tile_set, tmp_path):
-    root = tmp_path / "set"
-    shutil.copytree(tile_set, root)
-    text, scale = (root / "dataset.yaml").read_text(), TileSet(tile_set, "train").description.scale
-    (root / "dataset.yaml").write_text(text.replace(f"scale: {scale:g}", f"scale: {scale / 2:g}"))
-    line = error_of("train_seg.py", *settings(root, tmp_path / "run"))
-    assert "/low/" in line and f"is at scale {scale:g}, the tile set at {scale / 2:g}" in line
-    assert line.removeprefix("error: ") in run_script("-m", "data.check", root, status=2)
-
-
-def test_another_tile_set_is_refused_on_resume(tile_set, agg_run, tmp_path):
-    root = tmp_path / "set"
-    shutil.copytree(tile_set, root)
-    text = (root / "dataset.yaml").read_text().replace("name: field", "name: meadow").replace(": field", ": meadow")
-    (root / "dataset.yaml").write_text(text)
-    line = error_of("train_seg.py", *settings(root, agg_run, "train.epochs=2"))
-    assert "classes" in line and str(agg_run) in line
 
 
 def test_a_run_directory_that_cannot_be_made_is_one_line(tile_set, tmp_path):
@@ -337,15 +235,6 @@ def test_statistics_follow_the_regions(tile_set):
     described = tiles.described()
     assert np.allclose(described.band_mean, pixels.mean(axis=0)) and np.allclose(described.band_std, pixels.std(axis=0))
     assert TileSet(tile_set, "train").described().band_mean == tiles.description.band_mean
-
-
-def test_a_set_without_the_split_asked_for_is_one_line(tile_set, tmp_path):
-    root = tmp_path / "set"
-    shutil.copytree(tile_set, root)
-    rows = (root / "tiles.csv").read_text().replace(",validation,", ",train,")
-    (root / "tiles.csv").write_text(rows)
-    line = error_of("train_seg.py", *settings(root, tmp_path / "run"))
-    assert "validation" in line
 
 
 def test_evaluate_scores_checkpoints_and_the_oracle(tile_set, agg_run, tmp_path):
@@ -365,16 +254,6 @@ def test_evaluate_scores_checkpoints_and_the_oracle(tile_set, agg_run, tmp_path)
         truth = torch.from_numpy(np.stack([tiles.load_high(i) for i in range(len(tiles))]))
         assert row["border"] == border_counts(maps, truth).tolist()
         assert row["border_f1"] == border_f1(torch.tensor(row["border"])) and f"{100 * row['border_f1']:.2f}" in printed
-
-
-def test_two_rows_of_one_name_have_a_row_and_a_picture_each(tile_set, agg_run, tmp_path, monkeypatch):
-    titles = []
-    monkeypatch.setattr(evaluate, "contact_sheet", lambda path, given, *more: titles.extend(given))
-    shutil.copytree(agg_run, tmp_path / "again")
-    words = [agg_run, tmp_path / "again", "--data", tile_set, "--figure", tmp_path / "sheet.png", "--device", "cpu"]
-    result = evaluate.main(evaluate.parse(list(map(str, words))))
-    names = [row["name"] for row in result["rows"]]
-    assert names == titles[2:4] and names[0].endswith(f"{agg_run.name})") and names[1].endswith("again)")
 
 
 def test_scores_of_a_run_that_has_not_ended_say_so(tile_set, agg_run, tmp_path, capsys):
@@ -400,6 +279,20 @@ def test_validation_labels_of_one_class_bring_a_warning_once(tile_set, tmp_path,
         words = settings(data, tmp_path / f"run{warnings}", "train.epochs=1", "train.eval_every=2", "data.workers=0")
         train_seg.main(load_config(SegmenterConfig, ROOT / words[0], words[1:]))
         assert capsys.readouterr().out.count("the validation labels show one class alone: mIoU says") == warnings
+
+
+def test_validation_scores_the_classes_that_its_labels_hold():
+    """Half of the forest is called water, which no label holds: forest pays for it, water is no class of its own."""
+    labels = torch.tensor([1, 1, 2, 3]).expand(1, 32, 4)
+    predicted = torch.tensor([0, 1, 2, 3]).expand(1, 32, 4)
+    logits = torch.nn.functional.one_hot(predicted, 4).permute(0, 3, 1, 2).float()
+    segmenter = torch.nn.Module()
+    segmenter.forward = lambda images: logits
+    bands = {"mean": torch.zeros(3), "std": torch.ones(3)}
+    task = SimpleNamespace(ranks=distributed.start("cpu"), classes=4, observed=None, autocast=nullcontext(), **bands)
+    result = train_seg.validate(task, segmenter, [{"image": torch.zeros(1, 3, 32, 4), "labels": labels}])
+    assert result["classes"] == 3 and result["accuracy"] == 3 / 4
+    assert result["miou"] == pytest.approx((1 / 2 + 1 + 1) / 3)
 
 
 def oracle_maps(tiles):
@@ -431,8 +324,6 @@ def test_evaluate_refuses_what_does_not_fit(tile_set, agg_run, tmp_path):
     run_script("-m", "data.synthetic", other, "--tiles", 80, "--tile-px", 64, "--bands", 4)
     assert "3 bands" in error_of("evaluate.py", agg_run, "--data", other)
     assert "nowhere" in error_of("evaluate.py", tmp_path / "nowhere.pt", "--data", tile_set)
-    (tmp_path / "broken.pt").write_bytes(b"no checkpoint")
-    assert "broken.pt" in error_of("evaluate.py", tmp_path / "broken.pt", "--data", tile_set)
 
 
 def test_the_moving_average_is_torchs_own():

@@ -5,8 +5,7 @@
     python -m tools.bench --stages 3,4 --data tiles  # on a tile set of your own instead of made-up tiles
 
 Peers are extras: pip install segmentation_models_pytorch rasterio. One that is missing is named and skipped. A figure
-is the median over repeats after a warm-up, ours and the peer's by turns; ratio is ours / peer. Beside the JSON of --out
-the same table is written as Markdown.
+is the median over repeats after a warm-up, ours and the peer's by turns; ratio is ours / peer.
 
 Stages: 1 training step, 2 supervision, 3 reading tiles, 4 scene prediction.
 """
@@ -21,7 +20,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -38,33 +36,31 @@ from runtime.files import write_text
 from runtime.settings import config_from_flat, flatten, require
 
 ROOT = Path(__file__).resolve().parents[1]
-COLUMNS = "stage", "what", "ours", "peer", "ratio", "unit", "peer's name"
+COLUMNS = "stage", "what", "ours", "peer", "ratio", "unit", "peer_name"
 CELL_PX, WIDTH = 30, 64  # of the paper
 TILES = 24  # of the tile set that is made up where --data gives none
 WINDOW, OVERLAP = 1024, 128  # of predict.py
 
 
-@dataclass
 class Bench:
     """What all stages share. rows: the table; skipped: what is not in it."""
 
-    device: torch.device
-    repeats: int
-    px: int
-    data: Path | None
-    folder: Path
-    rows: list
-    skipped: list
+    def __init__(self, arguments, device, folder):
+        self.device, self.repeats, self.px, self.folder = device, arguments.repeats, arguments.px, folder
+        self.batch = 4 if device.type == "cpu" else 32
+        self.rows, self.skipped, self.root = [], [], arguments.data and arguments.data.resolve()
 
-    @property
-    def batch(self):
-        return 4 if self.device.type == "cpu" else 32
+    def tiles(self):
+        """The training split of --data, or of a made-up tile set."""
+        if self.root is None:
+            self.root = self.folder / "tiles"
+            run_command("-m", "data.synthetic", self.root, "--tiles", TILES, "--tile-px", self.px, "--scale", CELL_PX)
+        return TileSet(self.root, "train")
 
     def row(self, stage, what, ours, peer, unit, peer_name):
-        row = {"stage": stage, "what": what, "ours": ours, "peer": peer}
-        row.update(ratio=ours / peer if peer else None, unit=unit, peer_name=peer_name)
-        self.rows.append(row)
-        print_row(*row.values())
+        values = stage, what, ours, peer, ours / peer if peer else None, unit, peer_name
+        self.rows.append(dict(zip(COLUMNS, values, strict=True)))
+        print_row(*values)
 
     def peer(self, stage, name):
         """The module of an extra; None, and a line below the table, where it is not installed."""
@@ -91,18 +87,11 @@ class Bench:
         if self.device.type != "cpu":
             getattr(torch, self.device.type).synchronize()
 
-    def tile_set(self):
-        """--data, or a made-up tile set."""
-        root = self.data or self.folder / "tiles"
-        if not root.exists():
-            run_command("-m", "data.synthetic", root, "--tiles", TILES, "--tile-px", self.px, "--scale", CELL_PX)
-        return root
-
 
 def training_step(bench):
     """Stage 1: ours as shipped is what train_seg.py records; the plain loop is the same for both."""
     smp, device, batch = bench.peer(1, "segmentation_models_pytorch"), bench.device, bench.batch
-    description = TileSet(bench.tile_set(), "train").description
+    description = bench.tiles().description
     bands, classes = description.bands, len(description.taxonomy.names)
     precision, autocast, _ = distributed.mixed_precision("auto", device)  # of both: bf16 where it is not emulated
 
@@ -139,7 +128,7 @@ def supervision(bench):
 
 def reading(bench):
     """Stage 3: tiles from disk, compressed and raw."""
-    rasterio, tiles = bench.peer(3, "rasterio"), TileSet(bench.tile_set(), "train")
+    rasterio, tiles = bench.peer(3, "rasterio"), bench.tiles()
     os.environ["GDAL_NUM_THREADS"] = "1"
     for compression in ("zlib", "none"):
         copies = [bench.folder / f"{compression}_{i}.tif" for i in range(min(64, len(tiles)))]
@@ -155,24 +144,21 @@ def reading(bench):
                 with rasterio.open(file) as opened:
                     opened.read()
 
-        what = f"reading tiles, {'raw' if compression == 'none' else compression}"
-        bench.row(3, what, *bench.rates(len(copies), ours, rasterio and theirs), "tiles/s, one core", "rasterio")
+        both = bench.rates(len(copies), ours, rasterio and theirs)
+        bench.row(3, f"reading tiles, compression {compression}", *both, "tiles/s, one core", "rasterio")
 
 
 def prediction(bench):
     """Stage 4: predict.py from the shell to the last byte, once over one large scene; against its network on as many
     windows of the same size that lie in memory."""
-    side, scene, run = 12 * WINDOW, bench.folder / "scene.tif", bench.folder / "segmenter.pt"
-    tiles = TileSet(bench.tile_set(), "train")
-    bands, classes = tiles.description.bands, len(tiles.description.taxonomy.names)
-    tile = tiles.load(0).image
+    side, scene, run, tiles = 12 * WINDOW, bench.folder / "scene.tif", bench.folder / "segmenter.pt", bench.tiles()
+    bands, classes, tile = tiles.description.bands, len(tiles.description.taxonomy.names), tiles.load(0).image
     times = -(-side // len(tile))
     place = {"affine": (1.0, 0.0, 3e5, 0.0, -1.0, 4.3e6), "system": tile_io.epsg_system(32618)}
     tile_io.write(scene, np.tile(tile, (times, times, 1))[:side, :side], **place)
     network = UNet(bands, classes, WIDTH)
     config = flatten(config_from_flat(SegmenterConfig, {"model.width": WIDTH}))
-    state = {"config": config, "data": tiles.description.facts(), "segmenter": network.state_dict(), "step": 0}
-    checkpoint.save(run, state)
+    checkpoint.save(run, {"config": config, "data": tiles.description.facts(), "segmenter": network.state_dict()})
     network = network.to(bench.device, memory_format=torch.channels_last).eval()
     _, autocast, _ = distributed.mixed_precision("auto", bench.device)
     images = torch.randn(4, bands, WINDOW, WINDOW, device=bench.device).contiguous(memory_format=torch.channels_last)
@@ -194,14 +180,14 @@ def prediction(bench):
 
 def training_rates(bench, rows, turns=2):
     """train_seg.py with the configs of these rows of configs/low2high, by turns: tiles/s, the median of its records."""
-    root, found = bench.tile_set(), {row: [] for row in rows}
+    tiles, found = bench.tiles(), {row: [] for row in rows}
     steps, every = (8, 1) if bench.device.type == "cpu" else (40, 5)  # on a GPU a record waits for what is under way
-    epochs = -(-steps // -(-len(TileSet(root, "train")) // bench.batch))
-    words = [f"data.root={root}", f"run.device={bench.device.type}", f"run.log_every={every}", f"train.epochs={epochs}",
-             "train.eval_every=1000000", f"train.batch_size={bench.batch}"]  # fmt: skip
+    epochs = -(-steps // -(-len(tiles) // bench.batch))
+    words = [f"data.root={tiles.root}", f"run.device={bench.device.type}", f"run.log_every={every}",
+             f"train.epochs={epochs}", "train.eval_every=1000000", f"train.batch_size={bench.batch}"]  # fmt: skip
     for _ in range(turns):
         for row, rates in found.items():
-            run_dir = Path(tempfile.mkdtemp(dir=bench.folder))
+            run_dir = bench.folder / "run"
             run_command("train_seg.py", f"configs/low2high/{row}.yaml", *words, f"run.dir={run_dir}")
             records = [json.loads(line) for line in (run_dir / "log.jsonl").read_text().splitlines()]
             rates += [r["tiles_per_second"] for r in records[1:] if r["kind"] == "train"]  # the first step warms up
@@ -216,24 +202,9 @@ def run_command(*words):
     require(not done.returncode, f"{' '.join(words[1:3])} failed: {(done.stderr.strip().splitlines() or ['?'])[-1]}")
 
 
-def text(cell):
-    if cell is None or isinstance(cell, str):
-        return cell or ""
-    return f"{cell:.3g}" if cell < 100 else f"{cell:,.0f}"
-
-
 def print_row(*cells):
-    stage, what, ours, peer, ratio, unit, name = map(text, cells)
-    print(f"{stage:>5}  {what:<34} {ours:>8} {peer:>8} {ratio:>6}  {unit:<18} {name}".rstrip(), flush=True)
-
-
-def write_report(path, facts, bench):
-    """The table as JSON, and as Markdown beside it."""
-    write_text(path, json.dumps({**facts, "rows": bench.rows, "skipped": bench.skipped}, indent=1))
-    lines = [", ".join(f"{key} {value}" for key, value in facts.items()), "", f"| {' | '.join(COLUMNS)} |"]
-    lines += ["|" + " --- |" * len(COLUMNS), *(f"| {' | '.join(map(text, row.values()))} |" for row in bench.rows)]
-    lines += ["", *(f"- skipped: {line}" for line in bench.skipped)]
-    write_text(path.with_suffix(".md"), "\n".join(lines).rstrip() + "\n")
+    words = (c if isinstance(c, str) else "" if c is None else f"{c:.3g}" if c < 100 else f"{c:,.0f}" for c in cells)
+    print("{:>5}  {:<34} {:>8} {:>8} {:>6}  {:<18} {}".format(*words).rstrip(), flush=True)
 
 
 STAGES = {"1": training_step, "2": supervision, "3": reading, "4": prediction}
@@ -242,9 +213,8 @@ STAGES = {"1": training_step, "2": supervision, "3": reading, "4": prediction}
 def main(arguments):
     chosen = arguments.stages.split(",")
     require({*chosen} <= STAGES.keys(), f"--stages {arguments.stages}: give some of 1 to 4, as 1,3")
-    command.require_options(vars(arguments), repeats=1)
-    nearest = max(2, round(arguments.px / 32)) * 32
-    require(arguments.px == nearest, f"--px {arguments.px}: must be a multiple of 32 from 64 up, as {nearest}")
+    command.require_options(vars(arguments), repeats=1, px=64)
+    require(arguments.px % 32 == 0, f"--px {arguments.px}: must be a multiple of 32, as 512")
     device = distributed.start(arguments.device).device
     facts = {"device": torch.cuda.get_device_name() if device.type == "cuda" else device.type, "px": arguments.px,
              "threads": torch.get_num_threads(), "torch": torch.__version__, "python": platform.python_version(),
@@ -252,12 +222,12 @@ def main(arguments):
     print(", ".join(f"{key} {value}" for key, value in facts.items()))
     print_row(*COLUMNS)
     with tempfile.TemporaryDirectory() as folder:
-        data = arguments.data and arguments.data.resolve()
-        bench = Bench(device, arguments.repeats, arguments.px, data, Path(folder), [], [])
+        bench = Bench(arguments, device, Path(folder))
         for stage in chosen:
             STAGES[stage](bench)
             if arguments.out:  # after each stage: what a time limit cuts off is not all
-                write_report(arguments.out, facts, bench)
+                report = {**facts, "rows": bench.rows, "skipped": bench.skipped}
+                write_text(arguments.out, json.dumps(report, indent=1))
     for line in bench.skipped:
         print(f"skipped: {line}")
 

@@ -11,12 +11,12 @@ requirements-scenes.txt. A second run completes the first; scenes that are done 
 """
 
 import sys
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
-from data.prepare.cutting import DEFAULT_SCALE, Options
+from data.prepare.cutting import Options
 from data.prepare.sources import NAIP215_ROTATIONS, chesapeake, naip215, scene_list, tile_list
-from data.prepare.tile_set import MIN_TILE_PX, build
+from data.prepare.tile_set import DEFAULT_SCALE, build
 from data.rasters import gdal
 from data.taxonomy import load_colors, load_taxonomy
 from runtime import command
@@ -25,50 +25,38 @@ from runtime.workers import default_workers
 
 SOURCES = {"scenes": scene_list, "tiled": tile_list, "chesapeake": chesapeake, "naip215": naip215}
 TAXONOMIES = Path(__file__).resolve().parents[2] / "configs" / "taxonomies"
-DEFAULT_TAXONOMY = {"chesapeake": TAXONOMIES / "low2high.yaml", "naip215": TAXONOMIES / "naip215.yaml"}
-DEFAULT_TILE_PX = {"naip215": 256, "tiled": None}  # as they are distributed; else 512 [paper, Sec. 3.1]
+MIN_TILE_PX = 32  # the segmenter's smallest image
+NAIP_BANDS = 4  # red, green, blue, near infrared, which many of its files tag as alpha
+# What a source knows of itself, where an option does not say otherwise.
+CHESAPEAKE = {"taxonomy": TAXONOMIES / "low2high.yaml", "bands": NAIP_BANDS, "scale": 30}  # NLCD, warped to 1 m
+NAIP215 = {"taxonomy": TAXONOMIES / "naip215.yaml", "bands": NAIP_BANDS, "tile_px": 256, "no_filter": True}
 NAIP215_SCALE = {"majority": 32, "nlcd": 50}  # 19 m; 30 m, the paper's cell, on pixels of 0.6 m
 
 
 def main(arguments=None):
     parser = command.parser(__doc__, "python -m data.prepare")
-    source = parser.add_mutually_exclusive_group(required=True)
-    parser.add_argument("out", type=command.place, metavar="OUT", help="folder of the tile set")
-    for name, metavar, text in (
-        ("scenes", "CSV", "cut the scenes of a list: scene,region,split,image,high,low; paths are relative to the "
-         "list; scene, split, high and low may be empty"),
-        ("tiled", "CSV", "take tiles as they are: the same columns, and perhaps `tile`; nothing is filtered, and "
-         "GeoTIFFs are not copied; pictures and masks of colours become GeoTIFFs"),
-        ("chesapeake", "DIR", "the raw Chesapeake set as it is distributed"),
-        ("naip215", "DIR", "the 215 NAIP tiles as their repository distributes them, not filtered"),
-    ):  # fmt: skip
-        source.add_argument(f"--{name}", metavar=metavar, help=text)
-    rotations, coarse, workers = tuple(NAIP215_ROTATIONS), tuple(NAIP215_SCALE), default_workers()
-    for name, more, text in (
-        ("rotation", {"type": int, "choices": rotations}, "of --naip215: which groups of places train, give "
-         "exemplars and test (default 0)"),
-        ("coarse", {"choices": coarse}, "of --naip215: by majority, n = 32 (default), or codes made from fine ones "
-         "in NLCD's manner, n = 50"),
-        ("taxonomy", {"type": Path, "metavar": "YAML"}, "classes, and the codes or colours of both label sources; "
-         "needed with --scenes and --tiled"),
-        ("tile-px", {"type": int, "metavar": "PX"}, "side of a tile (default 512; --tiled: as the tiles are)"),
-        ("scale", {"type": int, "metavar": "N"}, "the paper's n, image pixels along a coarse cell: needed where a "
-         "coarse label lies on the image's own pixels; of labels that are made from fine ones (default "
-         f"{DEFAULT_SCALE})"),
-        ("range", {"type": float, "nargs": 2, "metavar": ("LOW", "HIGH")}, "of float and signed images, the same "
-         "for all: values from LOW to HIGH become 1 to 65535"),
-        ("bands", {"type": int, "metavar": "K"}, "of the images; needed where one is tagged as alpha: with K one "
-         "less than they have, it tells where there are data"),
-        ("seed", {"type": int, "default": 0, "metavar": "N"}, "of the splits (default 0)"),
-        ("workers", {"type": int, "default": workers, "metavar": "N"}, "processes, one scene each (default: one a "
-         "processor)"),
-        ("same-crs", {"action": "store_true"}, "take the image and the labels of a scene for one coordinate "
-         "system, though their files differ in it"),
-        ("no-filter", {"action": "store_true"}, "keep tiles of few classes, or under one class"),
-        ("compression", {"choices": ("zlib", "none"), "default": "zlib"}, "of the tiles; none reads fastest "
-         "(default zlib)"),
-    ):  # fmt: skip
-        parser.add_argument(f"--{name}", help=text, **more)
+    add, source = parser.add_argument, parser.add_mutually_exclusive_group(required=True).add_argument
+    add("out", type=command.place, metavar="OUT", help="folder of the tile set")
+    columns = "scene,region,split,image,high,low (all but region and image may be empty; paths relative to the list)"
+    source("--scenes", type=Path, metavar="CSV", help=f"cut the scenes of a list: {columns}")
+    source("--tiled", type=Path, metavar="CSV", help="take tiles as they are, of such a list; nothing is filtered")
+    source("--chesapeake", type=Path, metavar="DIR", help="the raw Chesapeake set as it is distributed")
+    source("--naip215", type=Path, metavar="DIR", help="the 215 NAIP tiles as they are distributed, not filtered")
+    rotations, coarse = tuple(NAIP215_ROTATIONS), tuple(NAIP215_SCALE)
+    add("--rotation", type=int, choices=rotations, help="of --naip215: which places train and test (default 0)")
+    add("--coarse", choices=coarse, help="of --naip215: by majority, n = 32 (default), or in NLCD's manner, n = 50")
+    add("--taxonomy", type=Path, metavar="YAML", help="classes, and what the codes or colours of labels mean")
+    add("--tile-px", type=int, metavar="PX", help="side of a tile (default 512; --tiled: as the tiles are)")
+    own = f"needed where it has the image's pixels; of cells made from fine labels (default {DEFAULT_SCALE})"
+    add("--scale", type=int, metavar="N", help=f"image pixels along a cell of a coarse label: {own}")
+    values = "values of float and signed images that become 1 and 65535, the same for all images"
+    add("--range", type=float, nargs=2, metavar=("LOW", "HIGH"), help=values)
+    add("--bands", type=int, metavar="K", help="of the images; with one less than they have, alpha says what is void")
+    add("--seed", type=int, default=0, metavar="N", help="of the splits (default 0)")
+    add("--workers", type=int, default=default_workers(), metavar="N", help="processes (default: one a processor)")
+    add("--same-crs", action="store_true", help="take a scene's files for one coordinate system, though they differ")
+    add("--no-filter", action="store_true", help="keep tiles of few classes, or under one class")
+    add("--compression", choices=("zlib", "none"), default="zlib", help="of tiles; none reads fastest (default zlib)")
     given = parser.parse_args(arguments)
     return command.status(lambda: build_as_asked(given), "goes on from here", where=given.out)
 
@@ -76,37 +64,39 @@ def main(arguments=None):
 def build_as_asked(given):
     kind = next(kind for kind in SOURCES if getattr(given, kind))
     command.require_options(vars(given), tile_px=MIN_TILE_PX, scale=1, bands=1, seed=0, workers=1)
-    taxonomy = given.taxonomy or DEFAULT_TAXONOMY.get(kind)
-    if taxonomy is None:
-        raise Refused(f"--{kind} needs --taxonomy, for example {TAXONOMIES / 'low2high.yaml'}")
     if given.range and not given.range[0] < given.range[1]:
         raise Refused(f"--range {given.range[0]:g} {given.range[1]:g}: the first is to be the smaller one")
     if kind != "naip215" and (given.rotation is not None or given.coarse):
         raise Refused("--rotation and --coarse are of --naip215")
+    listed, read, known = getattr(given, kind), SOURCES[kind], {}
+    if kind == "chesapeake":
+        known = CHESAPEAKE
+    if kind == "naip215":
+        coarse, read = given.coarse or "majority", partial(naip215, rotation=given.rotation or 0)
+        known = {**NAIP215, "coarse": coarse, "scale": NAIP215_SCALE[coarse]}
+    for name, value in known.items():
+        setattr(given, name, getattr(given, name) or value)
+    if not given.taxonomy:
+        raise Refused(f"--{kind} needs --taxonomy, for example {TAXONOMIES / 'low2high.yaml'}")
     if kind != "tiled":
         gdal()
+    if listed.absolute() == (given.out / "tiles.csv").absolute():
+        raise Refused(f"{listed}: is where the manifest goes; give the list another name")
     options = Options(
         source=kind,
-        taxonomy=load_taxonomy(taxonomy),
-        tile_px=given.tile_px or DEFAULT_TILE_PX.get(kind, 512),
+        taxonomy=load_taxonomy(given.taxonomy),
+        tile_px=given.tile_px or (None if kind == "tiled" else 512),  # [paper, Sec. 3.1]
         scale=given.scale,
         seed=given.seed,
         filter=not given.no_filter,
         compression=given.compression,
+        coarse=given.coarse,
         bands=given.bands,
-        range=tuple(given.range) if given.range else None,
+        range=given.range and tuple(given.range),
         same_crs=given.same_crs,
-        colors=load_colors(taxonomy),
+        colors=load_colors(given.taxonomy),
     )
-    listed, more = Path(getattr(given, kind)), ()
-    if kind == "naip215":
-        more, coarse = (given.rotation or 0,), given.coarse or "majority"
-        scale = given.scale or NAIP215_SCALE[coarse]
-        made = coarse if coarse == "nlcd" else None
-        options = replace(options, scale=scale, filter=False, rotation=given.rotation or 0, coarse=made)
-    if listed.absolute() == (given.out / "tiles.csv").absolute():
-        raise Refused(f"{listed}: is where the manifest goes; give the list another name")
-    build(given.out, SOURCES[kind](listed, *more), options, given.workers)
+    build(given.out, read(listed), options, given.workers)
 
 
 if __name__ == "__main__":

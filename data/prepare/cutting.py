@@ -6,28 +6,31 @@ as ignored. This rule is applied once, when tiles are made, so every row trains 
 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from data.cells import PIXEL_GRID, compose, corners, invert
 from data.coarse import low_label
 from data.ground import ground, on_the_globe
-from data.label_source import Label
+from data.label_source import Label, leave_out
 from data.laying import low_grid, same_pixels
-from data.rasters import Raster, grids_under, ground_size, require_one_place, system_tags
-from data.taxonomy import IGNORE, Taxonomy, Unknown
-from data.tile_writer import count_labels, write_tile
+from data.prepare.sources import NAIP215_MATERIALS
+from data.rasters import Raster, grids_under, ground_size, in_one_system, require_one_place, system_tags
+from data.taxonomy import Taxonomy, Unknown
+from data.tile_writer import write_tile
 from data.values import value_range, whole_numbers
 from data.voids import input_bands, join, marked
 from runtime.errors import Refused
+from runtime.workers import read_ahead
 
-DEFAULT_SCALE = 30  # of coarse labels that are made from fine ones: NLCD's, on 1 m imagery [paper, Sec. 4.3]
 MIN_CLASSES = 3  # unique merged classes in a tile [paper, Sec. 3.1]
 MAX_SHARE = 0.75  # of a tile's pixels under one class [paper, Sec. 3.1]
 # What drops a tile, counted under the first that does: a label source without a label over it, or an image without data
 # (always); fewer classes; one class over more (not with --no-filter; if either source does so [paper ambiguous]).
 RULES = ("empty", "classes", "dominant")
+BY_PIXELS = "labels without a georeference, which lie by pixels on images that have one"
+WARPED = "fine labels on another grid or in another system, brought to their images' pixels"
 
 
 @dataclass(frozen=True)
@@ -37,12 +40,11 @@ class Options:
     source: str  # scenes, tiled, chesapeake or naip215
     taxonomy: Taxonomy
     tile_px: int | None = 512
-    scale: int | None = None  # None: as the rasters or the source say
+    scale: int | None = None  # None: as the rasters say
     seed: int = 0
     filter: bool = True
     compression: str = "zlib"
-    rotation: int | None = None  # of naip215
-    coarse: str | None = None  # nlcd: made from the fine label in NLCD's manner; None: as the source has it
+    coarse: str | None = None  # of naip215: nlcd, made from the fine label in its manner, or majority
     bands: int | None = None  # of the images; None: as they have, none of which may be tagged as alpha
     range: tuple | None = None  # of float and signed images: the values at the ends (data/values.py)
     same_crs: bool = False  # take a scene's rasters for one coordinate system, whatever they say
@@ -53,8 +55,8 @@ def cut_scene(root, scene, options):
     """Cut a scene into tiles without overlap, from its top-left corner; edge remainders are no tiles.
 
     Rasters are read by window: memory does not grow with the scene.
-    returns: {"records": what write_tile returned, "dropped": {rule: tiles}, "tile_px", "size": the scene's (H, W), and
-             what `lay` says of it}
+    returns: plain values: "records" of write_tile; {rule: tiles} "dropped"; "size" (H, W) of the scene; "held" pixels
+             beyond the range; the codes that say nothing, "nodata"; and what `lay` says
     raises:  Refused; where a label has codes or colours without a class, all of them are named
     """
     with ExitStack() as stack:
@@ -63,120 +65,45 @@ def cut_scene(root, scene, options):
             kind: Label(stack.enter_context(Raster(path)), getattr(options.taxonomy, kind), options.colors.get(kind))
             for kind, path in scene.labels().items()
         }
-        facts = lay(image, labels, scene, options, stack)
-        taxonomy = ignoring(options.taxonomy, {kind: label.codes_of_none(True) for kind, label in labels.items()})
+        facts = lay(image, labels, options, stack)
         try:
-            records, dropped, held = cut(root, scene, image, labels, taxonomy, options, facts["range"])
+            records, dropped, held = cut(root, scene, image, labels, options, facts["range"])
         except Unknown as unknown:
-            tables = ((label, getattr(taxonomy, kind)) for kind, label in labels.items())
-            raise next(filter(None, (label.unknown(table) for label, table in tables)), unknown) from None
-        facts["nodata"] = {kind: label.codes_of_none() for kind, label in labels.items()}
-    about = {"tile_px": options.tile_px, "size": image.size, "held": held}
+            raise next(filter(None, (label.unknown() for label in labels.values())), unknown) from None
+    nodata = {kind: sorted(label.ignored) for kind, label in labels.items()}
+    about = {"tile_px": options.tile_px, "size": image.size, "held": held, "nodata": nodata}
     return {"records": records, "dropped": dropped, **about, **facts}
 
 
-def cut(root, scene, image, labels, taxonomy, options, limits):
-    """The tiles of a scene whose rasters are open and laid; limits: of data/values.py.
-
-    returns: records, {rule: tiles dropped}, pixels held to an end of the range
-    """
-    px, records, dropped, held = options.tile_px, [], dict.fromkeys(RULES, 0), 0
-    bands, system = input_bands(image, options.bands or scene.bands, "--bands "), system_tags(image.crs)
-    height, width = (side // px * px for side in image.size)
-    places = [(row, col) for row in range(0, height, px) for col in range(0, width, px)]
-    grids = cell_grids(image, labels, [(*place, px, px) for place in places], options)
-    base = image.affine or (PIXEL_GRID if any(grids) or options.coarse else None)
-    on_pixels = {kind: label for kind, label in labels.items() if label.cells is None}
-    around = on_the_globe(image, [(*place, px, px) for place in places])
-    tiles = zip(places, grids, around, windows(image, on_pixels, px, bands), strict=True)
-    for (row, col), grid, globe, ((pixels, void), read) in tiles:
-        name = f"{scene.name}_{row // px:03d}_{col // px:03d}"
-        transform = base and compose(base, (1, 0, col, 0, 1, row))
-        codes, low_transform = {kind: found for kind, (found, _) in read.items()}, None
-        unlabelled = join(*(beyond for _, beyond in read.values()))
-        if grid:
-            codes["low"], low_transform, beyond = labels["low"].cells_over(grid, transform, px)
-            unlabelled = join(unlabelled, beyond)
-        if options.coarse:
-            codes["low"], low_transform = made_coarse(codes["high"], scene.materials, transform, options, name)
-        for kind, label in labels.items():
-            to_cell = compose(invert(low_transform), transform) if kind == "low" and grid else None
-            codes[kind] = label.without(codes[kind], void, unlabelled, to_cell)
-        both = codes.get("high"), codes.get("low")
-        counts = count_labels(*both, taxonomy, (px, px), transform, low_transform, scene.name)
-        rule = "empty" if void is not None and void.all() else broken_rule(counts, px * px, options.filter)
-        if rule:
-            dropped[rule] += 1
-            continue
-        pixels, beyond_range = whole_numbers(pixels, void, image, limits)
-        held += beyond_range
-        pixels, nodata = marked(pixels, void, image.nodata if limits is None else 0)
-        place = {"transform": transform, "low_transform": low_transform, "system": system, "nodata": nodata}
-        facts = {"region": scene.region, "split": scene.split, "void": void, "unlabelled": unlabelled, "counts": counts}
-        how = {"taxonomy": taxonomy, "compression": options.compression, "place": ground(globe, (px, px), "globe")}
-        records.append(write_tile(root, name, pixels, *both, **place, **facts, **how))
-    return records, dropped, held
-
-
-def windows(image, labels, px, bands):
-    """The tiles' windows of an image and of the labels on its pixels, row by row; a thread reads one row of tiles
-    ahead.
-
-    yields: (pixels, void), {kind: (codes, where there are none)} of each tile
-    """
-    height, width = (side // px * px for side in image.size)
-
-    def read(row):
-        parts = {kind: label.over(row, 0, px, width) for kind, label in labels.items()}
-        return image.window(row, 0, px, width, bands), parts
-
-    with ThreadPoolExecutor(1) as reader:
-        ahead = [reader.submit(read, row) for row in range(0, height if width else 0, px)[:1]]
-        for row in range(0, height if width else 0, px):
-            pixels, parts = ahead.pop().result()
-            if row + px < height:
-                ahead.append(reader.submit(read, row + px))
-            for col in range(0, width, px):
-                here = np.s_[:, col : col + px]
-                cut_out = [tuple(None if a is None else a[here] for a in pair) for pair in (pixels, *parts.values())]
-                yield (cut_out[0][0], join(cut_out[0][1])), dict(zip(parts, cut_out[1:], strict=True))
-
-
-def lay(image, labels, scene, options, stack):
+def lay(image, labels, options, stack):
     """Check the rasters of a scene against each other. A fine label on another grid is warped to the image's pixels, by
     nearest neighbours; a coarse one keeps its cells, and `Label.cells` becomes their affine.
 
     returns: {"image_gsd": metres or None, "scale": n, or None where there is no coarse label, "range" and "tags" of the
-             image's values, "by_pixels": labels without a georeference on an image that has one, "warped": fine labels
-             that were}
+             image's values, "notes": {what was done to labels: to how many}}
     raises:  Refused where they do not lie over each other, or nothing says n
     """
-    by_pixels, warped, n = 0, 0, None
+    notes, n = {BY_PIXELS: 0, WARPED: 0}, None
     middle = [max(0, (side - options.tile_px) // 2) for side in image.size]
     middle = (*middle, *(min(options.tile_px, side) for side in image.size))
     for kind, label in labels.items():
         raster = label.raster
-        by_pixels += require_one_place(image, raster, options.same_crs)
+        notes[BY_PIXELS] += require_one_place(image, raster, options.same_crs)
         placed = image.affine and raster.affine
         grid = grids_under(image, raster, [middle], options.same_crs)[0] if placed else None
         if placed and not overlap(image, grid, raster.size):
             raise Refused(f"{raster.path}: does not overlap {image.path}; is it of another place?")
         if kind == "low":
-            label.cells, n = low_grid(image, raster, options.scale or scene.scale, grid)
+            label.cells, n = low_grid(image, raster, options.scale, grid)
             label.block = None if label.cells else n
         elif not same_pixels(image, raster) or (placed and grid != raster.affine):
             if not placed:
                 sizes = [f"{size[0]} x {size[1]}" for size in (raster.size, image.size)]
                 raise Refused(f"{raster.path}: is {sizes[0]} px, {image.path} {sizes[1]}, without a georeference")
-            label.raster, warped = stack.enter_context(raster.onto(image)), warped + 1
-    return {
-        "image_gsd": ground_size(image),
-        "scale": n,
-        "range": value_range(image, options.range),
-        "tags": image.tagged,
-        "by_pixels": by_pixels,
-        "warped": warped,
-    }
+            label.raster = stack.enter_context(raster.onto(image))
+            notes[WARPED] += 1
+    values = {"range": value_range(image, options.range), "tags": image.tagged}
+    return {"image_gsd": ground_size(image), "scale": n, "notes": notes, **values}
 
 
 def overlap(image, grid, size):
@@ -185,29 +112,78 @@ def overlap(image, grid, size):
     return all(min(values) < most and max(values) > 0 for values, most in zip(places, size[::-1], strict=True))
 
 
-def cell_grids(image, labels, windows, options):
-    """The affine of the coarse label's cells near each window; None where they are blocks of the image's pixels."""
-    low = labels.get("low")
-    if low is None or low.cells is None:
-        return [None] * len(windows)
-    if not (image.affine and low.raster.affine):
-        return [low.cells] * len(windows)
-    return grids_under(image, low.raster, windows, options.same_crs)
+def cut(root, scene, image, labels, options, limits):
+    """The tiles of a scene whose rasters are open and laid; limits: of data/values.py.
+
+    returns: records, {rule: tiles dropped}, pixels held to an end of the range
+    """
+    px, low, records, dropped, held = options.tile_px, labels.get("low"), [], dict.fromkeys(RULES, 0), 0
+    height, width = (side // px * px for side in image.size)
+    places = [(row, col, px, px) for row in range(0, height, px) for col in range(0, width, px)]
+    own_cells = low is not None and low.cells is not None
+    grids = [low.cells if own_cells else None] * len(places)
+    if own_cells and not in_one_system(image, low.raster, options.same_crs):
+        grids = grids_under(image, low.raster, places, options.same_crs)
+    base = image.affine or (PIXEL_GRID if own_cells or options.coarse == "nlcd" else None)
+    bands, system = input_bands(image, options.bands, "--bands "), system_tags(image.crs)
+    kept = {"region": scene.region, "split": scene.split, "system": system, "compression": options.compression}
+    with ThreadPoolExecutor(1) as reader:
+        around, tiles = on_the_globe(image, places), windows(image, labels, px, bands, reader)
+        for (row, col, *_), grid, globe, (pixels, void, found) in zip(places, grids, around, tiles, strict=True):
+            name = f"{scene.name}_{row // px:03d}_{col // px:03d}"
+            transform = base and compose(base, (1, 0, col, 0, 1, row))
+            codes, low_transform = {kind: codes for kind, (codes, _) in found.items()}, None
+            unlabelled = join(*(beyond for _, beyond in found.values()))
+            if own_cells:
+                codes["low"], low_transform, beyond = low.cells_over(grid, transform, px)
+                unlabelled = join(unlabelled, beyond)
+            elif options.coarse == "nlcd":
+                codes["low"], low_transform = made_coarse(codes["high"], transform, options, name)
+            place = (px, px), transform, low_transform
+            counts = leave_out(labels, codes, void, unlabelled, options.taxonomy, *place, scene.name)
+            rule = "empty" if void is not None and void.all() else broken_rule(counts, px * px, options.filter)
+            if rule:
+                dropped[rule] += 1
+                continue
+            pixels, beyond_range = whole_numbers(pixels, void, image, limits)
+            held += beyond_range
+            pixels, nodata = marked(pixels, void, image.nodata if limits is None else 0)
+            record = write_tile(
+                root, name, pixels, codes.get("high"), codes.get("low"), taxonomy=options.taxonomy, transform=transform,
+                low_transform=low_transform, nodata=nodata, void=void, unlabelled=unlabelled, counts=counts,
+                place=ground(globe, (px, px), "globe"), **kept,
+            )  # fmt: skip
+            records.append(record)
+    return records, dropped, held
 
 
-def ignoring(taxonomy, codes):
-    """The taxonomy with {"high": codes, "low": codes} ignored, where it does not give them a class of their own."""
-    tables = {kind: {**dict.fromkeys(those, IGNORE), **getattr(taxonomy, kind)} for kind, those in codes.items()}
-    return replace(taxonomy, **tables)
+def windows(image, labels, px, bands, reader):
+    """The tiles of an image and of the labels on its pixels, row by row; the reader's thread is one row ahead.
+
+    yields: pixels, where they are void, {kind: (codes, where there are none)} of each tile
+    """
+    height, width = (side // px * px for side in image.size)
+
+    def strip(row):
+        parts = {kind: label.over(row, 0, px, width) for kind, label in labels.items() if label.cells is None}
+        return image.window(row, 0, px, width, bands), parts
+
+    for image_strip, parts in read_ahead(map(strip, range(0, height if width else 0, px)), reader, 1):
+        for col in range(0, width, px):
+            (pixels, void), *found = (
+                tuple(None if array is None else array[:, col : col + px] for array in pair)
+                for pair in (image_strip, *parts.values())
+            )
+            yield pixels, join(void), dict(zip(parts, found, strict=True))
 
 
-def made_coarse(high_codes, materials, transform, options, name):
-    """Coarse codes in NLCD's manner from a fine label (data/coarse.py), and where their cells lie.
+def made_coarse(high_codes, transform, options, name):
+    """Coarse codes in NLCD's manner from a fine label of naip215 (data/coarse.py), and where their cells lie.
 
     The draws come from the build's seed and the tile's name: a tile has one coarse map, whichever split it is in.
     """
-    n, land_cover = options.scale or DEFAULT_SCALE, np.zeros(256, np.uint8)
-    land_cover[[code for code, _ in materials]] = [material for _, material in materials]
+    n, land_cover = options.scale, np.zeros(256, np.uint8)
+    land_cover[[*NAIP215_MATERIALS]] = [*NAIP215_MATERIALS.values()]
     rng = np.random.default_rng([options.seed, *name.encode()])
     known = land_cover[np.clip(high_codes, 0, 255)]  # a code beyond is named where labels are counted
     return low_label(rng, known, n), compose(transform, (n, 0, 0, 0, n, 0))

@@ -5,8 +5,7 @@ Each function returns scenes sorted by name; a public set's scenes do not depend
 
 import os
 import re
-from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from data.coarse import BARREN, BUILT, GRASS, ROAD, TREE, WATER
@@ -19,8 +18,6 @@ NAIP215_MATERIALS = {0: GRASS, 1: BUILT, 2: ROAD, 3: BARREN, 4: TREE, 5: WATER}
 NAIP215_PLACES = Path(__file__).resolve().parents[2] / "configs" / "tables" / "naip215_places.csv"
 # Of each rotation: the groups of places that train, the one whose label maps are exemplars, and the one that tests.
 NAIP215_ROTATIONS = {0: ((2, 3), 1, 0), 1: ((0, 3), 2, 1), 2: ((0, 1), 3, 2), 3: ((1, 2), 0, 3), 4: ((0, 1, 2), 3, 4)}
-NAIP_BANDS = 4  # red, green, blue, near infrared, which many of its files tag as alpha
-CHESAPEAKE_SCALE = 30  # its NLCD is warped to the images' pixels of 1 m
 CHESAPEAKE_FOLDER = re.compile(r"([a-z]{2})_1m_\d{4}_.+")
 
 
@@ -34,10 +31,6 @@ class Scene:
     high: Path | None = None
     low: Path | None = None
     split: str = ""  # fixed, or "" to have one drawn for each tile
-    bands: int | None = None  # of its image; None where the source does not know
-    scale: int | None = None  # n, of a coarse label on the image's pixels, where the source tells
-    materials: tuple = ()  # (code of `high`, Chesapeake code) where coarse codes can be made from it
-    line: str = field(default="", compare=False)  # of the list it stands in, for what is said of its files
 
     def labels(self):
         return {kind: path for kind, path in (("high", self.high), ("low", self.low)) if path}
@@ -49,13 +42,12 @@ def scene_list(path, name_column="scene"):
 
     Paths are relative to the list's folder and stay inside it. A scene without a name takes its image's.
     """
-    path = Path(path)
+    path, scenes = Path(path), []
     more = list(dict.fromkeys((name_column, "scene", "split", "high", "low")))
     if path.suffix.lower() == ".txt":
         rows = [(line, _plain(text, path, line, more)) for line, text in read_lines(path)]
     else:
         rows = read_csv(path, ("region", "image"), more)
-    scenes = []
     for line, row in rows:
         where = f"{path}, line {line}"
         for column in ("region", "image"):
@@ -64,8 +56,11 @@ def scene_list(path, name_column="scene"):
         if row["split"] not in ("", *SPLITS):
             raise Refused(f"{where}: split {row['split']!r:.80}; did you mean {nearest(row['split'], SPLITS)!r}?")
         files = {key: path.parent / relative_path(row[key], where) for key in ("image", "high", "low") if row[key]}
+        for file in files.values():
+            if not file.is_file():
+                raise Refused(f"{where}: {file}: no such file")
         name = row[name_column] or row["scene"] or files["image"].stem
-        scenes.append(Scene(name, row["region"], split=row["split"], line=f"{where}: ", **files))
+        scenes.append(Scene(name, row["region"], split=row["split"], **files))
     return _checked(scenes, path)
 
 
@@ -92,19 +87,9 @@ def chesapeake(folder):
     scenes = []
     for image in _files(folder, "_naip-new.tif"):
         states = [match[1] for match in map(CHESAPEAKE_FOLDER.fullmatch, image.absolute().parts[:-1]) if match]
-        region = states[-1] if states else "unknown"
-        stem = image.name.removesuffix("_naip-new.tif")
-        labels = {key: image.with_name(f"{stem}_{name}.tif") for key, name in (("high", "lc"), ("low", "nlcd"))}
-        for label in labels.values():
-            if not label.is_file():
-                raise Refused(f"{image}: its label {label.name} is not beside it")
-        facts = {"bands": NAIP_BANDS, "scale": CHESAPEAKE_SCALE}
-        scenes.append(Scene(f"{region}_{stem}", region, image, **labels, **facts))
-    if not scenes:
-        raise Refused(
-            f"{folder}: no *_naip-new.tif in it or below; expected folders like "
-            "de_1m_2013_extended-debuffered-train_tiles"
-        )
+        region, stem = (states or ["unknown"])[-1], image.name.removesuffix("_naip-new.tif")
+        high, low = (_beside(image, image.with_name(f"{stem}_{kind}.tif")) for kind in ("lc", "nlcd"))
+        scenes.append(Scene(f"{region}_{stem}", region, image, high, low))
     return _checked(scenes, folder)
 
 
@@ -114,51 +99,50 @@ def naip215(folder, rotation):
     The set's own split has neighbours in train and test. Here places rotate: a rotation trains on some groups of places
     (configs/tables/naip215_places.csv), of which every eighth tile, in the order of place and tile, validates; it takes
     exemplars from one more group and tests another. region = group of places.
-    raises: Refused where a tile of these groups is not in the folder
     """
     train, heldout, test = NAIP215_ROTATIONS[rotation]
     splits = {**dict.fromkeys(train, "train"), heldout: "heldout", test: "test"}
     found = {path.stem.removeprefix("tile_"): path for path in _files(folder, ".tif") if path.parent.name == "img"}
-    if not found:
-        raise Refused(f"{folder}: no 'dataset_split/*/img/tile_ID.tif' in it or below")
-    tiles = [row for _, row in read_csv(NAIP215_PLACES, ("tile", "place", "group")) if row["group"]]
-    tiles = sorted((int(row["group"]), int(row["place"]), int(row["tile"])) for row in tiles)
-    learned = [tile for group, _, tile in sorted(tiles, key=lambda t: t[1:]) if group in train]
-    validation = set(learned[7::8])
+    rows = [row for _, row in read_csv(NAIP215_PLACES, ("tile", "place", "group")) if row["group"]]
+    tiles = sorted((int(row["place"]), int(row["tile"]), int(row["group"])) for row in rows)
+    validation = [tile for _, tile, group in tiles if group in train][7::8]
     scenes = []
-    for group, _, tile in tiles:
+    for _, tile, group in tiles:
         if group not in splits:
             continue
         image = found.get(str(tile))
         if image is None:
-            raise Refused(
-                f"{folder}: has no tile_{tile}.tif, of the group of places {group}, which rotation {rotation} needs"
-            )
-        mask = image.parent.parent / "mask" / f"mask_{tile}.tif"
-        if not mask.is_file():
-            raise Refused(f"{image}: its mask {mask} is not there")
+            where = f"of the group of places {group}, which rotation {rotation} needs"
+            raise Refused(f"{folder}: has no tile_{tile}.tif, {where}")
+        mask = _beside(image, image.parent.parent / "mask" / f"mask_{tile}.tif")
         split = "validation" if tile in validation else splits[group]
-        facts = {"split": split, "bands": NAIP_BANDS, "materials": tuple(NAIP215_MATERIALS.items())}
-        scenes.append(Scene(f"naip_{tile}", f"group{group}", image, mask, **facts))
+        scenes.append(Scene(f"naip_{tile}", f"group{group}", image, mask, split=split))
     return _checked(scenes, folder)
 
 
 def _files(folder, suffix):
-    if not os.path.isdir(folder):
-        raise Refused(f"{folder}: no such folder")
     walk = os.walk(folder, followlinks=True)
-    return sorted(Path(parent) / name for parent, _, names in walk for name in names if name.endswith(suffix))
+    found = sorted(Path(parent) / name for parent, _, names in walk for name in names if name.endswith(suffix))
+    if not found:
+        raise Refused(f"{folder}: no *{suffix} in it or below")
+    return found
+
+
+def _beside(image, label):
+    if not label.is_file():
+        raise Refused(f"{image}: its label {label} is not there")
+    return label
 
 
 def _checked(scenes, where):
     """Scenes sorted by name; refuses names that cannot be file names, or stand twice (case ignored)."""
     if not scenes:
         raise Refused(f"{where}: lists no scene")
+    seen = {}
     for scene in scenes:
-        if not re.fullmatch(r"[^\s./\\:][^/\\:\x00-\x1f]{0,199}", scene.name):
+        if not re.fullmatch(r"[^\s./\\:][^/\\:]{0,199}", scene.name):
             raise Refused(f"{where}: {scene.name!r:.80} cannot name a tile's file")
-    twice = [name for name, count in Counter(scene.name.casefold() for scene in scenes).items() if count > 1]
-    if twice:
-        first, second = [scene.image for scene in scenes if scene.name.casefold() == twice[0]][:2]
-        raise Refused(f"{where}: {first} and {second} are both named {twice[0]}")
+        first = seen.setdefault(scene.name.casefold(), scene)
+        if first is not scene:
+            raise Refused(f"{where}: {first.image} and {scene.image} are both named {scene.name}")
     return sorted(scenes, key=lambda scene: scene.name)

@@ -15,15 +15,14 @@ from runtime.workers import default_workers
 
 def main(arguments=None):
     parser = command.parser(__doc__, "python -m data.synthetic")
-    parser.add_argument("out", type=command.place, metavar="OUT", help="folder of the tile set; a new or an empty one")
-    parser.add_argument("--tiles", type=int, default=400, metavar="N", help="how many (default 400)")
-    parser.add_argument("--tile-px", type=int, default=128, metavar="PX", help="side of a tile (default 128)")
-    parser.add_argument("--scale", type=int, default=16, metavar="N", help="pixels along a coarse cell (default 16)")
-    parser.add_argument("--bands", type=int, default=3, metavar="K", help="3, or 4 with near infrared (default 3)")
-    parser.add_argument("--seed", type=int, default=0, help="of landscapes and splits (default 0)")
-    parser.add_argument(
-        "--workers", type=int, default=default_workers(), metavar="N", help="processes (default: one a processor)"
-    )
+    add = parser.add_argument
+    add("out", type=command.place, metavar="OUT", help="folder of the tile set; a new or an empty one")
+    add("--tiles", type=int, default=400, metavar="N", help="how many (default 400)")
+    add("--tile-px", type=int, default=128, metavar="PX", help="side of a tile (default 128)")
+    add("--scale", type=int, default=16, metavar="N", help="pixels along a coarse cell (default 16)")
+    add("--bands", type=int, default=3, metavar="K", help="3, or 4 with near infrared (default 3)")
+    add("--seed", type=int, default=0, help="of landscapes and splits (default 0)")
+    add("--workers", type=int, default=default_workers(), metavar="N", help="processes (default: one a processor)")
     given = vars(parser.parse_args(arguments))
     out = given.pop("out")
     return command.status(lambda: make_tile_set(out, **given), "begins anew", where=out)

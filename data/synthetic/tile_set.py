@@ -48,18 +48,15 @@ def make_tile_set(root, *, tiles=400, tile_px=128, scale=16, bands=3, seed=0, wo
 
     raises: Refused for settings that cannot be, and a root that holds anything else
     """
-    given = {"tiles": tiles, "tile_px": tile_px, "scale": scale, "bands": bands, "seed": seed, "workers": workers}
-    least_and_most = {"tiles": (1, 99999), "tile_px": (MIN_TILE_PX, 4096), "scale": (1, tile_px), "bands": (3, 4)}
-    require_options(given, **least_and_most, seed=0, workers=1)
-    root, taxonomy = Path(root), load_taxonomy(TAXONOMY)
     settings = {"tile_px": tile_px, "scale": scale, "bands": bands, "seed": seed}
+    bounds = {"tiles": (1, 99999), "tile_px": (MIN_TILE_PX, 4096), "scale": (1, tile_px), "bands": (3, 4)}
+    require_options({"tiles": tiles, "workers": workers, **settings}, **bounds, seed=0, workers=1)
+    root, taxonomy = Path(root), load_taxonomy(TAXONOMY)
     begun, asked = root / ".build" / "synthetic.json", json.dumps({"tiles": tiles, **settings})
-    if root.exists() and not root.is_dir():
-        raise Refused(f"{root}: is a file; give a folder")
     if begun.is_file() and begun.read_text() != asked:
         raise Refused(f"{root}: was begun with other settings, {begun.read_text()}; give them or another folder")
-    if not begun.is_file() and root.is_dir() and any(root.iterdir()):
-        raise Refused(f"{root}: is not empty, and data.synthetic did not make what is there; give another folder")
+    if not begun.is_file() and root.exists() and (root.is_file() or any(root.iterdir())):
+        raise Refused(f"{root}: holds what data.synthetic did not make; give another folder")
     if (root / "dataset.yaml").is_file():
         print(f"{root}: is complete already")
         return None

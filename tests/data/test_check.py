@@ -24,19 +24,12 @@ GRID = (8.0, 0.0, 0.0, 0.0, -8.0, 0.0)
 def root(tmp_path):
     """A whole tile set of six tiles with labels of both sources."""
     taxonomy, rng = load_taxonomy(LOW2HIGH), np.random.default_rng(0)
-    records = [
-        write_tile(
-            tmp_path,
-            f"t{i}",
-            rng.integers(0, 256, (PX, PX, 3), np.uint8),
-            rng.choice([1, 2, 3, 5], (PX, PX)).astype(np.uint8),
-            rng.choice([11, 41, 81], (4, 4)).astype(np.uint8),
-            taxonomy=taxonomy,
-            region="de",
-            low_transform=GRID,
-        )
-        for i in range(6)
-    ]
+    records = []
+    for i in range(6):
+        image, high = rng.integers(0, 256, (PX, PX, 3), np.uint8), rng.choice([1, 2, 3, 5], (PX, PX)).astype(np.uint8)
+        labels = high, rng.choice([11, 41, 81], (4, 4)).astype(np.uint8)
+        more = {"taxonomy": taxonomy, "region": "de", "low_transform": GRID}
+        records.append(write_tile(tmp_path, f"t{i}", image, *labels, **more))
     settings = {"name": "made", "image_gsd": 1.0, "scale": 8, "tile_px": PX, "seed": 0}
     write_tile_set(tmp_path, taxonomy=taxonomy, records=records, **settings)
     return tmp_path
@@ -80,14 +73,8 @@ def test_real_tiles_pass_and_a_damaged_one_is_found(tmp_path, capsys):
     assert lines[1] == f"{tmp_path}: 8 tiles, 1 problem"
 
 
-def test_no_workers_are_refused(root, capsys):
-    assert main([str(root), "--decode", "--workers", "0"]) == 2
-    assert capsys.readouterr().err.strip() == "--workers 0: should be 1 or more"
-
-
 @pytest.mark.parametrize("workers", [1, 2])
-def test_decoding_names_every_damaged_tile_in_one_pass(root, workers, monkeypatch):
-    monkeypatch.setattr("data.check.ROWS_PER_JOB", 2)
+def test_decoding_names_every_damaged_tile_in_one_pass(root, workers):
     for name in ("images/t0", "images/t3", "high/t5"):
         damage(root / f"{name}.tif")
     relabel(root / "low" / "t1.tif", 77)
@@ -110,8 +97,9 @@ def test_without_decoding_only_headers_are_read(root, monkeypatch):
 @pytest.mark.parametrize(
     "name, array, transform, said",
     [
-        ("images/t1", np.zeros((PX, PX, 4), np.uint8), (1, 0, 0, 0, -1, 0), "bands is 4, dataset.yaml says 3"),
-        ("images/t1", np.zeros((PX, PX, 3), np.uint16), (1, 0, 0, 0, -1, 0), "type is uint16, dataset.yaml says uint8"),
+        ("images/t1", np.zeros((48, 48, 3), np.uint8), None, "is 48 x 48 px, the tiles of this set 32 x 32"),
+        ("images/t1", np.zeros((PX, PX, 4), np.uint8), (1, 0, 0, 0, -1, 0), "has 4 bands of uint8, the tile set 3"),
+        ("images/t1", np.zeros((PX, PX, 3), np.uint16), (1, 0, 0, 0, -1, 0), "has 3 bands of uint16, the tile set"),
         ("high/t1", np.ones((PX, 16), np.uint8), (1, 0, 0, 0, -1, 0), "is 32 x 16 px"),
         ("high/t1", np.ones((PX, PX), np.uint8), (1, 0, 5, 0, -1, 0), "does not lie on the pixels of"),
         ("high/t1", np.ones((PX, PX, 2), np.uint8), None, "has 2 bands of uint8; a label has one"),
@@ -123,27 +111,5 @@ def test_without_decoding_only_headers_are_read(root, monkeypatch):
 def test_files_that_do_not_fit_the_set_are_named(root, name, array, transform, said):
     geotiffs.write(root / f"{name}.tif", array, transform, 32618 if transform else None)
     _, problems, _ = check(root)
-    assert len(problems) == 1 and problems[0].startswith(f"{root / name}.tif: ") and said in problems[0]
-
-
-def test_a_tile_of_another_size_is_named(root):
-    geotiffs.write(root / "images" / "t1.tif", np.zeros((48, 48, 3), np.uint8), (1, 0, 0, 0, -1, 0))
-    _, problems, _ = check(root)
-    assert any("images/t1.tif: size is (48, 48), dataset.yaml says (32, 32)" in line for line in problems)
-
-
-def test_every_bad_row_of_the_manifest_is_named_and_the_others_are_checked(root):
-    path = root / "tiles.csv"
-    text = path.read_text().replace("images/t0", "../images/t0").replace("high/t1", "/high/t1")
-    text = text.replace("images/t2", "images/t3").replace("t4,de,", "t4,de,trian")
-    path.write_text(text)
-    truncate(root / "low" / "t5.tif")
-    _, problems, _ = check(root)
-    said = ("line 2: '../images/t0.tif' leaves", "line 3: '/high/t1.tif' leaves", "line 6: split 'trian",
-            "images/t3.tif: belongs to two tiles, t2 and t3", "low/t5.tif: truncated")  # fmt: skip
-    assert len(problems) == len(said) and all(part in line for part, line in zip(said, problems, strict=True))
-
-
-def test_what_is_no_tile_set_is_one_line_and_exit_status_2(tmp_path, capsys):
-    assert main([str(tmp_path)]) == 2
-    assert capsys.readouterr().err.startswith(f"{tmp_path}/dataset.yaml: not found")
+    line = next(line for line in problems if line.startswith(f"{root / name}.tif: "))
+    assert said in line and (len(problems) == 1 or "48" in said)  # labels do not fit an image of another size

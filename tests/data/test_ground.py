@@ -1,18 +1,14 @@
 """Ground that tiles share: said, and kept in one split where splits are drawn."""
 
-from pathlib import Path
-
 import geotiffs
 import numpy as np
 import pytest
 import rasterio.warp
+from made_scenes import manifest, run, words_for, write_list
 
 from data.check import main as check
 from data.ground import first_of_ground, ground, overlaps, shared_ground
-from data.manifest import read_manifest
-from data.prepare.__main__ import main
 
-LOW2HIGH = Path(__file__).parents[2] / "configs" / "taxonomies" / "low2high.yaml"
 SYSTEM = ((34735, "H", 4, (1, 1, 0, 0)),)
 
 
@@ -67,72 +63,67 @@ def test_the_share_of_a_split_that_training_covers_is_said():
     assert not list(shared_ground(records[2:3]))
 
 
-def quads(folder, splits=("", "")):
-    """Two scenes of which the second begins 40 px before the first ends, on another grid of tiles."""
-    rng = np.random.default_rng(0)
-    lines = ["region,split,image,high"]
-    for name, x, split in (("a", 0, splits[0]), ("b", 216, splits[1])):
-        place = (1.0, 0.0, 400_000.0 + x, 0.0, -1.0, 4_300_000.0)
-        geotiffs.write(folder / f"{name}.tif", rng.integers(1, 255, (256, 256, 3), np.uint8), place, 26917)
-        geotiffs.write(folder / f"{name}_lc.tif", rng.choice([1, 2, 3, 5], (256, 256)).astype(np.uint8), place, 26917)
-        lines.append(f"oh,{split},{name}.tif,{name}_lc.tif")
-    (folder / "scenes.csv").write_text("\n".join(lines) + "\n")
-    words = ["--scenes", str(folder / "scenes.csv"), "--taxonomy", str(LOW2HIGH), "--tile-px", "32", "--scale", "16"]
-    assert main([str(folder / "set"), *words, "--no-filter", "--workers", "1"]) == 0
+def scenes(folder, placed, *options):
+    """The tile set of scenes of 64 px, {name: (georeference or None, system, split)}."""
+    rng, rows = np.random.default_rng(0), []
+    for name, (place, crs, split) in placed.items():
+        geotiffs.write(folder / f"{name}.tif", rng.integers(1, 255, (64, 64, 3), np.uint8), place, crs)
+        geotiffs.write(folder / f"{name}_lc.tif", rng.choice([1, 2, 3, 5], (64, 64)).astype(np.uint8), place, crs)
+        rows.append({"region": "oh", "split": split, "image": f"{name}.tif", "high": f"{name}_lc.tif"})
+    words = words_for(write_list(folder, rows), "--no-filter", *options, scale=16)
+    assert run(folder / "set", *words) == 0
     return folder / "set"
 
 
+def two(*splits):
+    """A scene and one that begins 24 px before it ends, on another grid of tiles."""
+    return {n: (east(x), 26917, s) for n, x, s in zip("ab", (0, 40), splits, strict=True)}
+
+
+def east(x):
+    return (1.0, 0.0, 400_000.0 + x, 0.0, -1.0, 4_300_000.0)
+
+
 def test_tiles_of_shared_ground_are_drawn_into_one_split(tmp_path, capsys):
-    rows = read_manifest(quads(tmp_path))[1]
-    splits = {row["tile"]: row["split"] for row in rows}
-    for row in range(8):
-        for one, other in ((f"a_{row:03d}_006", f"b_{row:03d}_000"), (f"a_{row:03d}_007", f"b_{row:03d}_001")):
-            assert splits[one] == splits[other]
+    placed = {f"s{i}": (east(1000 * (i // 2) + 40 * (i % 2)), 26917, "") for i in range(20)}
+    splits = {row["tile"]: row["split"] for row in manifest(scenes(tmp_path, placed))}
+    for i in range(0, 20, 2):
+        for row in range(2):
+            assert splits[f"s{i}_00{row}_001"] == splits[f"s{i + 1}_00{row}_000"]
     assert set(splits.values()) == {"train", "validation", "heldout", "test"}
     said = capsys.readouterr().out
-    assert "15.6% of the tiles' ground lies in other tiles too" in said and "in training tiles too" not in said
+    assert "37.5% of the tiles' ground lies in other tiles too" in said and "in training tiles too" not in said
 
 
 def test_where_a_list_fixes_the_splits_the_build_and_the_check_say_the_share(tmp_path, capsys):
-    root = quads(tmp_path, ("train", "test"))
-    said = "15.6% of the ground of the split test lies in training tiles too"  # 40 of 256 px
+    root = scenes(tmp_path, two("train", "test"))
+    said = "37.5% of the ground of the split test lies in training tiles too"  # 24 of 64 px
     assert said in capsys.readouterr().out
     assert check([str(root), "--workers", "1"]) == 0
     assert said in capsys.readouterr().out
 
 
 def test_drawn_tiles_follow_the_split_that_the_list_names_for_their_ground(tmp_path, capsys):
-    splits = {row["tile"]: row["split"] for row in read_manifest(quads(tmp_path, ("", "test")))[1]}
-    assert {splits[f"a_{row:03d}_00{col}"] for row in range(8) for col in (6, 7)} == {"test"}
+    splits = {row["tile"]: row["split"] for row in manifest(scenes(tmp_path, two("", "test")))}
+    assert {splits[f"a_00{row}_001"] for row in range(2)} == {"test"}
     assert "lies in training tiles too" not in capsys.readouterr().out
 
 
 def test_scenes_of_two_zones_over_one_place_are_seen_to_overlap(tmp_path, capsys):
-    rng, lines = np.random.default_rng(0), ["region,split,image,high"]
+    placed = {}
     for name, crs, split in (("a", "EPSG:26917", "train"), ("b", "EPSG:32618", "test"), ("c", "EPSG:32617", "test")):
         (x,), (y,) = rasterio.warp.transform("EPSG:4326", crs, [-78.0], [40.0])
-        place = (1.0, 0.0, x, 0.0, -1.0, y)
-        geotiffs.write(tmp_path / f"{name}.tif", rng.integers(1, 255, (64, 64, 3), np.uint8), place, crs)
-        geotiffs.write(tmp_path / f"{name}_lc.tif", rng.choice([1, 2, 3, 5], (64, 64)).astype(np.uint8), place, crs)
-        lines.append(f"oh,{split},{name}.tif,{name}_lc.tif")
-    (tmp_path / "scenes.csv").write_text("\n".join(lines) + "\n")
-    words = ["--scenes", str(tmp_path / "scenes.csv"), "--taxonomy", str(LOW2HIGH), "--tile-px", "64", "--scale", "16"]
-    assert main([str(tmp_path / "set"), *words, "--no-filter", "--workers", "1"]) == 0
+        placed[name] = (1.0, 0.0, x, 0.0, -1.0, y), crs, split
+    scenes(tmp_path, placed, "--tile-px", 64)
     said = capsys.readouterr().out
     share = float(said.split("note: ")[-1].split("%")[0])
     assert 90 < share <= 100 and "of the ground of the split test lies in training tiles too" in said
 
 
 def test_images_that_do_not_say_where_they_lie_share_no_ground(tmp_path, capsys):
-    rng, lines = np.random.default_rng(0), ["region,image,high,low"]
-    for i in range(8):
-        geotiffs.write(tmp_path / f"{i}.tif", rng.integers(1, 255, (64, 64, 3), np.uint8))
-        geotiffs.write(tmp_path / f"{i}_lc.tif", rng.choice([1, 2, 3, 5], (64, 64)).astype(np.uint8))
-        geotiffs.write(tmp_path / f"{i}_low.tif", rng.choice([11, 41, 81], (4, 4)).astype(np.uint8))
-        lines.append(f"x,{i}.tif,{i}_lc.tif,{i}_low.tif")
-    (tmp_path / "list.csv").write_text("\n".join(lines) + "\n")
-    for source in ("--scenes", "--tiled"):
-        words = [source, str(tmp_path / "list.csv"), "--taxonomy", str(LOW2HIGH), "--tile-px", "64", "--scale", "16"]
-        assert main([str(tmp_path / source), *words, "--no-filter", "--workers", "1"]) == 0
-        assert len({row["split"] for row in read_manifest(tmp_path / source)[1]}) > 1
-        assert "lies in other tiles too" not in capsys.readouterr().out
+    root = scenes(tmp_path, {f"s{i}": (None, None, "") for i in range(8)}, "--tile-px", 64)
+    words = words_for(tmp_path / "list.csv", source="--tiled", scale=16)
+    assert run(tmp_path / "tiled", *words) == 0
+    for built in (root, tmp_path / "tiled"):
+        assert len({row["split"] for row in manifest(built)}) > 1
+    assert "lies in other tiles too" not in capsys.readouterr().out

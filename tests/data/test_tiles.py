@@ -1,16 +1,18 @@
-"""Tiles as exemplar places give them to an observation model: compositions and codes, no image."""
+"""Tiles as they are read, and what exemplar places say of their cells: compositions and codes, without an image."""
 
 import math
 import os
-import shutil
 import signal
 
+import geotiffs
 import numpy as np
 import pytest
+import rasterio
 
+from beyond.observed import exemplar_cells
 from data import tile_io
 from data.loading import scoring_batches
-from data.samples import Exemplars, ScoringTiles, collate
+from data.samples import ScoringTiles, collate
 from data.taxonomy import load_taxonomy
 from data.tile_writer import write_tile, write_tile_set
 from data.tiles import TileSet
@@ -89,41 +91,37 @@ def by_a_slow_loop(root, kind):
     return found
 
 
+def places(root):
+    """The exemplar places of a set, all of them, and its scale."""
+    tiles = TileSet(root, "heldout", needs=("high",))
+    return tiles, range(len(tiles)), tiles.description.scale
+
+
 @pytest.mark.parametrize("kind", LOW)
-def test_compositions_and_codes_equal_a_slow_loop(tmp_path, kind):
+def test_compositions_and_codes_equal_a_slow_loop_and_no_image_or_other_place_is_read(tmp_path, kind):
     root = make_set(tmp_path / "set", kind)
-    shares, codes = TileSet(root, "heldout").compositions(0)
+    heldout = places(root)
+    shares, codes, native = exemplar_cells(*heldout)
     expected = by_a_slow_loop(root, kind)
     assert len(expected) > 3 and codes.tolist() == [code for _, code in expected]
     assert np.allclose(shares, [shares for shares, _ in expected])
-    if kind != "derived":
-        merged = TileSet(root, "heldout").compositions(0, native=False)[1]
-        assert merged.tolist() == [MERGED[code] for code in codes.tolist()]
-
-
-@pytest.mark.parametrize("kind", LOW)
-def test_exemplar_places_give_no_image_and_no_other_place(tmp_path, kind):
-    root = make_set(tmp_path / "set", kind)
-    description = TileSet(root, "train").description
-    shares, codes, native = Exemplars(root, description, 0, 0).compositions()
     assert native == (kind != "derived")
+    if native:
+        merged = exemplar_cells(*heldout, native=False)[1]
+        assert merged.tolist() == [MERGED[code] for code in codes.tolist()]
     for split in ("train", "validation", "test"):
         for part in ("images", "high", "low"):
             (root / part / f"{split}.tif").unlink(missing_ok=True)
     image = tile_io.read(root / "images" / "heldout.tif")
     tile_io.write(root / "images" / "heldout.tif", 255 - image.pixels, affine=image.affine, system=image.system)
-    again = Exemplars(root, description, 0, 0).compositions()
+    again = exemplar_cells(*places(root))
     assert np.array_equal(shares, again[0]) and np.array_equal(codes, again[1])
 
 
 def test_cells_of_another_size_are_refused(tmp_path):
-    root = make_set(tmp_path / "set", "own grid")
-    shutil.copytree(root, tmp_path / "other")
-    text = (tmp_path / "other" / "dataset.yaml").read_text().replace("scale: 12", "scale: 20")
-    (tmp_path / "other" / "dataset.yaml").write_text(text)
-    exemplars = Exemplars(tmp_path / "other", TileSet(root, "train").description, 0, 0)
-    with pytest.raises(Refused, match="20 px wide, those of the training set 12"):
-        exemplars.compositions()
+    tiles, chosen, _ = places(make_set(tmp_path / "set", "own grid"))
+    with pytest.raises(Refused, match="12 px wide, those of the training set 20"):
+        exemplar_cells(tiles, chosen, 20)
 
 
 @pytest.mark.parametrize("kind", LOW)
@@ -132,9 +130,8 @@ def test_cells_carry_the_labels_that_they_are_read_as(tmp_path, kind):
     before = tiles.load(0).cells.labels
     merged = tiles.description.taxonomy.low
     by_code = {code: 255 if to == 255 else 10 + i for i, (code, to) in enumerate(merged.items())}
-    tiles.read_low_as(by_code, [50, 51, 52, 53])
-    after = tiles.load(0).cells.labels
-    assert before.shape == after.shape
+    after = tiles.relabelled(by_code, [50, 51, 52, 53]).load(0).cells.labels
+    assert np.array_equal(tiles.load(0).cells.labels, before) and before.shape == after.shape
     for label in np.unique(after[after != 255]).tolist():
         codes = [code for code, to in by_code.items() if to == label]
         to = merged[codes[0]] if codes else label - 50
@@ -151,17 +148,26 @@ def test_batches_carry_all_cells_where_they_are_asked_for(tmp_path):
     assert "coarse" not in collate([ScoringTiles(tiles, "high", 1.0)[0]])
 
 
-def test_a_tile_of_another_type_is_named(tmp_path):
+def test_an_image_of_another_type_or_without_data_is_named(tmp_path):
     root = make_set(tmp_path, "own grid")
-    for kind in (np.uint16, np.float32):
-        value = np.nan if kind == np.float32 else 9
-        tile_io.write(root / "images" / "train.tif", np.full((SIDE, SIDE, 3), value, kind))
-        with pytest.raises(Refused, match=f"images/train.tif: has 3 bands of {kind.__name__}, the tile set 3 .* uint8"):
-            TileSet(root, "train").load(0)
-        with pytest.raises(Refused, match="images/train.tif"):
-            read_unlabelled(root)[0].load(0)
+    images, _ = read_unlabelled(root)
+    tile_io.write(images.paths[0], np.full((SIDE, SIDE, 3), np.nan, np.float32))
+    with pytest.raises(Refused, match="images/train.tif: has pixels of float32, the others uint8"):
+        images.load(0)
     with pytest.raises(Refused, match="images/train.tif: no image pixel holds anything but nodata"):
         read_unlabelled(root, regions=("r",))
+
+
+@pytest.mark.parametrize("kind", ["Area", "Point"])
+@pytest.mark.parametrize("affine", [transform(2), transform(2, degrees=20)])
+def test_affines_are_those_that_rasterio_reads(tmp_path, kind, affine):
+    path = geotiffs.write(tmp_path / "a.tif", np.zeros((8, 9), np.uint8), affine, 26918)
+    with rasterio.open(path, "r+") as file:
+        file.update_tags(AREA_OR_POINT=kind)
+    stored = tile_io.read(path)
+    assert np.allclose(stored.affine, tuple(geotiffs.read(path)[1].transform)[:6], rtol=0, atol=1e-6)
+    tile_io.write(tmp_path / "b.tif", stored.pixels, affine=stored.affine, system=stored.system)
+    assert np.allclose(tile_io.read(tmp_path / "b.tif").affine, stored.affine, rtol=0, atol=1e-6)
 
 
 class Deadly:

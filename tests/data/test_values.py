@@ -1,21 +1,12 @@
 """Float and signed images by one fixed rule: nothing is stretched by file, and NaN is no data."""
 
-from pathlib import Path
-
 import geotiffs
 import numpy as np
 import pytest
 import rasterio
+from made_scenes import place, run, words_for, write_list
 
-from data.manifest import read_manifest
-from data.prepare.__main__ import main
 from data.tiles import TileSet
-
-LOW2HIGH = Path(__file__).parents[2] / "configs" / "taxonomies" / "low2high.yaml"
-
-
-def place(i):
-    return (10.0, 0.0, 400_000.0 + 1000 * i, 0.0, -10.0, 4_300_000.0)
 
 
 def build(folder, arrays, *options, **facts):
@@ -26,10 +17,8 @@ def build(folder, arrays, *options, **facts):
         if tag:
             with rasterio.open(path, "r+") as file:
                 file.scales, file.offsets = [tag[0]] * file.count, [tag[1]] * file.count
-    lines = [f"x,{i}.tif" for i in range(len(arrays))]
-    (folder / "list.csv").write_text("\n".join(["region,image", *lines]) + "\n")
-    words = ["--scenes", str(folder / "list.csv"), "--taxonomy", str(LOW2HIGH), "--tile-px", "64", "--no-filter"]
-    return main([str(folder / "set"), *words, *map(str, options), "--workers", "1"])
+    listed = write_list(folder, [{"region": "x", "image": f"{i}.tif"} for i in range(len(arrays))])
+    return run(folder / "set", *words_for(listed, "--tile-px", 64, "--no-filter", *options, scale=None))
 
 
 def reflectance(seed=0):
@@ -52,7 +41,8 @@ def test_reflectance_keeps_its_values_and_nan_is_no_data(tmp_path, capsys):
     values[:, :16] = np.nan
     assert build(tmp_path, [values], "--range", 0, 1, nodata=np.nan) == 0
     assert "1,024 pixels (25.00%) are ignored: the image has no data there" in capsys.readouterr().out
-    description, tile = read_manifest(tmp_path / "set")[0], TileSet(tmp_path / "set", "all").load(0)
+    tiles = TileSet(tmp_path / "set", "all")
+    tile, description = tiles.load(0), tiles.description
     assert (description.dtype, description.range) == ("uint16", (0.0, 1.0))
     assert np.array_equal(tile.void, np.isnan(values[..., 0]))
     assert np.array_equal(tile.image[:, 16:], expected(values[:, 16:], 0, 1))
@@ -80,7 +70,7 @@ def test_a_range_that_most_values_leave_is_said(tmp_path, capsys):
     assert "100.0% of the pixels lie beyond --range in some band, and are held to its ends" in capsys.readouterr().out
 
 
-def test_scale_and_offset_tags_say_what_numbers_mean_and_different_ones_are_said(tmp_path, capsys):
+def test_scale_and_offset_tags_say_what_numbers_mean(tmp_path):
     values = reflectance().astype(np.float64)
     tags = [(1e-4, 0.0), (1e-4, -0.1)]  # Sentinel-2 before and after its offset of 1000
     arrays = [np.rint((values - offset) / scale).astype(np.int16) for scale, offset in tags]
@@ -89,7 +79,6 @@ def test_scale_and_offset_tags_say_what_numbers_mean_and_different_ones_are_said
     assert tiles.description.range == (0.0, 1.0)
     one, other = (tiles.load(i).image.astype(int) for i in range(2))
     assert np.abs(one - other).max() <= 1 and np.abs(one - expected(values, 0, 1)).max() <= 4
-    assert "images carry different scale or offset tags" in capsys.readouterr().out
 
 
 def test_stored_numbers_of_different_tags_are_kept_with_a_word(tmp_path, capsys):

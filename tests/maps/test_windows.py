@@ -77,12 +77,6 @@ def test_blended_maps_step_no_more_at_window_borders_than_elsewhere(segmenter):
     assert at_borders > elsewhere
 
 
-def test_probabilities_are_the_softmax():
-    logits = torch.randn(2, 5, 200, 70).bfloat16().contiguous(memory_format=torch.channels_last)
-    probs = probabilities(logits)
-    assert probs.is_contiguous() and torch.allclose(probs, logits.float().softmax(dim=1))
-
-
 def test_the_mean_over_views_is_that_of_eight_turned_images(segmenter):
     image = torch.rand(1, 3, 64, 96)
 

@@ -1,8 +1,6 @@
 """Self-Epitomic label super-resolution: each step against a slow loop, then whole tiles, made up and real."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +9,6 @@ import torch
 import torch.nn.functional as F
 
 from models.epitomes import (
-    BATCH_VALUES,
     IGNORE,
     add_counts,
     count_positions,
@@ -102,17 +99,6 @@ def test_em_keeps_its_tables_normalised_and_equals_the_whole_array_form():
     probs = fit_classes(position, rows, start)
     torch.testing.assert_close(probs.sum(0), torch.ones(9, 11))
     torch.testing.assert_close(probs.double(), expected, rtol=1e-3, atol=1e-5)
-
-
-def test_a_code_without_counts_is_lifted_to_full_weight():
-    position = position_given_code(torch.stack([torch.full((4, 5), 2.0), torch.zeros(4, 5)]))
-    torch.testing.assert_close(position, torch.full((2, 4, 5), 1 / 20))  # why present_only is the default
-
-
-@pytest.mark.parametrize("code, expected", [(41, 1), (81, 2), (11, 0), (24, 3)])
-def test_a_tile_with_one_code_gives_one_class(code, expected):
-    labels, _ = super_resolve(random_image(3, 20, 24), torch.full((20, 24), code), load_table(NLCD_TABLE), patches=64)
-    assert (labels == expected).all()
 
 
 @pytest.mark.parametrize("bands, height, width", [(3, 48, 64), (4, 64, 48), (1, 48, 48)])
@@ -211,42 +197,18 @@ def test_the_published_table_loads_with_22_rows_that_sum_to_one_or_zero():
     [
         ("classes: [a, b]\n11: [0.5, 0.5, 0]\n", "row 11"),
         ("classes: [a, b]\n11: [0.5, 0.4]\n", "row 11"),
-        ("classes: [a, b]\n11: [1.5, -0.5]\n", "row 11"),
         ("classes: [a, b]\nforest: [0.5, 0.5]\n", "forest"),
         ("11: [0.5, 0.5]\n", "classes"),
         ("classes: [b, a]\n11: [0.5, 0.5]\n", "tile set has a, b"),
         ("classes: [a, b\n", "were read"),
-        ("- 1\n", "were read"),
-        (None, "No such file"),
     ],
 )
 def test_a_malformed_table_is_one_line_that_names_the_file(tmp_path, text, message):
     path = tmp_path / "table.yaml"
-    if text is not None:
-        path.write_text(text)
+    path.write_text(text)
     with pytest.raises(Refused, match=message) as error:
         load_table(path, ["a", "b"])
     assert str(error.value).startswith(str(path)) and "\n" not in str(error.value)
-
-
-def test_a_large_tile_is_worked_in_smaller_batches():
-    assert BATCH_VALUES // 512**2 == 16 and BATCH_VALUES // 256**2 == 64
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_a_512_px_tile_with_22_codes_stays_under_one_and_a_half_gigabytes():
-    # A process of its own; its VmHWM starts at zero, where ru_maxrss would carry the parent's.
-    script = """
-import torch
-from models.epitomes import super_resolve
-from runtime.errors import Refused
-codes = torch.arange(22).repeat(512 * 512 // 22 + 1)[: 512 * 512].view(512, 512)
-super_resolve(torch.rand(4, 512, 512), codes, {code: [0.25] * 4 for code in range(22)}, patches=100, iterations=2)
-print(open("/proc/self/status").read().split("VmHWM:")[1].split()[0])
-"""
-    root = Path(__file__).parents[2]
-    done = subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True, check=True)
-    assert int(done.stdout) < 1.5e6  # kB
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")

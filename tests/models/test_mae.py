@@ -16,7 +16,7 @@ from models.mae import (
 )
 from models.vit import sincos_positions
 
-# As in configs/naip215/mae_masked.yaml
+# As configs/naip215/mae_masked.yaml.
 WHOLE = {"mask_where": "layers", "stages": "all", "targets": "band", "visible_share": 0.5}
 
 
@@ -185,15 +185,11 @@ def test_with_mask_where_tokens_masked_pixels_leak_into_visible_tokens():
 
 
 @pytest.mark.parametrize("training", [False, True])
-def test_masked_stages_are_the_resnets_own_where_all_is_visible_and_so_are_gradients(training):
+def test_masked_stages_are_the_resnets_own_where_all_is_visible(training):
     ours, theirs, image = tiny().train(training).resnet, tiny().train(training).resnet, waves(4, 64)
-    stages, expected = masked_stages(ours, image, torch.ones(4, 2, 2, dtype=torch.bool)), theirs(image)
-    for maps in (stages, expected):
-        sum(stage.square().mean() for stage in maps).backward()
-    stages += [*ours.buffers(), *(weight.grad for weight in ours.parameters())]
-    expected += [*theirs.buffers(), *(weight.grad for weight in theirs.parameters())]
-    for value, same in zip(stages, expected, strict=True):
-        torch.testing.assert_close(value, same, rtol=1e-3, atol=1e-4)
+    stages = masked_stages(ours, image, torch.ones(4, 2, 2, dtype=torch.bool))
+    for value, expected in zip([*stages, *ours.buffers()], [*theirs(image), *theirs.buffers()], strict=True):
+        torch.testing.assert_close(value, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_a_visible_cell_among_masked_ones_is_an_image_of_its_own():

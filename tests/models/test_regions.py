@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as F
 
 from config import SegmenterConfig
-from data.cells import Cells, majority_blocks, region_index
+from data.cells import Cells, majority_blocks
 from data.samples import collate, make_sample
 from data.tiles import Tile
 from losses import cross_entropy_sum
 from models import build_segmenter
-from models.regions import aggregate, aggregate_logits, sums_by_index, whole_blocks
+from models.regions import aggregate, aggregate_logits
 from runtime.settings import config_from_flat
 
 HEIGHT, WIDTH, CLASSES = 52, 70, 3
@@ -45,7 +45,8 @@ def loss_by_a_slow_loop(logits, cells, min_coverage=1.0, cell_px=CELL_PX):
     """Eq. 1: for each low-resolution pixel sum the logits x = u / n² of the image pixels under it, then cross entropy,
     then mean.
 
-    Each pixel asks each cell whether its centre lies in it; a cell counts if it lies in the image whole.
+    Each pixel asks each cell whether its centre lies in it; a cell counts if it lies in the image whole, or enough of
+    its area does.
     """
     classes, height, width = logits.shape
     a, b, c, d, e, f = cells.to_cell
@@ -55,20 +56,16 @@ def loss_by_a_slow_loop(logits, cells, min_coverage=1.0, cell_px=CELL_PX):
         for j in range(cells.labels.shape[1]):
             corners = [back @ (x, y, 1) for x, y in ((j, i), (j + 1, i), (j + 1, i + 1), (j, i + 1))]
             whole = all(-0.5 <= x <= width + 0.5 and -0.5 <= y <= height + 0.5 for x, y, _ in corners)
-            if min_coverage < 1:  # area by fine counting
-                steps = (np.arange(40) + 0.5) / 40
-                points = [back @ (j + u, i + v, 1) for u in steps for v in steps]
-                share = np.mean([0 <= x <= width and 0 <= y <= height for x, y, _ in points])
-                whole = whole or share >= min_coverage
-            if not whole or cells.labels[i, j] == 255:
-                continue
-            total = logits.new_zeros(classes)
+            total, pixels = logits.new_zeros(classes), 0
             for row in range(height):
                 for col in range(width):
                     x = a * (col + 0.5) + b * (row + 0.5) + c
                     y = d * (col + 0.5) + e * (row + 0.5) + f
                     if math.floor(round(x, 6)) == j and math.floor(round(y, 6)) == i:
-                        total = total + logits[:, row, col] / cell_px
+                        total, pixels = total + logits[:, row, col] / cell_px, pixels + 1
+            whole = whole or (min_coverage < 1 and pixels * abs(a * e - b * d) >= min_coverage)
+            if not whole or cells.labels[i, j] == 255:
+                continue
             label = int(cells.labels[i, j])
             losses.append(-torch.log(torch.exp(total[label]) / torch.exp(total).sum()))
     return torch.stack(losses).mean(), len(losses)
@@ -85,12 +82,6 @@ def built_gain(labels, how, scale):
     """UNet's gain in a network built from settings."""
     words = {"supervision.labels": labels, "supervision.aggregate": how, "model.width": 2}
     return build_segmenter(config_from_flat(SegmenterConfig, words), 3, 4, scale)[0].gain
-
-
-def block_index(height, width, n, corner=(0, 0)):
-    """(1, H, W): as many whole n x n blocks from the corner on as fit, in row order; and their count."""
-    cells = grid(n, left=corner[1], top=corner[0], shape=((height - corner[0]) // n, (width - corner[1]) // n))
-    return torch.from_numpy(region_index(cells, height, width))[None], cells.labels.size
 
 
 def small_logits():
@@ -140,7 +131,7 @@ def test_a_whole_cells_prediction_is_the_mean_of_its_pixels_and_as_sharp_as_they
 
 
 def test_512_by_30_gives_17_by_17_whole_regions_and_leaves_two_pixels_out():
-    cells = majority_blocks(np.zeros((512, 512), np.uint8), 30, 4)
+    cells = majority_blocks(np.zeros((512, 512), np.uint8), 30)
     batch = collate([make_sample(Tile(np.zeros((512, 512, 1), np.uint8), None, cells), "low_regions")])
     assert batch["labels"].shape == (1, 17 * 17) and (batch["region_index"] < 0).sum() == 512**2 - 510**2
     assert (aggregate(torch.ones(1, 1, 512, 512), batch["region_index"], 17 * 17, 1) == 900).all()
@@ -166,53 +157,18 @@ def test_a_turned_tile_has_the_loss_of_the_tile(layout, view):
     assert torch.allclose(loss_of_the_project(turned, cells, view=view)[0], loss, atol=1e-12)
 
 
-@pytest.mark.parametrize("cells", [LAYOUTS["n that does not divide the tile"], grid(15, left=-12, top=5, shape=(4, 5))])
-def test_blocks_are_found_in_the_index_and_add_up_to_the_sums_pixel_by_pixel(cells):
-    image = np.zeros((HEIGHT, HEIGHT, 1), np.uint8)
-    batch = collate([make_sample(Tile(image, None, cells), "low_regions", view=view) for view in range(8)])
-    index, regions = batch["region_index"], batch["labels"].shape[1]
-    n, height, width, corners = whole_blocks(index)
-    assert n == 15 and height == width == 45 and len(set(corners)) > 1  # a turned tile has its margin elsewhere
-    logits = torch.randn(8, CLASSES, HEIGHT, HEIGHT, dtype=torch.float64)
-    expected = sums_by_index(logits, index, regions)
-    assert torch.allclose(aggregate_logits(logits, index, regions), expected, atol=1e-12)
-    shares = aggregate(logits, index, regions, CELL_PX, "mean_probs").exp().sum(dim=1)
-    assert ((shares - 1).abs() < 1e-9).sum() == 8 * 9
-
-
-def test_what_is_no_grid_of_whole_blocks_is_not_taken_for_one():
-    index, _ = block_index(HEIGHT, WIDTH, 13)
-    assert whole_blocks(index)[:3] == (13, 52, 65)
-    assert whole_blocks(index[:, 1:]) is None and whole_blocks(index[:, :, 1:]) is None  # cut by the edge
-    assert whole_blocks(torch.full((1, 8, 8), -1)) is None  # no region at all
-    for row, col in ((0, 0), (20, 20), (51, 64), (51, 69)):
-        for value in (-1, 3):
-            other = index.clone()
-            if other[0, row, col] != value:
-                other[0, row, col] = value
-                assert whole_blocks(other) is None, (row, col, value)
-                logits = torch.randn(1, 2, HEIGHT, WIDTH, dtype=torch.float64)
-                assert torch.equal(aggregate_logits(logits, other, 20), sums_by_index(logits, other, 20))
-    both = torch.cat([index, block_index(HEIGHT, WIDTH, 13, (0, 5))[0]])
-    assert whole_blocks(both)[3] == [(0, 0), (0, 5)]
-    assert whole_blocks(torch.cat([index, block_index(HEIGHT, WIDTH, 26)[0]])) is None
-    assert whole_blocks(torch.cat([index, torch.full_like(index, -1)])) is None
-
-
 def test_mean_probs_is_the_log_of_a_probability():
-    logits, (index, regions) = torch.randn(2, CLASSES, 8, 8), block_index(8, 8, 4)
-    log_probs = aggregate(logits, index.expand(2, -1, -1), regions, 16, "mean_probs")
+    logits = torch.randn(2, CLASSES, 8, 8)
+    index = torch.arange(4).view(2, 2).repeat_interleave(4, 0).repeat_interleave(4, 1).expand(2, 8, 8)
+    log_probs = aggregate(logits, index, 4, 16, "mean_probs")
     assert torch.allclose(log_probs.exp().sum(dim=1), torch.ones(2, 4))
     expected = F.avg_pool2d(logits.softmax(dim=1), 4).flatten(2).log()
     assert torch.allclose(log_probs, expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("sums", [aggregate_logits, lambda *a: aggregate(*a, 1)])
-def test_sums_are_float32_under_half_precision(sums):
+def test_sums_are_float32_under_half_precision():
     logits, index = torch.full((1, 2, 30, 30), 80.0, dtype=torch.float16), torch.zeros(1, 30, 30, dtype=torch.int64)
-    other = index.clone()
-    other[..., 20:] = 1  # no blocks
-    assert (sums(logits, index, 1) == 72000).all() and (sums(logits, other, 2)[..., 0] == 48000).all()
+    assert (aggregate_logits(logits, index, 1) == 72000).all() and (aggregate(logits, index, 1, 2) == 36000).all()
 
 
 def test_sizes_that_differ_are_refused():

@@ -1,11 +1,12 @@
-import builtins
 import json
+import sys
 
 import pytest
 from opened import opened
 from PIL import Image
 
-from reports.curves import save_run_curves
+from reports.curves import save_curve, save_run_curves
+from runtime.errors import Refused
 
 SCORES = {"accuracy": 0.7, "macro_f1": 0.5, "miou": 0.4}
 GAME = {"auc": 0.6, "gradient_pixels": 0.2, "ragged_made": 0.01, "ragged_real": 0.02}
@@ -53,15 +54,12 @@ def test_a_curve_begins_with_the_second_validation(tmp_path):
     assert not (tmp_path / "curves.png").exists()
 
 
-def test_without_matplotlib_nothing_is_drawn_and_nothing_said(tmp_path, monkeypatch, capsys):
-    def without(name, *more, real=builtins.__import__):
-        if name.startswith("matplotlib"):
-            raise ImportError
-        return real(name, *more)
-
-    monkeypatch.setattr(builtins, "__import__", without)
+def test_without_matplotlib_a_run_has_no_picture_and_a_figure_says_what_it_needs(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     save_run_curves(write_log(tmp_path / "log.jsonl", {}, SCORES), tmp_path / "curves.png")
     assert not (tmp_path / "curves.png").exists() and capsys.readouterr() == ("", "")
+    with pytest.raises(Refused, match="pip install matplotlib"):
+        save_curve(tmp_path / "x.png", [1], [[1.0]], 1.0, ("K", "F1"))
 
 
 def test_a_run_does_not_stop_for_a_picture_that_cannot_be_drawn(tmp_path, capsys):

@@ -61,14 +61,12 @@ def test_one_that_fails_stops_the_one_beside_it_and_begins_no_other(tmp_path):
 
 
 def test_a_signal_is_passed_on_to_the_command(tmp_path):
-    lines = "import time", f"open({str(tmp_path / 'begun')!r}, 'w')", "time.sleep(60)"
-    threading.Thread(target=terminate_when, args=(tmp_path / "begun",)).start()
+    def terminate_when_it_runs():
+        while not (tmp_path / "log").exists():
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=terminate_when_it_runs).start()
     with pytest.raises(KeyboardInterrupt) as stopped:
-        command("-c", "; ".join(lines))
-    assert stopped.value.args == (signal.SIGTERM,)
-
-
-def terminate_when(path):
-    while not path.exists():
-        time.sleep(0.05)
-    os.kill(os.getpid(), signal.SIGTERM)
+        command(*noting(tmp_path, "a", 60))
+    assert stopped.value.args == (signal.SIGTERM,) and log(tmp_path) == ["a begins"]

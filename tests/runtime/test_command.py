@@ -38,7 +38,5 @@ def test_a_line_and_its_end_are_one_write(monkeypatch):
 
 
 @pytest.mark.parametrize("result, status", [(None, 0), (2, 2), ({"rows": []}, 0)])
-def test_only_a_number_is_a_status(capsys, result, status):
-    with pytest.raises(SystemExit) as ended:
-        command.run(lambda: result)
-    assert ended.value.code == status and capsys.readouterr() == ("", "")
+def test_only_a_number_is_a_status(result, status):
+    assert command.status(lambda: result) == status

@@ -7,7 +7,7 @@ from commands import ROOT, error_of, run_script
 KEYS = {"stage", "what", "ours", "peer", "ratio", "unit", "peer_name"}
 
 
-def test_a_stage_prints_its_rows_and_writes_them_as_json_and_markdown(tile_set, tmp_path):
+def test_a_stage_prints_its_rows_and_writes_them_as_json(tile_set, tmp_path):
     out = tmp_path / "bench.json"
     words = "--stages", "2", "--px", "64", "--repeats", "1", "--data", tile_set, "--device", "cpu", "--out", out
     printed = run_script("-m", "tools.bench", *words)
@@ -17,7 +17,6 @@ def test_a_stage_prints_its_rows_and_writes_them_as_json_and_markdown(tile_set, 
     for row in written["rows"]:
         assert row.keys() == KEYS and row["stage"] == 2 and row["what"] in printed
         assert abs(row["ratio"] - row["ours"] / row["peer"]) < 1e-9
-    assert "| 2 | step of Low |" in out.with_suffix(".md").read_text().splitlines()[4]
 
 
 def test_a_missing_peer_is_named_and_its_column_left_empty(tmp_path):

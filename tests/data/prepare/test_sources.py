@@ -1,29 +1,22 @@
 """Scene lists, and public sets as they are distributed."""
 
-import os
-from collections import Counter
 from functools import partial
 
 import numpy as np
 import pytest
+from made_scenes import REAL, real
 
 from data.manifest import SPLITS
-from data.prepare.sources import (
-    NAIP215_MATERIALS,
-    NAIP215_PLACES,
-    chesapeake,
-    naip215,
-    scene_list,
-    tile_list,
-)
+from data.prepare.sources import NAIP215_MATERIALS, NAIP215_PLACES, chesapeake, naip215, scene_list, tile_list
 from data.rasters import Raster, ground_size
 from runtime.errors import Refused
 
-REAL = os.environ.get("LOW2HIGH_REAL")
-real = pytest.mark.skipif(not REAL, reason="LOW2HIGH_REAL is unset")
-
 
 def listed(folder, text, name="scenes.csv"):
+    """A list, in a folder that holds what the lists below name."""
+    (folder / "a").mkdir()
+    for file in "a/one.tif one.tif two.tif x.tif y.tif a.jpg a/one.jpg two.jpg three.jpg two.png low.png".split():
+        (folder / file).touch()
     path = folder / name
     path.write_text(text)
     return path
@@ -81,19 +74,13 @@ def test_naip215_rotates_groups_of_places(tmp_path, rotation, train, heldout, te
     assert sorted(expected) == sorted(of["validation"]) and len(expected) == len(learned) // 8 > 8
 
 
-def test_naip215_tests_each_tile_of_four_groups_once(tmp_path):
-    raw_naip215(tmp_path)
-    tested = [scene.name for r in range(4) for scene in naip215(tmp_path, r) if scene.split == "test"]
-    assert Counter(tested) == Counter(f"naip_{tile}" for tile, _, group in naip215_places() if group in set("0123"))
-
-
 def test_naip215_without_a_group_or_a_mask_says_what_is_missing(tmp_path):
     raw_naip215(tmp_path, groups=range(4))
     assert len(naip215(tmp_path, 3)) > 0
     with pytest.raises(Refused, match=r"has no tile_\d+.tif, of the group of places 4, which rotation 4 needs$"):
         naip215(tmp_path, 4)
     next(tmp_path.glob("*/*/mask/mask_13476.tif")).unlink()  # of group 2
-    with pytest.raises(Refused, match="tile_13476.tif: its mask .*mask_13476.tif is not there"):
+    with pytest.raises(Refused, match="tile_13476.tif: its label .*mask_13476.tif is not there"):
         naip215(tmp_path, 2)
 
 
@@ -116,15 +103,8 @@ def test_chesapeake_scenes_do_not_depend_on_the_folders_they_came_in(tmp_path):
     raw_chesapeake(other, ["x/y/de_1m_2013_extended-debuffered-test_tiles"], ["m_1"])
     raw_chesapeake(other, ["de_1m_2013_extended-debuffered-val_tiles"], ["m_2"])
     described = [[(scene.name, scene.region, scene.image.name) for scene in chesapeake(root)] for root in (one, other)]
-    assert (
-        described[0]
-        == described[1]
-        == [
-            ("de_m_1", "de", "m_1_naip-new.tif"),
-            ("de_m_2", "de", "m_2_naip-new.tif"),
-            ("va_m_1", "va", "m_1_naip-new.tif"),
-        ]
-    )
+    named = (("de", "m_1"), ("de", "m_2"), ("va", "m_1"))
+    assert described[0] == described[1] == [(f"{s}_{stem}", s, f"{stem}_naip-new.tif") for s, stem in named]
     assert {scene.split for scene in chesapeake(one)} == {""}
 
 
@@ -144,7 +124,7 @@ def test_a_flat_folder_of_the_raw_sets_files_is_of_an_unknown_region():
 def test_a_chesapeake_scene_without_a_label_is_named(tmp_path):
     raw_chesapeake(tmp_path, ["de_1m_2013_extended-debuffered-val_tiles"])
     next(tmp_path.glob("*/m_2_nlcd.tif")).unlink()
-    with pytest.raises(Refused, match="m_2_naip-new.tif: its label m_2_nlcd.tif is not beside it"):
+    with pytest.raises(Refused, match="m_2_naip-new.tif: its label .*m_2_nlcd.tif is not there"):
         chesapeake(tmp_path)
 
 
@@ -156,10 +136,9 @@ def test_one_scene_in_two_folders_of_a_state_is_refused(tmp_path):
 
 @pytest.mark.parametrize("source", [chesapeake, partial(naip215, rotation=0)])
 def test_an_empty_and_a_missing_folder_are_named(tmp_path, source):
-    with pytest.raises(Refused, match=f"^{tmp_path}: no "):
-        source(tmp_path)
-    with pytest.raises(Refused, match="nowhere: no such folder"):
-        source(tmp_path / "nowhere")
+    for folder in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(Refused, match=f"^{folder}: no .*tif in it or below"):
+            source(folder)
 
 
 def test_a_scene_list_may_leave_out_names_splits_and_labels(tmp_path):
@@ -192,47 +171,37 @@ def test_a_plain_list_holds_images_and_their_labels(tmp_path):
         ("a.jpg,b.png,c.png,d.png", "line 1: 'a.jpg,b.png,c.png,d.png'; a line is image or image,high or"),
         ("a.jpg\n../b.jpg", "line 2: '../b.jpg' leaves the folder"),
         (",b.png", "line 1: image is empty"),
+        ("none.jpg", "none.jpg: no such file"),
         ("\n", "lists no scene"),
     ],
 )
 def test_a_bad_plain_list_is_one_line_that_names_it(tmp_path, text, said):
-    path = listed(tmp_path, text, "photos.txt")
+    refused(listed(tmp_path, text, "photos.txt"), said)
+
+
+def refused(path, said):
     with pytest.raises(Refused) as caught:
         scene_list(path)
-    assert str(caught.value).startswith(str(path)) and said in str(caught.value)
-
-
-@real
-def test_the_real_scene_list_fixes_its_splits():
-    scenes = scene_list(f"{REAL}/chesapeake/scenes.csv")
-    assert len(scenes) == 8 and {scene.split for scene in scenes} == {"test"}
-    assert all(path.is_file() for scene in scenes for path in (scene.image, scene.high, scene.low))
+    assert str(caught.value).startswith(str(path)) and said in str(caught.value) and "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
     "row, said",
     [
         ("s,de,train,/etc/passwd,,", "line 2: '/etc/passwd' leaves the folder"),
-        ("s,de,train,../x.tif,,", "line 2: '../x.tif' leaves the folder"),
         ("s,de,train,x.tif,a/../../y.tif,", "line 2: 'a/../../y.tif' leaves the folder"),
-        ("s,de,train,x.tif,,..", "line 2: '..' leaves the folder"),
         ("s,de,trian,x.tif,,", "line 2: split 'trian'; did you mean 'train'?"),
         ("s,,train,x.tif,,", "line 2: region is empty"),
         ("s,de,train,,,", "line 2: image is empty"),
-        ("s,de,train", "line 2: no value for 'image'"),
+        ("s,de,train", "line 2: has another number of cells than the header's"),
         ("../s,de,train,x.tif,,", "'../s' cannot name a tile's file"),
-        ("a\\b,de,train,x.tif,,", "cannot name a tile's file"),
         (".s,de,train,x.tif,,", "'.s' cannot name a tile's file"),
         ("s,de,,x.tif,,\nS,de,,y.tif,,", "x.tif and"),
         ("", "lists no scene"),
     ],
 )
 def test_a_bad_scene_list_is_one_line_that_names_it(tmp_path, row, said):
-    path = listed(tmp_path, f"scene,region,split,image,high,low\n{row}\n")
-    with pytest.raises(Refused) as caught:
-        scene_list(path)
-    assert str(caught.value).startswith(str(path)) and said in str(caught.value)
-    assert "\n" not in str(caught.value)
+    refused(listed(tmp_path, f"scene,region,split,image,high,low\n{row}\n"), said)
 
 
 @pytest.mark.parametrize(
@@ -240,7 +209,6 @@ def test_a_bad_scene_list_is_one_line_that_names_it(tmp_path, row, said):
     [
         (b"scene,region\n", "no column 'image'"),
         (b"scene,region,image,hgih\n", "unknown column 'hgih'; did you mean 'high'?"),
-        (b"scene,region,Split,image\n", "unknown column 'Split'; did you mean 'split'?"),
         (b"", "no column 'region'"),
         (b"\xff\xfe\x00", "not a CSV in UTF-8"),
         (b"region,image\nde," + b"x" * 200_000, "not a CSV"),
@@ -253,4 +221,3 @@ def test_a_file_that_is_no_scene_list_is_named(tmp_path, content, said):
         scene_list(path)
     with pytest.raises(Refused, match="none.csv: No such file"):
         scene_list(tmp_path / "none.csv")
-

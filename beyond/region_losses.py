@@ -1,0 +1,152 @@
+"""Losses of a cell's composition by p(class | code), beside the paper's sum: statistics matching and a prior.
+
+m is the composition of a cell, the mean of its pixels' class probabilities, and k its code. For each code, eta_k and
+rho_k are the mean and the standard deviation of the classes' shares over cells of that code. They are counted where
+fine and coarse maps lie over each other (the split heldout), which the paper's rows do not look at, or they are a
+published table (configs/tables/nlcd_low2high.yaml). Unlike p(code | composition) of beyond/observation.py, they change
+where class shares change between places.
+"""
+
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+
+from beyond.observed import exemplar_cells
+from beyond.table import MIN_CELLS
+from models.epitomes import load_table
+from models.regions import compositions
+from runtime.errors import Refused
+from runtime.files import read_yaml
+from runtime.labels import IGNORE
+
+RHO_FLOOR = 0.05  # a code whose cells are all alike is no infinite certainty [ours]
+PRIOR_FLOOR = 1e-4  # added to each class's probability (Rolf, Malkin et al.)
+
+
+def statistics_misfit(composition, labels, eta, rho):
+    """Statistics matching (Malkin et al., ICLR 2019; Robinson et al., CVPR 2019), summed over cells.
+
+    Over the N cells of code k in a tile: N times the sum over classes of (mean of m - eta_k)² / (2 rho_k²). A single
+    cell may differ from its code's mean. [differs: they add the variance of pixels' draws, which n² pixels make small]
+
+    composition: (B, C, R); labels: (B, R) rows of the table, 255 is left out; eta, rho: (K, C)
+    """
+    members = one_hot(labels, eta)
+    cells = members.sum(dim=1)  # (B, K)
+    means = torch.einsum("brk,bcr->bkc", members, composition) / cells.clamp(min=1)[..., None]
+    misfit = (means - eta).square() / (2 * (rho.square() + RHO_FLOOR**2))
+    return (cells[..., None] * misfit).sum()
+
+
+def prior_misfit(composition, labels, eta, rho=None):
+    """QR, the implicit posterior under a prior (Rolf, Malkin et al., UAI 2022), summed over cells.
+
+    With the prior eta_k and q the pixels' probabilities: sum over classes of mean(q) log mean(q) - mean(q log eta_k),
+    means over a micro-batch. [differs: their prior is blurred over 31 px round a cell; here it is the cell's own, so
+    that q comes in by m]
+
+    composition, labels, eta: as in `statistics_misfit`
+    """
+    prior = (eta + PRIOR_FLOOR) / (eta + PRIOR_FLOOR).sum(dim=1, keepdim=True)
+    members = one_hot(labels, eta)
+    cells = members.sum()
+    mean = torch.einsum("brk,bcr->c", members, composition) / cells.clamp(min=1)
+    cross = torch.einsum("brk,bcr,kc->", members, composition, prior.log())
+    return cells * (mean * mean.clamp(min=1e-12).log()).sum() - cross
+
+
+MISFITS = {"statistics": statistics_misfit, "prior": prior_misfit}
+
+
+def one_hot(labels, rows):
+    """(B, R) labels -> (B, R, rows) of the table's type; zeros for 255."""
+    known = labels != IGNORE
+    return F.one_hot(labels.long().where(known, 0), len(rows)).to(rows) * known[..., None]
+
+
+@dataclass(frozen=True)
+class Matched:
+    """What train_seg.py asks of a row of these losses, as beyond.observed.Observed has it.
+
+    misfit: of MISFITS; eta, rho: (K, C); classes: what each row is merged to, then 255 up to 256
+    rows:   {native code: row or 255}, and of each class, for cells that derive from fine labels; origin: in words
+    """
+
+    misfit: callable
+    eta: torch.Tensor
+    rho: torch.Tensor
+    classes: torch.Tensor
+    rows: tuple
+    origin: str
+    table = None  # checkpoints keep none: at test the coarse label is not used
+
+    def to(self, device):
+        return replace(self, **{name: getattr(self, name).to(device) for name in ("eta", "rho", "classes")})
+
+    def relabelled(self, tiles):
+        """The same tiles, their cells carrying rows of the table as labels."""
+        return tiles.relabelled(*self.rows)
+
+    def misfit_sum(self, logits, batch):
+        return self.judge(logits, batch)[2][0]
+
+    def judge(self, logits, batch):
+        """Compositions (B, C, R) and labels (B, R) in merged classes, and [misfit, labels]; "likelihood" is its exp."""
+        labels = batch["labels"].long()
+        composition = compositions(logits, batch["region_index"], labels.shape[1])
+        misfit = self.misfit(composition, labels, self.eta, self.rho)
+        return composition, self.classes[labels], torch.stack([misfit, misfit.new_tensor(batch["count"])])
+
+    def keep(self, run):
+        run.say(f"p(class | code) {self.origin}")
+
+
+def match(config, tile_sets, open_exemplars):
+    """The Matched of supervision.aggregate=statistics or prior: by a file, else counted on exemplar places. Its rows
+    are native codes where all tiles of `tile_sets` have them, else classes.
+
+    A code of fewer than MIN_CELLS cells, or that a file lacks, has its merged class for certain, as for LSR.
+    """
+    taxonomy, given = tile_sets[0].description.taxonomy, config.supervision.observation
+    names, native = taxonomy.names, config.supervision.codes == "native"
+    native = native and all(row["low"] for tiles in tile_sets for row in tiles.rows)
+    if given:
+        if not native:
+            raise Refused(f"{given}: is a table of native codes; labels are merged classes")
+        table, origin = published(given, names), f"as in {given}"
+    else:
+        exemplars = open_exemplars()
+        places = exemplars.tiles, exemplars.chosen, tile_sets[0].description.scale
+        shares, codes, native = exemplar_cells(*places, config.supervision.min_coverage, native)
+        table = counted(torch.as_tensor(shares).float(), torch.as_tensor(codes))
+        origin = f"counted in {len(codes)} cells of {len(exemplars.chosen)} places"
+    merged = taxonomy.low if native else {c: c for c in range(len(names))}
+    rows = {code: to for code, to in merged.items() if to != IGNORE}
+    certain = torch.eye(len(names))
+    eta, rho = zip(*(table.get(code, (certain[to], 0 * certain[to])) for code, to in rows.items()), strict=True)
+    place = {code: k for k, code in enumerate(rows)}
+    by_code = {code: place.get(code if native else to, IGNORE) for code, to in taxonomy.low.items()}
+    classes = torch.tensor([*rows.values(), *[IGNORE] * (256 - len(rows))])
+    return Matched(
+        MISFITS[config.supervision.aggregate],
+        torch.stack(eta),
+        torch.stack(rho),
+        classes,
+        rows=(by_code, range(len(names))),
+        origin=origin,
+    )
+
+
+def counted(shares, codes):
+    """{code: (eta, rho)} from the shares (N, C) of cells with these codes (N,)."""
+    cells = {code: shares[codes == code] for code in codes.unique().tolist()}
+    return {k: (own.mean(dim=0), own.std(dim=0, correction=0)) for k, own in cells.items() if len(own) >= MIN_CELLS}
+
+
+def published(path, names):
+    """The same from a file as configs/tables/nlcd_low2high.yaml; where it gives no deviation, the largest that shares
+    of this mean can have."""
+    eta = {code: torch.tensor(row) for code, row in load_table(path, names).items()}
+    rho = {code: torch.tensor(row) for code, row in (read_yaml(path).get("deviations") or {}).items()}
+    return {code: (mean, rho.get(code, (mean * (1 - mean)).sqrt())) for code, mean in eta.items()}

@@ -1,0 +1,110 @@
+"""Linear: ridge regression from coarse labels to the mean features of their cells, applied pixel by pixel [ours].
+
+No step of a gradient: normal equations are added up tile by tile, and solved once. Features are the bands and the five
+stages of a frozen ResNet-18, at random or pretrained, each upsampled bilinearly to the image. It says what a row gains
+by learning features, and, on fine labels (regions of one pixel), what an encoder knows: tools/probe.py.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from models.regions import aggregate_logits
+from runtime.labels import IGNORE
+
+RIDGE = 1e-2
+CHANNELS = 64  # upsampled at a time: 64 MB of a tile of 512 px
+
+
+class Linear(nn.Module):
+    """image (B, K, H, W), normalised -> (B, C, H, W): an estimate of each class's one-hot label.
+
+    encoder: ResNet18, or None for the bands alone; weight: (C, D) of all features side by side; bias: (C,)
+    """
+
+    def __init__(self, encoder, weight, bias):
+        super().__init__()
+        self.encoder = encoder
+        self.register_buffer("weight", weight.float())
+        self.register_buffer("bias", bias.float())
+
+    def forward(self, image):
+        return classify(feature_maps(self.encoder, image), self.weight, self.bias, image.shape[-2:])
+
+
+def feature_maps(encoder, image):
+    """[bands, stem, layer1, layer2, layer3, layer4], each (B, D, h, w) of its own size, from image (B, K, H, W)."""
+    bottom, right = beyond_edge(image.shape[-2:])
+    image = F.pad(image, (0, right, 0, bottom), mode="replicate")  # as the U-Net does
+    return [image, *(encoder(image) if encoder else [])]
+
+
+def beyond_edge(size):
+    """Rows and columns up to a multiple of 32, so that every stage's size divides the image's."""
+    return [-side % 32 for side in size]
+
+
+def upsample(features, size):
+    """A feature map, bilinear between its pixels, at the image's size (H, W)."""
+    padded = [side + more for side, more in zip(size, beyond_edge(size), strict=True)]
+    return F.interpolate(features, padded, mode="bilinear", align_corners=False)[..., : size[0], : size[1]]
+
+
+def classify(maps, weight, bias, size):
+    """Logits (B, C, H, W) from some feature maps and the weight (C, D) of them all; a 1x1 convolution commutes with
+    bilinear upsampling, and costs less before it."""
+    parts = weight.split([features.shape[1] for features in maps], dim=1)
+    convolved = (F.conv2d(features, part[:, :, None, None]) for features, part in zip(maps, parts, strict=True))
+    return bias.view(-1, 1, 1) + sum(upsample(features, size) for features in convolved)
+
+
+def region_means(maps, region_index, num_regions):
+    """The mean features of each region, (B, D, R), D of all maps side by side."""
+    parts = [part for features in maps for part in features.split(CHANNELS, dim=1)]
+    size = region_index.shape[-2:]
+    sums = [aggregate_logits(upsample(part, size), region_index, num_regions) for part in parts]
+    ones = torch.ones_like(region_index, dtype=torch.float32)[:, None]
+    return torch.cat(sums, dim=1) / aggregate_logits(ones, region_index, num_regions).clamp(min=1)
+
+
+@torch.no_grad()
+def settle(encoder, batches):
+    """Give batch norm the statistics of these images, (B, K, H, W) each: those of a random encoder are of none, those
+    of a pretrained one may be of masked images. -> the encoder, in eval mode"""
+    for module in encoder.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.reset_running_stats()
+            module.momentum = None  # a mean over all batches
+    encoder.train()
+    for images in batches:
+        encoder(images)
+    return encoder.eval()
+
+
+class Moments:
+    """The sums that ridge regression needs, float64: of (1, x) (1, x)^T and (1, x) y^T, y the one-hot labels."""
+
+    def __init__(self, num_classes):
+        self.num_classes, self.inputs, self.targets = num_classes, 0, 0
+
+    def add(self, means, labels):
+        """means: (B, D, R) of region_means; labels: (B, R), 255 is left out"""
+        known = labels != IGNORE
+        x = F.pad(means.mT[known].cpu().double(), (1, 0), value=1.0)  # on the CPU: MPS has no float64
+        self.inputs = self.inputs + x.T @ x
+        self.targets = self.targets + x.T @ F.one_hot(labels[known].cpu().long(), self.num_classes).double()
+
+    def solve(self, first=0, last=None):
+        """-> weight (C, D) and bias (C,), by the features first to last - 1 alone.
+
+        Each feature is standardised and the ridge weighs against the mean squared error; then both are undone.
+        """
+        columns, count = slice(1 + first, last and 1 + last), self.inputs[0, 0]
+        mean, share = self.inputs[0, columns] / count, self.targets[0] / count
+        covariance = self.inputs[columns, columns] / count - torch.outer(mean, mean)
+        deviation = covariance.diagonal().clamp(min=1e-12).sqrt()  # of a ReLU that never fires: 0
+        correlation = covariance / torch.outer(deviation, deviation)
+        cross = (self.targets[columns] / count - torch.outer(mean, share)) / deviation[:, None]
+        ridge = RIDGE * torch.eye(len(mean), dtype=torch.float64)
+        weight = torch.linalg.solve(correlation + ridge, cross) / deviation[:, None]
+        return weight.T, share - mean @ weight

@@ -37,8 +37,8 @@ class MaskedAutoencoder(nn.Module):
         reads all five, and layer4's alone would teach the first ones little].
     targets: pixels to restore, normalised by "patch", each by its own mean and deviation [ours: ref. 10], or by "band",
         as the image is [ours: brightness and near infrared, which tell classes apart, must be learnt too].
-    visible_share: of the loss that visible patches have [ours: ref. 10 has none; to say them again, the first stages
-        must keep bands and texture].
+    visible_share: of the loss that visible patches have [ours: ref. 10 has none; but in so short a training masked ones
+        alone teach little more than an image's mean].
     """
 
     def __init__(
@@ -143,7 +143,8 @@ class MaskedAutoencoder(nn.Module):
         """Mean squared error over masked patches. With targets=patch 1 is predicting each patch's mean, with
         targets=band each band's.
 
-        Every image has as many masked patches, so the mean over equal micro-batches is the mean over the batch.
+        Visible patches have `visible_share` of it. Every image has as many masked patches, so the mean over equal
+        micro-batches is the mean over the batch.
         """
         target = patchify(image)
         if self.targets == "patch":
@@ -166,7 +167,6 @@ def masked_stages(resnet, image, visible):
     visible: (B, H / 32, W / 32) bool
     returns: five maps, zeros where masked
     """
-
     cells = int(visible.sum())
 
     @cache
@@ -178,6 +178,7 @@ def masked_stages(resnet, image, visible):
         """(B, D, h, w) -> (1, D, P, 1): its visible pixels."""
         flat = x.permute(0, 2, 3, 1).flatten(0, 2)  # under channels last a pixel's values lie together
         kept = flat.index_select(0, places(x.shape[2] // visible.shape[1]))
+        # Channels last by its strides too: with others, (D, 1, D, 1), torch's batch norm gives false gradients on CPUs.
         return kept[None, :, None].permute(0, 3, 1, 2)
 
     def spread(kept):

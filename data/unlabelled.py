@@ -63,13 +63,14 @@ def read_unlabelled(
 
 
 def common_facts(sets):
-    """Facts of several UnlabelledImages: those of the first one, under all names; `more`: of each other one; `images`:
-    how many all have. raises: Refused if they differ in bands"""
-    first, *more = [images.facts for images in sets]
-    bands = {facts["name"]: facts["bands"] for facts in (first, *more)}
-    if len(set(bands.values())) > 1:
-        raise Refused(f"data.more_roots: the sets differ in bands: {bands}")
-    facts = {**first, "name": " and ".join(bands), "images": sum(map(len, sets))}
+    """Facts of several UnlabelledImages: those of the first one, under all names; `more`: of each other one, without
+    its name, which may change as its place may; `images`: how many all have. raises: Refused if they differ in bands"""
+    names, bands = ([images.facts[key] for images in sets] for key in ("name", "bands"))
+    if len(set(bands)) > 1:
+        listed = ", ".join(f"{name} has {count}" for name, count in zip(names, bands, strict=True))
+        raise Refused(f"data.more_roots: the sets differ in bands: {listed}")
+    first, *more = [{key: value for key, value in images.facts.items() if key != "name"} for images in sets]
+    facts = {"name": " and ".join(names), **first, "images": sum(map(len, sets))}
     return {**facts, "more": more} if more else facts
 
 

@@ -119,7 +119,8 @@ class LoopConfig:
     precision: str = opt("auto", "of the networks: bf16, fp16 (with loss scaling) or off (float32); auto: bf16 on CUDA "
         "and on CPUs that multiply it (AMX, AVX-512 bf16), else off", ("auto", "bf16", "fp16", "off"))
     channels_last: str = opt("auto", "whether the channels of a pixel lie side by side in memory; auto: where steps "
-        "are faster so, on CUDA and CPUs, but for model.width=64 on CPUs without AVX-512", ("auto", "true", "false"))
+        "are faster so, on CUDA and CPUs, though not from model.width=64 on where a CPU lacks AVX-512",
+        ("auto", "true", "false"))
     compile: bool = opt(False, "torch.compile the trained network; takes a compiler, and minutes at the start")
     warmup_steps: int = opt(0, "steps over which the learning rate rises from 0 [paper silent; ours]")
 
@@ -145,12 +146,12 @@ class LoopConfig:
 @dataclass(frozen=True)
 class TrainConfig(LoopConfig):
     learning_rate: float = opt(1e-4, "of Adam [paper, Sec. 4.6]")
-    schedule: str = opt("constant", "constant [paper, Sec. 4.6] or cosine, towards 0 at the last step [ours]",
-        ("constant", "cosine"))
+    schedule: str = opt("constant", "constant [paper, Sec. 4.6, names an initial rate and no schedule] or cosine, "
+        "towards 0 at the last step [ours]", ("constant", "cosine"))
     encoder_rate: float = opt(1.0, "learning rate of the ResNet-18 as a share of the others', for one that starts from "
-        "weights; 0 keeps them [ours]")
-    frozen_share: float = opt(0.0, "share of the steps, from the first on, in which the ResNet-18 stays as it starts, "
-        "for a random decoder would teach it noise [ours]")
+        "weights; 0 keeps them, though batch norm's statistics follow the images [ours]")
+    frozen_share: float = opt(0.0, "share of the steps, from the first on, in which that rate is 0, for a random "
+        "decoder would teach the ResNet-18 noise [ours]")
     head_rate: float = opt(1.0, "learning rate of the last layer as a share of the others': 1 / n² makes literal sums "
         "the same training as sums of u / n² [ours: docs/paper.md]")
     average: float = opt(0.0, "validate and keep an exponential moving average of the weights with this decay per "
@@ -184,8 +185,7 @@ class SegmenterConfig(ScriptSettings):
     # What may differ when a run is taken up again: where data lies, workers, device, layout and logging, and what it
     # started from, for its weights are in last.pt; train.epochs may grow.
     FREE_ON_RESUME = {
-        "data.root", "data.more_roots", "adversarial.exemplar_root", "data.workers", "train.compile",
-        "train.channels_last", "model.init",
+        "data.root", "adversarial.exemplar_root", "data.workers", "train.compile", "train.channels_last", "model.init",
         "run.dir", "run.name", "run.device", "run.log_every",
     }
 
@@ -216,7 +216,8 @@ class PretrainDataConfig:
 
     def __post_init__(self):
         bounded(self.bands >= 0, "data.bands", self.bands, "0 or more, as 0")
-        bounded(0 < self.validation_share <= 0.5, "data.validation_share", self.validation_share, "0 to 0.5, as 0.05")
+        share = self.validation_share
+        bounded(0 < share <= 0.5, "data.validation_share", share, "above 0, 0.5 at most, as 0.05")
         bounded(self.workers >= 0, "data.workers", self.workers, "0 or more, as 2")
         bounded(self.crop_px > 0 and self.crop_px % 32 == 0, "data.crop_px", self.crop_px, "a multiple of 32, as 512")
         bounded(0 <= self.min_area <= 1, "data.min_area", self.min_area, "0 to 1, as 0.2")
@@ -264,7 +265,7 @@ class PretrainLoopConfig(LoopConfig):
 @dataclass(frozen=True)
 class PretrainConfig(ScriptSettings):
     SCRIPT = "train_mae.py"
-    FREE_ON_RESUME = SegmenterConfig.FREE_ON_RESUME
+    FREE_ON_RESUME = SegmenterConfig.FREE_ON_RESUME | {"data.more_roots"}
 
     data: PretrainDataConfig = PretrainDataConfig()
     model: EncoderConfig = EncoderConfig()

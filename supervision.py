@@ -85,7 +85,7 @@ class Task:
     """What no step changes, and both updates and the validation read.
 
     classes: their number; cell_px: n², the pixels of a whole cell; mean, std: of the bands, (K,), stored units
-    observed: beyond.observed.Observed of rows that are trained by an observation model, else None
+    observed: as in `Supervision`
     """
 
     def __init__(self, config, ranks, description, observed):

@@ -230,7 +230,7 @@ def predictions(task, logits, batch):
 
 def segmenter_loss(task, logits, batch):
     """Eq. 1, summed over the labels of a micro-batch."""
-    if task.observed:  # beyond the paper: the label's own probability, given the cell's composition
+    if task.observed:  # beyond the paper: how badly a cell's composition and its label go together
         return task.observed.misfit_sum(logits, batch)
     return cross_entropy_sum(predictions(task, logits, batch), batch["labels"])
 
@@ -239,8 +239,9 @@ def segmenter_loss(task, logits, batch):
 def validate(task, segmenter, batches):
     """Scores on labels of the kind that supervises: of pixels, or of region predictions on region labels.
 
-    Rows of an observation model are selected by "likelihood" [ours], the geometric mean of p(label | composition): it
-    is what they are trained for, sees all codes, and is steadier over few cells than mIoU.
+    Rows that read shares of classes are selected by "likelihood" [ours], exp of minus the misfit of a label, which is
+    what they are trained for: it sees all codes, and is steadier over few cells than mIoU. With an observation model
+    it is the geometric mean of p(label | composition).
     """
     segmenter.eval()  # batch norm by its running statistics
     ranks, classes = task.ranks, task.classes

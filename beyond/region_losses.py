@@ -92,7 +92,7 @@ class Matched:
         return self.judge(logits, batch)[2][0]
 
     def judge(self, logits, batch):
-        """Compositions (B, C, R) and labels (B, R) in merged classes, and [misfit, labels]; "likelihood" is its exp."""
+        """Compositions (B, C, R) and labels (B, R) in merged classes, and [misfit, labels], as Observed.judge."""
         labels = batch["labels"].long()
         composition = compositions(logits, batch["region_index"], labels.shape[1])
         misfit = self.misfit(composition, labels, self.eta, self.rho)
@@ -145,8 +145,8 @@ def counted(shares, codes):
 
 
 def published(path, names):
-    """The same from a file as configs/tables/nlcd_low2high.yaml; where it gives no deviation, the largest that shares
-    of this mean can have."""
-    eta = {code: torch.tensor(row) for code, row in load_table(path, names).items()}
+    """The same from a file as configs/tables/nlcd_low2high.yaml, of which a row of zeros says nothing; where it gives
+    no deviation, the largest that shares of this mean can have."""
+    eta = {code: torch.tensor(row) for code, row in load_table(path, names).items() if any(row)}
     rho = {code: torch.tensor(row) for code, row in (read_yaml(path).get("deviations") or {}).items()}
     return {code: (mean, rho.get(code, (mean * (1 - mean)).sqrt())) for code, mean in eta.items()}

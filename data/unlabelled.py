@@ -63,14 +63,14 @@ def read_unlabelled(
 
 
 def common_facts(sets):
-    """Facts of several UnlabelledImages: those of the first one, under all names; `more`: of each other one; `images`:
-    how many all have. raises: Refused if they differ in bands"""
-    first, *more = [images.facts for images in sets]
-    if any(facts["bands"] != first["bands"] for facts in more):
-        bands = ", ".join(f"{images.facts['bands']} as in {images.paths[0]}" for images in sets)
-        raise Refused(f"data.more_roots: the sets differ in bands: {bands}")
-    name = " and ".join(dict.fromkeys(facts["name"] for facts in (first, *more)))
-    facts = {**first, "name": name, "images": sum(map(len, sets))}
+    """Facts of several UnlabelledImages: those of the first one, under all names; `more`: of each other one, without
+    its name, which may change as its place may; `images`: how many all have. raises: Refused if they differ in bands"""
+    names, bands = ([images.facts[key] for images in sets] for key in ("name", "bands"))
+    if len(set(bands)) > 1:
+        listed = ", ".join(f"{count} as in {images.paths[0]}" for images, count in zip(sets, bands, strict=True))
+        raise Refused(f"data.more_roots: the sets differ in bands: {listed}")
+    first, *more = [{key: value for key, value in images.facts.items() if key != "name"} for images in sets]
+    facts = {"name": " and ".join(names), **first, "images": sum(map(len, sets))}
     return {**facts, "more": more} if more else facts
 
 

@@ -76,7 +76,7 @@ class MaskedAutoencoder(nn.Module):
     def forward(self, image, noise):
         """noise: (B, N), uniform, N = H / 16 * W / 16: the draw of the mask is the caller's.
 
-        returns: loss, predicted (B, N, K * 256) in units of each patch's standard deviation, mask (B, N)
+        returns: loss, predicted (B, N, K * 256) as `targets` normalises pixels, mask (B, N)
         """
         rows, columns = token_grid(*image.shape[-2:])
         if noise.shape != (len(image), rows * columns):
@@ -161,7 +161,7 @@ class MaskedAutoencoder(nn.Module):
 def masked_stages(resnet, image, visible):
     """The stages of `resnet(image)` as if masked cells did not exist, as in SparK (Tian et al., ICLR 2023).
 
-    Every convolution reads zeros there, and what it writes there is dropped by the batch norm that follows it.
+    Every convolution reads zeros there, and what it writes there is dropped before the batch norm that follows it.
 
     image:   (B, K, H, W), zeros where masked
     visible: (B, H / 32, W / 32) bool

@@ -15,7 +15,7 @@ import torch
 def aggregate(logits, region_index, num_regions, cell_px, how="sum"):
     """Fine logits to region logits, ready for the cross entropy of Eq. 1.
 
-    logits:  (B, C, H, W), before softmax: u, n² times the paper's x
+    logits:  (B, C, H, W), before softmax: u = n² x
     cell_px: n², the pixels of a whole cell
     how:     sum, of x = u / n² [paper, Sec. 4.3]; mean_probs, the log of the mean probability, which is learning from
              label proportions with one class a bag (Scott and Zhang, NeurIPS 2020); or log_sum_exp

@@ -100,7 +100,7 @@ def test_two_processes_and_micro_batches_equal_one(tile_set, tmp_path):
     for processes, micro_batch in ((1, 0), (2, 5)):
         run_dir = tmp_path / str(processes)
         command = settings(tile_set, run_dir, *GAME, "train.batch_size=20", f"train.micro_batch={micro_batch}")
-        command += ["adversarial.steps=2", "train.encoder_rate=0.5"]
+        command += ["adversarial.steps=2", "train.encoder_rate=0.5", "train.frozen_share=0.5"]
         run_script(*(TORCHRUN if processes == 2 else []), "-m", "tests.two_processes", *command)
         states.append(torch.load(run_dir / "last.pt", weights_only=True))
     for part in ("segmenter", "discriminator"):
@@ -128,9 +128,9 @@ def test_ignored_pixels_of_the_exemplar_are_0_in_both_maps_and_no_class_is():
 
 
 def test_stop_and_resume_is_exact_with_both_players(tile_set, tmp_path, monkeypatch):
-    whole = trained(tile_set, tmp_path / "whole", "train.epochs=2", "train.average=0.9")
-    trained(tile_set, tmp_path / "parts", "train.epochs=2", "train.average=0.9", "train.eval_every=3")
-    # eval_every=3 saved at steps 3, 6 and 8: put the state of step 6 back by stopping a third run there.
+    # Stopped after 4 of 8 steps, where the encoder stands still up to the 6th.
+    more = "train.epochs=2", "train.average=0.9", "train.frozen_share=0.75"
+    whole = trained(tile_set, tmp_path / "whole", *more)
     stopped = {}
 
     def save_until_6(path, state, real=checkpoint.save):
@@ -141,10 +141,11 @@ def test_stop_and_resume_is_exact_with_both_players(tile_set, tmp_path, monkeypa
 
     monkeypatch.setattr(checkpoint, "save", save_until_6)
     with pytest.raises(KeyboardInterrupt):
-        trained(tile_set, tmp_path / "again", "train.epochs=2", "train.average=0.9")
+        trained(tile_set, tmp_path / "again", *more)
     monkeypatch.undo()
     assert stopped["step"] == 4
-    again = trained(tile_set, tmp_path / "again", "train.epochs=2", "train.average=0.9")
+    again = trained(tile_set, tmp_path / "again", *more)
+    assert whole["step"] == again["step"] == 8
     for part in ("segmenter", "optimizer", "averaged", "discriminator", "discriminator_optimizer"):
         assert_same(whole[part], again[part], part, 0)
 

@@ -18,12 +18,12 @@ from config import PretrainConfig
 from data.loading import sample_index
 from data.manifest import read_manifest
 from data.transforms import crop_draw, draw
-from data.unlabelled import PretrainingCrops, ValidationCrops, common_facts, read_unlabelled
+from data.unlabelled import PretrainingCrops, UnlabelledImages, ValidationCrops, common_facts, read_unlabelled
 from models.mae import MaskedAutoencoder
 from models.unet import UNet
 from runtime import checkpoint
 from runtime.errors import Refused
-from runtime.settings import load_config
+from runtime.settings import check_same_data, load_config
 
 SMALL = ["data.crop_px=64", "model.width=8", "train.batch_size=16", "train.epochs=1", "run.log_every=2"]
 SMALL += ["data.workers=0", "train.eval_every=0"]
@@ -232,6 +232,10 @@ def test_regions_limit_the_images(tile_set):
         read_unlabelled(tile_set, regions=("atlantis",))
 
 
+def renamed(images, name):
+    return UnlabelledImages(images.paths, {**images.facts, "name": name}, images.dtype)
+
+
 def test_several_sets_take_turns_and_each_is_normalised_by_its_own_statistics(tile_set, folder, tmp_path):
     sets, validation = zip(*(read_unlabelled(root, "images/*") for root in (tile_set, folder)), strict=True)
     samples = PretrainingCrops(sets, 64, 16, min_area=0, batch_size=3, seed=0)
@@ -245,17 +249,18 @@ def test_several_sets_take_turns_and_each_is_normalised_by_its_own_statistics(ti
     scored = ValidationCrops(validation, 64, 16)
     assert [scored[i]["set"] for i in range(len(scored))] == [0] * len(validation[0]) + [1] * len(validation[1])
     facts = common_facts(sets)
-    assert facts["images"] == sum(map(len, sets)) and facts["more"] == [sets[1].facts]
+    assert facts["images"] == sum(map(len, sets)) and {"name": "tile 1", **facts["more"][0]} == sets[1].facts
     assert facts["band_mean"] == sets[0].facts["band_mean"] and "tile 1" in facts["name"]
     assert "more" not in common_facts(sets[:1])
     masked = ["mae.mask_where=layers", "mae.stages=all", "mae.targets=band", "data.images=images/*"]
     state = pretrained(tile_set, tmp_path / "run", f"data.more_roots=[{folder}]", "train.batch_size=80", *masked)
     assert state["data"]["more"][0]["band_mean"] != state["data"]["band_mean"]
     images, _ = read_unlabelled(folder, "images/*")
+    check_same_data(facts, common_facts([sets[0], renamed(images, "moved")]), tile_set, "runs/x")
     images.facts["bands"] = 4
-    for other in (sets[0], read_unlabelled(folder, "images/*")[0]):  # sets of two names, and of one
+    for name in ("tile 1", sets[0].facts["name"]):  # bare folders, above all, may have one name
         with pytest.raises(Refused, match=f"differ in bands: 3 as in .*, 4 as in {re.escape(str(images.paths[0]))}"):
-            common_facts([other, images])
+            common_facts([sets[0], renamed(images, name)])
 
 
 def test_bad_input_is_one_line_each(tile_set, mae_run, folder, tmp_path):

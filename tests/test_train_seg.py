@@ -165,6 +165,8 @@ def test_the_encoder_may_have_a_rate_of_its_own_or_be_frozen_for_a_while(tile_se
     # The head starts at zero, so the second of the two steps is the encoder's first, by the same gradient in both runs.
     moved = {name: full[name] - start[name] for name in encoder}
     assert min(change.abs().max() for change in moved.values()) > 1e-4
+    # Weights stand still at a rate of 0. Batch norm's statistics do not: they are of the segmenter's images.
+    assert not torch.equal(frozen[0]["encoder.bn1.running_mean"], start["encoder.bn1.running_mean"])
     for name in start:
         if name in encoder:
             assert torch.allclose(slow[name] - start[name], 0.1 * moved[name], atol=3e-7), name

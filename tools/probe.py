@@ -101,7 +101,8 @@ def show(name, scores):
 
 def parse(argv=None):
     parser = command.parser(__doc__, "python -m tools.probe")
-    parser.add_argument("encoders", nargs="+", metavar="ENCODER", help="a resnet18.pt, or the seed of a random one")
+    what = "a resnet18.pt, or the seed of a random one of width 16"
+    parser.add_argument("encoders", nargs="+", metavar="ENCODER", help=what)
     parser.add_argument("--data", required=True, metavar="ROOT", help="tile set with fine labels")
     parser.add_argument("--split", default="test", help="that scores are of (default: test)")
     parser.add_argument("--tiles", type=int, metavar="N", help="with fine labels, of the split train (default: all)")

@@ -96,6 +96,7 @@ def test_a_published_table_gives_deviations_or_the_largest_there_can_be():
     assert table[22][0].sum().item() == pytest.approx(1)
     assert table[22][1].tolist() == pytest.approx([0.06, 0.24, 0.21, 0.18])
     assert table[51][1].tolist() == pytest.approx([0, 0.5, 0.5, 0])
+    assert 0 not in table and 255 not in table  # rows of zeros are no shares
 
 
 class Cells:

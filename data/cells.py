@@ -81,7 +81,8 @@ def covered_cells(to_cell, shape, height, width, min_coverage=1.0, void=None):
         return whole
     a, b, _, d, e, _ = to_cell
     shown = pixels_of_cells(to_cell, shape, height, width, void)
-    enough = shown * abs(a * e - b * d) >= min_coverage  # a cell has 1 / |ae - bd| pixels, more or less
+    # A cell has 1 / |ae - bd| pixels, more or less; half a cell is half of it whatever the last bit of a product says.
+    enough = shown * abs(a * e - b * d) >= min_coverage - 1e-9
     if void is not None:
         whole = whole & (enough | (shown == pixels_of_cells(to_cell, shape, height, width)))
     return whole if min_coverage == 1 else whole | enough

@@ -53,6 +53,8 @@ class Raster(contextlib.AbstractContextManager):
             self.affine = None if dataset.transform.is_identity else tuple(dataset.transform)[:6]
         self.size, self.bands, self.dtype = dataset.shape, dataset.count, np.dtype(dataset.dtypes[0])
         self.crs, nodata, self.tagged = dataset.crs, dataset.nodata, (dataset.scales, dataset.offsets)
+        if len({str(value) for value in dataset.nodatavals}) > 1:
+            raise Refused(f"{path}: its bands have different nodata values, {dataset.nodatavals}; give them one")
         self.nodata = int(nodata) if nodata is not None and self.dtype.kind in "iu" and nodata % 1 == 0 else nodata
         kinds, self.picture = [kind.name for kind in dataset.colorinterp], dataset.driver in ("PNG", "GIF", "WEBP")
         self.alpha, self.palette = kinds.index("alpha") if "alpha" in kinds else None, None

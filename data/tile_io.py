@@ -119,7 +119,6 @@ def write(path, array, *, affine=None, system=(), nodata=None, compression="zlib
             tags += [(MATRIX, "d", 16, (a, b, 0.0, c, d, e, 0.0, f, *[0.0] * 7, 1.0))]
     if nodata is not None:
         tags += [(NODATA, "s", 0, str(nodata))]
-    path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with open_whole(path, flush=False) as file:
             tifffile.imwrite(file, pixels, extratags=[(*tag, True) for tag in tags], **layout)

@@ -65,12 +65,12 @@ def read_unlabelled(
 def common_facts(sets):
     """Facts of several UnlabelledImages: those of the first one, under all names; `more`: of each other one, without
     its name, which may change as its place may; `images`: how many all have. raises: Refused if they differ in bands"""
-    names, bands = ([images.facts[key] for images in sets] for key in ("name", "bands"))
-    if len(set(bands)) > 1:
-        listed = ", ".join(f"{name} has {count}" for name, count in zip(names, bands, strict=True))
-        raise Refused(f"data.more_roots: the sets differ in bands: {listed}")
+    if len({images.facts["bands"] for images in sets}) > 1:
+        bands = ", ".join(f"{images.facts['bands']} as in {images.paths[0]}" for images in sets)
+        raise Refused(f"data.more_roots: the sets differ in bands: {bands}")
+    name = " and ".join(dict.fromkeys(images.facts["name"] for images in sets))
     first, *more = [{key: value for key, value in images.facts.items() if key != "name"} for images in sets]
-    facts = {"name": " and ".join(names), **first, "images": sum(map(len, sets))}
+    facts = {"name": name, **first, "images": sum(map(len, sets))}
     return {**facts, "more": more} if more else facts
 
 
@@ -90,8 +90,8 @@ class UnlabelledImages:
         if str(image.dtype) != self.dtype:
             raise Refused(f"{self.paths[i]}: has pixels of {image.dtype}, the others {self.dtype}")
         if min(image.size) < crop_px:
-            height, width = image.size
-            mend = f"at most data.crop_px={min(image.size) // 32 * 32} fits it"
+            (height, width), fits = image.size, min(image.size) // 32 * 32
+            mend = f"at most data.crop_px={fits} fits it" if fits else "no crop fits it"
             raise Refused(f"{self.paths[i]}: is {height} x {width} px, smaller than data.crop_px={crop_px}; {mend}")
         return to_tensor(pixels.transpose(2, 0, 1))
 

@@ -139,3 +139,15 @@ def test_without_rasterio_a_command_that_needs_it_says_so_in_one_line(tmp_path, 
     assert line.endswith("pip install -r requirements-scenes.txt\n") and line.count("\n") == 1
     with pytest.raises(Refused):
         rasters.gdal()
+
+
+def test_bands_of_different_nodata_values_are_refused(tmp_path):
+    geotiffs.write(tmp_path / "i.tif", np.zeros((8, 8, 2), np.uint8), (1.0, 0.0, 0.0, 0.0, -1.0, 8.0), 26917)
+    bands = "".join(
+        f'<VRTRasterBand dataType="Byte" band="{i}"><NoDataValue>{nodata}</NoDataValue><SimpleSource><SourceFilename '
+        f'relativeToVRT="1">i.tif</SourceFilename><SourceBand>{i}</SourceBand></SimpleSource></VRTRasterBand>'
+        for i, nodata in ((1, 0), (2, 255))
+    )
+    (tmp_path / "i.vrt").write_text(f'<VRTDataset rasterXSize="8" rasterYSize="8">{bands}</VRTDataset>')
+    with pytest.raises(Refused, match="different nodata values"):
+        Raster(tmp_path / "i.vrt")

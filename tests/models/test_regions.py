@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from config import SegmenterConfig
-from data.cells import Cells, majority_blocks
+from data.cells import Cells, majority_blocks, region_labels
 from data.samples import collate, make_sample
 from data.tiles import Tile
 from losses import cross_entropy_sum
@@ -144,6 +144,13 @@ def test_partly_covered_cells_count_by_their_area():
     loss, batch = loss_of_the_project(logits, cells, min_coverage=0.47)
     assert batch["count"] == counted > loss_of_the_project(logits, cells)[1]["count"]
     assert torch.allclose(loss, expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("n", [14, 28, 30, 38])
+def test_a_cell_of_which_just_half_lies_in_the_tile_is_half_covered(n):
+    cells = majority_blocks(np.zeros((n, n + n // 2), np.uint8), n)
+    for least, counted in ((0.5, 2), (0.51, 1)):
+        assert (region_labels(cells, n, n + n // 2, least) == 0).sum() == counted
 
 
 @pytest.mark.parametrize("view", range(8))

@@ -37,8 +37,8 @@ class MaskedAutoencoder(nn.Module):
         reads all five, and layer4's alone would teach the first ones little].
     targets: pixels to restore, normalised by "patch", each by its own mean and deviation [ours: ref. 10], or by "band",
         as the image is [ours: brightness and near infrared, which tell classes apart, must be learnt too].
-    visible_share: of the loss that visible patches have [ours: ref. 10 has none; but in so short a training masked ones
-        alone teach little more than an image's mean].
+    visible_share: of the loss that visible patches have [ours: ref. 10 has none; they keep colour and texture in the
+        first stages, and take from what masked ones teach the deep stages].
     """
 
     def __init__(

@@ -127,7 +127,7 @@ def border_f1(counts):
     return 2 * precision * recall / max(precision + recall, 1e-12)
 
 
-# What tables, JSON files and logs hold of a row: {key: (title, the counts of Tally that it is read from, function)}.
+# What tables and JSON files hold of a row: {key: (title, the counts of Tally that it is read from, function)}.
 SCORES = {
     "accuracy": ("Acc", "confusion", accuracy),
     "macro_f1": ("F1", "confusion", macro_f1),

@@ -25,7 +25,9 @@ def aggregate(logits, region_index, num_regions, cell_px, how="sum"):
         return compositions(logits, region_index, num_regions).clamp(min=1e-12).log()
     if how == "log_sum_exp":
         return log_mean_exp(logits, region_index, num_regions)
-    return aggregate_logits(logits, region_index, num_regions) / cell_px
+    if how in ("sum", "literal_sum"):  # they differ in the network's gain alone
+        return aggregate_logits(logits, region_index, num_regions) / cell_px
+    raise ValueError(f"aggregate knows no {how}")
 
 
 def compositions(logits, region_index, num_regions):

@@ -89,6 +89,11 @@ def small_logits():
     return (torch.randn(CLASSES, HEIGHT, WIDTH, dtype=torch.float64) * 10).requires_grad_()
 
 
+def test_a_region_loss_that_is_not_there_is_no_sum():
+    with pytest.raises(ValueError, match="knows no product"):
+        aggregate(torch.zeros(1, 2, 4, 4), torch.zeros(1, 4, 4, dtype=torch.int32), 1, 16, "product")
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_loss_and_gradient_equal_a_slow_loop(layout):
     cells, logits = LAYOUTS[layout], small_logits()

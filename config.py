@@ -241,25 +241,21 @@ class MaskedAutoencoderConfig:
         "reads all [differs: models/mae.py]", ("last", "all"))
     targets: str = opt("patch", "pixels to restore, normalised by patch [ours: ref. 10], or by band, as the images "
         "are [ours: models/mae.py]", ("patch", "band"))
-    visible_share: float = opt(0.0, "of the loss that visible patches have [ours: models/mae.py]")
 
     def __post_init__(self):
         bounded(0 < self.mask_ratio < 1, "mae.mask_ratio", self.mask_ratio, "above 0 and below 1, as 0.75")
-        bounded(0 <= self.visible_share < 1, "mae.visible_share", self.visible_share, "0 or more and below 1, as 0.5")
 
 
 @dataclass(frozen=True)
 class PretrainLoopConfig(LoopConfig):
     learning_rate: float = opt(1.5e-4, "of AdamW, times batch_size / 256 [paper silent; ours: ref. 10]")
     schedule: str = opt("cosine", "cosine, towards 0 [ours: ref. 10], or constant", ("constant", "cosine"))
-    encoder_rate: float = opt(1.0, "learning rate of the ResNet-18 as a share of the transformers' [ours]")
     weight_decay: float = opt(0.05, "of AdamW, on weights and not on biases and norms [ours: ref. 10]")
 
     def __post_init__(self):
         super().__post_init__()
         bounded(self.learning_rate > 0, "train.learning_rate", self.learning_rate, "above 0, as 1.5e-4")
         bounded(self.weight_decay >= 0, "train.weight_decay", self.weight_decay, "0 or more, as 0.05")
-        bounded(self.encoder_rate > 0, "train.encoder_rate", self.encoder_rate, "above 0, as 1.0")
 
 
 @dataclass(frozen=True)

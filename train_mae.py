@@ -49,17 +49,11 @@ def main(config):
     # Network, optimiser, precision.
     memory_format = distributed.memory_format(config.train.channels_last, device, config.model.width)
     mae = build_mae(config, facts["bands"]).to(device, memory_format=memory_format)
-    # Weight decay would pull a norm's scale to 0, where it has nothing to regularise: biases, norms and the mask token
-    # go without [ours: ref. 10].
-    resnet = set(mae.resnet.parameters())
-    groups = {(decay, factor): [] for factor in (1.0, config.train.encoder_rate) for decay in (True, False)}
-    for p in mae.parameters():
-        groups[p.ndim > 1, config.train.encoder_rate if p in resnet else 1.0].append(p)
+    decayed = [p for p in mae.parameters() if p.ndim > 1]
+    rest = [p for p in mae.parameters() if p.ndim <= 1]  # biases, norms and the mask token [ours: ref. 10]
+    # Weight decay would pull a norm's scale to 0, where it has nothing to regularise.
     optimizer = torch.optim.AdamW(
-        [
-            {"params": params, "weight_decay": decay * config.train.weight_decay, "factor": factor}
-            for (decay, factor), params in groups.items()
-        ],
+        [{"params": decayed, "weight_decay": config.train.weight_decay}, {"params": rest, "weight_decay": 0.0}],
         betas=(0.9, 0.95),  # [paper silent; ours: ref. 10]
         fused=device.type != "mps",
     )
@@ -83,7 +77,7 @@ def main(config):
         # Learning rate of this step, scaled by the global batch: a batch of 256 has the rate of the config.
         rate = learning_rate(step, run.steps, config.train) * config.train.batch_size / 256
         for group in optimizer.param_groups:
-            group["lr"] = group.get("factor", 1.0) * rate
+            group["lr"] = rate
 
         # Accumulate micro-batches: every image has as many masked patches, so equal shares make the batch's mean.
         mae.train()  # validation left it in eval mode

@@ -37,8 +37,6 @@ class MaskedAutoencoder(nn.Module):
         reads all five, and layer4's alone would teach the first ones little].
     targets: pixels to restore, normalised by "patch", each by its own mean and deviation [ours: ref. 10], or by "band",
         as the image is [ours: brightness and near infrared, which tell classes apart, must be learnt too].
-    visible_share: of the loss that visible patches have [ours: ref. 10 has none; they keep colour and texture in the
-        first stages, and take from what masked ones teach the deep stages].
     """
 
     def __init__(
@@ -50,11 +48,9 @@ class MaskedAutoencoder(nn.Module):
         mask_where="tokens",
         stages="last",
         targets="patch",
-        visible_share=0.0,
     ):
         super().__init__()
-        self.mask_ratio, self.mask_where = mask_ratio, mask_where
-        self.targets, self.visible_share = targets, visible_share
+        self.mask_ratio, self.mask_where, self.targets = mask_ratio, mask_where, targets
         width, decoder_width = SIZES[size]["encoder"][0], SIZES[size]["decoder"][0]
         self.resnet = ResNet18(bands, resnet_width)
         self.embed = nn.Conv2d(self.resnet.channels[-1], width, 1)
@@ -143,19 +139,14 @@ class MaskedAutoencoder(nn.Module):
         """Mean squared error over masked patches. With targets=patch 1 is predicting each patch's mean, with
         targets=band each band's.
 
-        Visible patches have `visible_share` of it. Every image has as many masked patches, so the mean over equal
-        micro-batches is the mean over the batch.
+        Every image has as many masked patches, so the mean over equal micro-batches is the mean over the batch.
         """
         target = patchify(image)
         if self.targets == "patch":
             mean, std = patch_statistics(target)
             target = (target - mean) / std
         error = (predicted - target).square().mean(dim=2)  # (B, N)
-        masked = (error * mask).sum() / mask.sum()
-        if not self.visible_share:
-            return masked
-        visible = (error * ~mask).sum() / (~mask).sum()
-        return (1 - self.visible_share) * masked + self.visible_share * visible
+        return (error * mask).sum() / mask.sum()
 
 
 def masked_stages(resnet, image, visible):

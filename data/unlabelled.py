@@ -46,7 +46,7 @@ def read_unlabelled(
             raise Refused(f"{root}: is a bare folder and has no regions; leave data.regions and the like empty")
         try:
             found = sorted(p for p in root.glob(pattern) if p.suffix.lower() in TIFFS + PICTURES)
-        except (ValueError, NotImplementedError):
+        except (ValueError, NotImplementedError):  # pathlib's words for a pattern that is malformed, or absolute
             raise Refused(f"data.images={pattern}: is no glob below {root}; as **/images/*") from None
         if len(found) < 2:
             few = f"{len(found)} images (.tif, .png, .jpg) match data.images={pattern}"

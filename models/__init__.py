@@ -23,7 +23,8 @@ def build_segmenter(config, bands, classes, scale, init=None):
     if init == "imagenet":
         state, source = imagenet(), "torchvision's ImageNet weights"
     else:
-        state, source = resnet18_file(init), init
+        others = "none, imagenet or the path of a resnet18.pt"
+        state, source = resnet18_file(init, f"model.init={init}", others), init
     return segmenter, load_resnet18(segmenter.encoder, state, source)
 
 

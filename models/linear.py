@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from models.regions import aggregate_logits
+from models.regions import region_means
 from runtime.labels import IGNORE
 
 RIDGE = 1e-2
@@ -58,13 +58,11 @@ def classify(maps, weight, bias, size):
     return bias.view(-1, 1, 1) + sum(upsample(features, size) for features in convolved)
 
 
-def region_means(maps, region_index, num_regions):
+def mean_features(maps, region_index, num_regions):
     """The mean features of each region, (B, D, R), D of all maps side by side."""
     parts = [part for features in maps for part in features.split(CHANNELS, dim=1)]
     size = region_index.shape[-2:]
-    sums = [aggregate_logits(upsample(part, size), region_index, num_regions) for part in parts]
-    ones = torch.ones_like(region_index, dtype=torch.float32)[:, None]
-    return torch.cat(sums, dim=1) / aggregate_logits(ones, region_index, num_regions).clamp(min=1)
+    return torch.cat([region_means(upsample(part, size), region_index, num_regions) for part in parts], dim=1)
 
 
 @torch.no_grad()
@@ -88,7 +86,7 @@ class Moments:
         self.num_classes, self.inputs, self.targets = num_classes, 0, 0
 
     def add(self, means, labels):
-        """means: (B, D, R) of region_means; labels: (B, R), 255 is left out"""
+        """means: (B, D, R) of mean_features; labels: (B, R), 255 is left out"""
         known = labels != IGNORE
         x = F.pad(means.mT[known].cpu().double(), (1, 0), value=1.0)  # on the CPU: MPS has no float64
         self.inputs = self.inputs + x.T @ x

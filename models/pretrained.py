@@ -60,10 +60,11 @@ def imagenet():
         ) from None
 
 
-def resnet18_file(path):
+def resnet18_file(path, asked, others):
+    """The weights of a file. asked: how an error names it; others: what may stand in its place"""
     if not Path(path).is_file():
-        raise Refused(f"model.init={path}: no such file; none, imagenet or the path of a resnet18.pt")
+        raise Refused(f"{asked}: no such file; {others}")
     state = checkpoint.load(path)
     if not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise Refused(f"model.init={path}: is no file of weights; train_mae.py writes one as resnet18.pt")
+        raise Refused(f"{asked}: is no file of weights; train_mae.py writes one as resnet18.pt")
     return state

@@ -32,8 +32,13 @@ def aggregate(logits, region_index, num_regions, cell_px, how="sum"):
 
 def compositions(logits, region_index, num_regions):
     """The mean class probabilities of each region's pixels, (B, C, R); zeros for a region without pixels [ours]."""
-    sums = aggregate_logits(logits.softmax(dim=1), region_index, num_regions)
-    ones = torch.ones_like(logits[:, :1], dtype=sums.dtype)
+    return region_means(logits.softmax(dim=1), region_index, num_regions)
+
+
+def region_means(values, region_index, num_regions):
+    """The mean of each region's values, as `aggregate_logits` sums them; zeros for a region without pixels."""
+    sums = aggregate_logits(values, region_index, num_regions)
+    ones = torch.ones_like(values[:, :1], dtype=sums.dtype)
     return sums / aggregate_logits(ones, region_index, num_regions).clamp(min=1)
 
 

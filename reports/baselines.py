@@ -1,7 +1,5 @@
 """Rows that no training script makes: Oracle and Self-Epitomic label super-resolution (Table 1), and Linear [ours]."""
 
-from pathlib import Path
-
 import numpy as np
 import torch
 from tqdm import tqdm
@@ -15,7 +13,7 @@ from data.tiles import TileSet, low_cells, read_label
 from data.transforms import normalize
 from metrics import Tally
 from models.epitomes import add_counts, load_table, super_resolve, table_from_counts
-from models.linear import Linear, Moments, feature_maps, region_means, settle
+from models.linear import Linear, Moments, feature_maps, mean_features, settle
 from models.pretrained import load_resnet18, resnet18_file
 from models.resnet import ResNet18
 from runtime.errors import Refused
@@ -62,7 +60,7 @@ class Features:
         total = Moments(self.num_classes)
         for batch in tqdm(batches(samples, 1, self.device), total=len(samples), disable=None, leave=False):
             labels = batch["labels"]
-            total.add(region_means(self.maps(batch), batch["region_index"], labels.shape[1]), labels)
+            total.add(mean_features(self.maps(batch), batch["region_index"], labels.shape[1]), labels)
         return total
 
 
@@ -78,19 +76,14 @@ def open_encoder(what, bands, width=16):
     """
     if what == "none":
         return None
-    seed, state = (int(what), {}) if what.isdigit() else (0, encoder_file(what))
+    others = "name a resnet18.pt, the seed of a random encoder, as 0, or none"
+    seed, state = (int(what), {}) if what.isdigit() else (0, resnet18_file(what, what, others))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         encoder = ResNet18(bands, len(state.get("conv1.weight", range(width))))
     if state:
         load_resnet18(encoder, state, what)
     return encoder
-
-
-def encoder_file(path):
-    if not Path(path).is_file():
-        raise Refused(f"{path}: no such file; name a resnet18.pt, the seed of a random encoder, as 0, or none")
-    return resnet18_file(path)
 
 
 def lsr(tiles, table, patches, seed, device):

@@ -91,8 +91,8 @@ def _draw(panels, path):
     figure.subplots_adjust(**margins, wspace=0.25, hspace=0.7)
     for ax, (title, lines, look) in zip(figure.subplots(rows, columns, squeeze=False).flat, panels, strict=True):
         for name, (x, values) in lines.items():
-            width = 0 if name.startswith("seed ") else 1.2
-            ax.plot(x, values, marker="." if len(x) < 30 else "", linewidth=width, label=name)
+            thick = 0 if name.startswith("seed ") else 1.2
+            ax.plot(x, values, marker="." if len(x) < 30 else "", linewidth=thick, label=name)
         ax.set_title(title, fontsize=10)
         ax.set(**{"xlabel": "step", **look})
         ax.minorticks_off()

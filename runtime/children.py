@@ -33,7 +33,7 @@ def side_by_side(words, after, jobs, name, then=None):
         try:
             for key in sorted(words, key=lambda key: key in after):  # FIFO: none waits for one that has not begun
                 before = futures.get(after.get(key))
-                steps = [words[key], *([then[key]] if then and key in then else [])]
+                steps = [commands[key] for commands in (words, then or {}) if key in commands]
                 futures[key] = pool.submit(_run, steps, before, name(key) if jobs > 1 else None, pool)
             wait(futures.values(), return_when=FIRST_EXCEPTION)
             return {key: future.result() for key, future in futures.items() if future.done()}

@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from models.linear import CHANNELS, RIDGE, Linear, Moments, feature_maps, region_means, settle
+from models.linear import CHANNELS, RIDGE, Linear, Moments, feature_maps, mean_features, settle
 from models.resnet import ResNet18
 
 
@@ -21,7 +21,7 @@ def upsampled_features(encoder, image):
 def test_means_of_regions_are_those_of_upsampled_features(encoder):
     image, index = torch.randn(2, 3, 64, 96), torch.randint(-1, 5, (2, 64, 96))
     with torch.no_grad():
-        means, features = region_means(feature_maps(encoder, image), index, 6), upsampled_features(encoder, image)
+        means, features = mean_features(feature_maps(encoder, image), index, 6), upsampled_features(encoder, image)
     assert means.shape == (2, 3 + 16 * 16, 6) and max(encoder.channels) > CHANNELS  # in parts
     for b in range(2):
         for r in range(5):

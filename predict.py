@@ -1,13 +1,13 @@
 """Map whole scenes with a trained segmenter: a raster of any size in, a land-cover GeoTIFF out.
 
     python predict.py runs/agg_app scene.tif --out map.tif
-    torchrun --nproc_per_node=4 predict.py runs/agg_app 'scenes/*.tif' more.csv --out maps --probs
+    torchrun --nproc_per_node=4 predict.py runs/agg_app 'scenes/*.tif' --out maps --probs
 
-A SCENE is a raster of any format that GDAL reads, a pattern, or a list: a .txt with one path a line or a .csv with a
-column image, of paths below its folder. A map holds class indices, 255 where the scene has no data. It is a
-cloud-optimised GeoTIFF and lies where the scene lies. --probs writes MAP_probs.tif beside it: a band a class, 0 to 254
-for probability 0 to 1. --coarse NLCD.tif lets a network that was trained by an observation model use the coarse label
-of the place, in whatever coordinate system it is. Maps that exist are skipped. Needs requirements-scenes.txt.
+A SCENE is a raster of any format that GDAL reads, or a pattern. A map holds class indices, 255 where the scene has no
+data. It is a cloud-optimised GeoTIFF and lies where the scene lies. --probs writes MAP_probs.tif beside it: a band a
+class, 0 to 254 for probability 0 to 1. --coarse NLCD.tif lets a network that was trained by an observation model use
+the coarse label of the place, in whatever coordinate system it is. Maps that exist are skipped. Needs
+requirements-scenes.txt.
 """
 
 import math
@@ -15,13 +15,12 @@ import signal
 import sys
 import time
 import warnings
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import timedelta
-from itertools import islice
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from tqdm import tqdm
@@ -42,7 +41,7 @@ from runtime.workers import read_ahead
 from trained import checkpoint_path, load_trained
 
 CERTAIN = 254  # what stands for probability 1 in --probs; 255 is nodata
-AHEAD = 3  # windows that are read beside those in work
+AHEAD = 4  # windows that are read before the network takes them
 CACHE_BYTES = 256 * 2**20  # of scene and map that GDAL keeps; else it takes 5 % of the machine's memory
 
 
@@ -57,7 +56,7 @@ def main(arguments):
     trained.segmenter.to(memory_format=torch.channels_last)  # maps are made faster so on all CPUs, unlike training
     share = list(zip(scenes, output_paths(scenes, arguments.out, arguments.probs), strict=True))
     share = share[ranks.rank :: ranks.world]
-    jobs = [job for job in share if arguments.overwrite or not all(file.exists() for file in job[1])]
+    jobs = [job for job in share if arguments.overwrite or not job[1][0].exists()]
     if len(jobs) < len(share):
         command.say(f"{len(share) - len(jobs)} of {len(share)} maps exist and are skipped; --overwrite makes them anew")
     failed = torch.tensor(0)
@@ -81,8 +80,6 @@ def main(arguments):
 @torch.inference_mode()
 def map_scene(trained, path, outputs, arguments, device):
     """One scene to its map, and its probabilities where there is a second output; raises Refused."""
-    if outputs[0].exists() and not arguments.overwrite:
-        raise Refused(f"{outputs[0]}: is there, but not {outputs[1].name}; --overwrite makes both anew")
     started, facts, classes = time.perf_counter(), trained.facts, trained.facts["classes"]
     with ExitStack() as stack:
         scene = stack.enter_context(Raster(path, threads="ALL_CPUS"))
@@ -90,15 +87,13 @@ def map_scene(trained, path, outputs, arguments, device):
         scene = at_size(scene, facts, arguments.resample, stack)
         rows, height = window_starts(scene.size[0], arguments.window, arguments.overlap)
         cols, width = window_starts(scene.size[1], arguments.window, arguments.overlap)
-        windows, cell_px = read_windows(scene, rows, cols, height, width, facts["bands"], limits), None
+        coarse = None
         if arguments.coarse:
-            coarse = stack.enter_context(Raster(arguments.coarse))
-            coarse = Overlay(coarse, scene, trained.coarse_labels(), facts["scale"], arguments.same_crs)
-            windows = ((*w, coarse.window(rows[w[0]], cols[w[1]], height, width)) for w in windows)
-            cell_px = coarse.cell_px
+            raster = stack.enter_context(Raster(arguments.coarse))
+            coarse = Overlay(raster, scene, trained.coarse_labels(), facts["scale"], arguments.same_crs)
 
         # Read ahead, through the network, blend, write behind. The writer's thread takes the blocks off the device.
-        shape, behind = (len(classes), height, width), []
+        windows, behind = read_windows(scene, rows, cols, height, width, facts["bands"], limits), deque()
         blend = Blend(len(classes), rows, cols, height, width, device)
         with ExitStack() as work:
             codes = ", ".join(f"{i} {c['name']}" for i, c in enumerate(classes))
@@ -107,20 +102,21 @@ def map_scene(trained, path, outputs, arguments, device):
                 writers.append(work.enter_context(MapWriter(outputs[1], scene, [c["name"] for c in classes])))
             reading, writing = (work.enter_context(ThreadPoolExecutor(1)) for _ in range(2))
             bar = work.enter_context(tqdm(total=len(rows) * len(cols), unit="window", desc=path.name, disable=None))
-            windows = read_ahead(windows, reading, AHEAD + arguments.batch)
-            while batch := list(islice(windows, arguments.batch)):
-                seen = [window for window in batch if window[2] is not None]  # others are no work for the network
-                maps, before, behind = iter(predict(trained, seen, device, arguments, cell_px)), behind, []
-                for i, j, pixels, void, *_ in batch:
-                    block = blend.add(i, j, torch.zeros(shape, device=device) if pixels is None else next(maps))
-                    made = [block.max(dim=0).indices.to(torch.uint8)]  # argmax takes seven times as long on a CPU
-                    if arguments.probs:
-                        made.append((block * CERTAIN).round().to(torch.uint8))
-                    for writer, numbers in zip(writers, made, strict=True):
-                        behind.append(writing.submit(writer.put, numbers, void, rows[i], cols[j]))
-                bar.update(len(batch))
-                for write in before:
-                    write.result()
+            for i, j, pixels, void in read_ahead(windows, reading, AHEAD):
+                if pixels is None:  # no work for the network
+                    probs = torch.zeros(len(classes), height, width, device=device)
+                else:
+                    cells = coarse and coarse.window(rows[i], cols[j], height, width)
+                    probs = predict(trained, pixels, void, device, arguments, cells, coarse and coarse.cell_px)
+                block = blend.add(i, j, probs)
+                made = [block.max(dim=0).indices.to(torch.uint8)]  # argmax takes seven times as long on a CPU
+                if arguments.probs:
+                    made.append((block * CERTAIN).round().to(torch.uint8))
+                for writer, numbers in zip(writers, made, strict=True):
+                    behind.append(writing.submit(writer.put, numbers, void, rows[i], cols[j]))
+                while len(behind) > len(writers):  # those of the window before
+                    behind.popleft().result()
+                bar.update()
             for write in behind:
                 write.result()
         seconds = time.perf_counter() - started
@@ -130,29 +126,25 @@ def map_scene(trained, path, outputs, arguments, device):
             save_preview(outputs[0], scene, facts["bands"], classes)
 
 
-def predict(trained, windows, device, arguments, cell_px=None):
-    """Class probabilities (B, C, height, width) of windows as `read_windows` yields them; () of none.
+def predict(trained, pixels, void, device, arguments, cells=None, cell_px=None):
+    """Class probabilities (C, height, width) of a window as `read_windows` yields it.
 
-    cell_px: pixels of a cell, where windows have coarse labels as `Overlay.window` gives them beside their pixels
+    cells, cell_px: its coarse labels as `Overlay.window` gives them, and pixels of a whole cell; None without --coarse
     """
-    if not windows:
-        return ()
     _, autocast, _ = distributed.mixed_precision(arguments.precision, device)
-    images = torch.stack([to_tensor(window[2]) for window in windows]).to(device, non_blocking=True)
-    images = normalize(images.permute(0, 3, 1, 2), trained.mean, trained.std)
+    image = to_tensor(pixels)[None].to(device, non_blocking=True)
+    image = normalize(image.permute(0, 3, 1, 2), trained.mean, trained.std)
 
-    def network(images):
+    def network(view):
         with autocast:
-            return trained.segmenter(images)
+            return trained.segmenter(view)
 
-    probs = mean_over_views(lambda view: probabilities(network(view)), images) if arguments.tta else None
-    if cell_px is None:
-        return probabilities(network(images)) if probs is None else probs
-    logits = network(images) if probs is None else probs.clamp_(min=1e-9).log_()
-    coarse = to_device(stack_cells([cells for *_, cells in windows]), device)
-    whole = np.zeros(images.shape[2:], bool)
-    void = torch.from_numpy(np.stack([whole if w[3] is None else w[3] for w in windows])).to(device)
-    return probabilities(trained.informed(logits, coarse, cell_px, void))
+    probs = mean_over_views(lambda view: probabilities(network(view)), image) if arguments.tta else None
+    if cells is None:
+        return (probabilities(network(image)) if probs is None else probs)[0]
+    logits = network(image) if probs is None else probs.clamp_(min=1e-9).log_()
+    void = None if void is None else torch.from_numpy(void)[None].to(device)
+    return probabilities(trained.informed(logits, to_device(stack_cells([cells]), device), cell_px, void))[0]
 
 
 def output_paths(scenes, out, with_probs):
@@ -185,16 +177,12 @@ def parse(argv=None):
     add("--no-preview", action="store_true", help="write no MAP_preview.png")
     add("--window", type=int, default=1024, metavar="PX", help="(default: 1024)")
     add("--overlap", type=int, default=128, metavar="PX", help="of neighbouring windows (default: 128)")
-    add("--batch", type=int, default=1, metavar="N", help="windows at a time (default: 1)")
     add("--precision", default="auto", choices=("auto", "bf16", "fp16", "off"), help="(default: auto)")
     add("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"), help="(default: auto)")
     arguments = parser.parse_args(argv)
-    for name in ("window", "overlap"):
-        if getattr(arguments, name) % ALIGN:
-            parser.error(f"--{name} {getattr(arguments, name)}: must be a multiple of {ALIGN}")
-    command.require_options(vars(arguments), window=ALIGN, overlap=(0, arguments.window // 2), batch=1)
-    if arguments.out.suffix.lower() in (".png", ".jpg", ".jpeg"):
-        parser.error(f"--out {arguments.out}: maps are GeoTIFFs; name a .tif or a folder")
+    if arguments.window % ALIGN or arguments.overlap % ALIGN:
+        parser.error(f"--window and --overlap must be multiples of {ALIGN}")
+    command.require_options(vars(arguments), window=ALIGN, overlap=(0, arguments.window // 2))
     return arguments
 
 

@@ -25,19 +25,18 @@ class MapWriter(contextlib.AbstractContextManager):
 
     def __init__(self, path, scene, names, palette=()):
         rasterio, self.path, self.how = gdal(), path, "mode" if palette else "average"
-        (height, width), place = scene.size, {"crs": scene.crs}
+        place = {"height": scene.size[0], "width": scene.size[1], "crs": scene.crs}
         if scene.affine:
             place["transform"] = rasterio.Affine(*scene.affine)
+        facts = {"count": len(names), "dtype": "uint8", "nodata": IGNORE, "photometric": "MINISBLACK"}
         layout = {"tiled": True, "blockxsize": TILE, "blockysize": TILE, "interleave": "pixel", "bigtiff": "IF_SAFER"}
-        facts = {"height": height, "width": width, "count": len(names), "dtype": "uint8", "nodata": IGNORE}
         with self._writing():
             path.parent.mkdir(parents=True, exist_ok=True)
             raw = path.with_name(f"{path.name}.raw")
             for left in (path, raw):
                 remove_leftovers(left.parent, left.name)
-            self.raw, tiles = temporary_of(raw), math.prod(-(-side // TILE) for side in scene.size)
-            self.bytes = tiles * TILE**2 * len(names)
-            self.file = rasterio.open(self.raw, "w", "GTiff", **facts, **place, **layout, photometric="MINISBLACK")
+            self.raw = temporary_of(raw)
+            self.file = rasterio.open(self.raw, "w", "GTiff", **place, **facts, **layout)
             self.file.descriptions = names
             if palette:
                 self.file.write_colormap(1, {i: (*color, 255) for i, color in enumerate(palette)})
@@ -52,26 +51,28 @@ class MapWriter(contextlib.AbstractContextManager):
             self.file.write(block, window=gdal().windows.Window(col, row, block.shape[2], block.shape[1]))
 
     def __exit__(self, error, *_):
-        rasterio, halvings = gdal(), ((max(self.file.shape) - 1) // TILE).bit_length()
         try:
-            if error is not None:
+            if error is None:
+                with self._writing(), open_whole(self.path) as whole:
+                    self._finish(whole.name)
+            else:
                 with contextlib.suppress(Exception):  # closing writes what is left: on a full disk it fails once more
                     self.file.close()
-                return
-            with self._writing(), open_whole(self.path) as whole:
-                self.file.close()
-                if self.raw.stat().st_size < self.bytes:  # GDAL logs what it could not write, and goes on
-                    raise OSError(errno.ENOSPC, "the disk is full")
-                with rasterio.open(self.raw, "r+") as raw:
-                    raw.build_overviews([2**i for i in range(1, halvings + 1)], rasterio.enums.Resampling[self.how])
-                # Validators take a tall raster of one column of tiles for strips, where the tiles are no wider than it.
-                side = TILE - 16 * (TILE in {-(-self.file.width // 2**i) for i in range(halvings + 1)})
-                options = {"COMPRESS": "DEFLATE", "BLOCKSIZE": side, "BIGTIFF": "IF_SAFER", "NUM_THREADS": "ALL_CPUS"}
-                rasterio.shutil.copy(self.raw, whole.name, driver="COG", **options)
-                with rasterio.open(whole.name) as made:  # the last tile stands at the end of the file
-                    made.read(1, window=rasterio.windows.Window(made.width - 1, made.height - 1, 1, 1))
         finally:
             self.raw.unlink(missing_ok=True)
+
+    def _finish(self, path):
+        rasterio, halvings = gdal(), ((max(self.file.shape) - 1) // TILE).bit_length()
+        least = math.prod(-(-side // TILE) * TILE for side in self.file.shape) * self.file.count
+        self.file.close()
+        if self.raw.stat().st_size < least:  # GDAL logs what it could not write, and goes on
+            raise OSError(errno.ENOSPC, "the disk is full")
+        with rasterio.open(self.raw, "r+") as raw:
+            raw.build_overviews([2**i for i in range(1, halvings + 1)], rasterio.enums.Resampling[self.how])
+        options = {"COMPRESS": "DEFLATE", "BLOCKSIZE": TILE, "BIGTIFF": "IF_SAFER", "NUM_THREADS": "ALL_CPUS"}
+        rasterio.shutil.copy(self.raw, path, driver="COG", **options)
+        with rasterio.open(path) as made:  # the last tile stands at the end of the file
+            made.read(1, window=rasterio.windows.Window(made.width - 1, made.height - 1, 1, 1))
 
     def _writing(self):
         return naming(f"{self.path}: cannot be written", kind=DiskFull)

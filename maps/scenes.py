@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 
 from data.cells import compose
-from data.lists import read_csv, read_lines, relative_path
 from data.rasters import Raster, gdal, ground_size
 from data.values import value_range, whole_numbers
 from data.voids import filled, takes_alpha
@@ -20,24 +19,16 @@ GSD_TOLERANCE = 0.1  # beyond this share a scene's pixel size is another than th
 
 
 def scene_paths(words):
-    """Files, patterns as 'scenes/**/*.tif', and lists -> the paths of the scenes, in this order; raises Refused.
-
-    A list is a .txt of lines or a .csv with a column image, of paths below its folder. Patterns leave out previews.
-    """
+    """Files, and patterns as 'scenes/**/*.tif', which leave out previews -> the scenes' paths; raises Refused."""
     paths = []
-    for path in map(Path, words):
-        kind = path.suffix.lower()
-        if kind in (".txt", ".csv"):
-            rows = read_lines(path) if kind == ".txt" else [(n, r["image"]) for n, r in read_csv(path, ("image",))]
-            found = [path.parent / relative_path(name, f"{path}, line {line}") for line, name in rows]
-        elif path.exists():
-            found = [path]
-        else:
-            named = map(Path, sorted(glob(str(path), recursive=True)))
-            found = [scene for scene in named if scene.is_file() and not scene.name.endswith(ENDING)]
-        for scene in found or [path]:
-            if not found or not scene.is_file():
-                raise Refused(f"{scene}: no such file, or an empty list; FOLDER/*.tif names the scenes of a folder")
+    for word in words:
+        if Path(word).is_file():
+            paths.append(Path(word))
+            continue
+        named = map(Path, sorted(glob(word, recursive=True)))
+        found = [path for path in named if path.is_file() and not path.name.endswith(ENDING)]
+        if not found:
+            raise Refused(f"{word}: no such file; FOLDER/*.tif names the scenes of a folder")
         paths += found
     return paths
 
@@ -47,9 +38,10 @@ def require_fitting(scene, facts):
     the range of values that was brought to whole numbers in training, where the scene's values need that too."""
     if scene.bands != facts["bands"] and not takes_alpha(scene, facts["bands"]):
         raise Refused(f"{scene.path}: has {scene.bands} bands, the network was trained on {facts['bands']}")
-    limits = value_range(scene, facts["range"]) if facts.get("range") else None
-    wanted = "values {:g} to {:g}".format(*facts["range"]) if facts.get("range") else facts["dtype"]
-    if limits is None and (facts.get("range") or scene.dtype != wanted):
+    known = facts.get("range")
+    limits = value_range(scene, known) if known else None
+    if limits is None and (known or scene.dtype != facts["dtype"]):
+        wanted = "values {:g} to {:g}".format(*known) if known else facts["dtype"]
         raise Refused(f"{scene.path}: its pixels are {scene.dtype}, the network was trained on {wanted}")
     return limits
 

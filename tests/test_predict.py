@@ -87,18 +87,18 @@ def test_the_middle_of_a_map_by_windows_is_that_of_the_whole_scene(trained, tmp_
 def test_pixels_without_data_stay_without_and_are_no_work(trained, tmp_path, monkeypatch):
     pixels = read(save_scene(tmp_path / "scene.tif", 200, 300))
     pixels[:, :150] = pixels[20:30, 200:220] = 0
-    scene, asked, predict_windows = save(tmp_path / "scene.tif", pixels, nodata=0), [], predict.predict
+    scene, asked, predict_window = save(tmp_path / "scene.tif", pixels, nodata=0), [], predict.predict
 
-    def counting(trained, windows, *more):
-        asked.append(len(windows))
-        return predict_windows(trained, windows, *more)
+    def counting(*words):
+        asked.append(1)
+        return predict_window(*words)
 
     monkeypatch.setattr(predict, "predict", counting)
-    run(trained, scene, "--out", tmp_path / "map.tif", "--probs", "--batch", 2, *SMALL)
+    run(trained, scene, "--out", tmp_path / "map.tif", "--probs", *SMALL)
     void = (pixels == 0).all(axis=2)
     assert np.array_equal(read(tmp_path / "map.tif") == 255, void)
     assert np.array_equal(read(tmp_path / "map_probs.tif") == 255, np.repeat(void[..., None], 4, axis=2))
-    assert sum(asked) == 9 and max(asked) == 2  # of 3 x 5 windows 3 x 2 hold nothing
+    assert len(asked) == 9  # of 3 x 5 windows 3 x 2 hold nothing
 
 
 @pytest.mark.parametrize("how", ["nodata 0", "nodata 65535", "mask", "mask beside", "alpha", "NaN"])
@@ -129,13 +129,6 @@ def test_real_naip_is_mapped_whole_though_its_near_infrared_is_tagged_alpha(real
     scene = sorted((real / "naip215" / "dataset_split" / "test" / "img").glob("*.tif"))[0]
     run(trained, scene, "--out", tmp_path / "map.tif", *SMALL)
     assert (read(tmp_path / "map.tif") != 255).all()
-
-def test_batches_change_nothing(trained, tmp_path):
-    scene = save_scene(tmp_path / "scene.tif", 300, 330)
-    for batch in (1, 4):
-        run(trained, scene, "--out", tmp_path / f"{batch}.tif", "--batch", batch, *SMALL)
-    one, four = (read(tmp_path / f"{batch}.tif") for batch in (1, 4))
-    assert (one != four).mean() < 1e-4  # a batch may round otherwise
 
 
 def test_tta_is_the_mean_over_eight_views_of_the_scene(trained, tmp_path):
@@ -171,10 +164,9 @@ def test_maps_that_exist_are_skipped_and_overwrite_makes_them_anew(trained, tmp_
     run(trained, scene, "--out", out, *SMALL)
     before = out.read_bytes(), out.stat().st_mtime_ns
     other = save_random_checkpoint(tmp_path / "other.pt", width=4, seed=1)
-    run(other, scene, "--out", out, *SMALL)
-    assert "1 of 1 maps exist and are skipped; --overwrite" in capsys.readouterr().out
-    with pytest.raises(Refused, match="map.tif: is there, but not map_probs.tif; --overwrite makes both anew"):
-        run(other, scene, "--out", out, "--probs", *SMALL)
+    for more in ((), ("--probs",)):
+        run(other, scene, "--out", out, *more, *SMALL)
+        assert "1 of 1 maps exist and are skipped; --overwrite" in capsys.readouterr().out
     assert (out.read_bytes(), out.stat().st_mtime_ns) == before
     run(other, scene, "--out", out, "--probs", "--overwrite", *SMALL)
     assert out.read_bytes() != before[0] and (tmp_path / "map_probs.tif").exists()
@@ -237,11 +229,11 @@ def test_outputs_that_would_overwrite_something_are_refused(trained, tmp_path):
 
 
 def test_what_cannot_be_is_one_line(trained, tmp_path, capsys, monkeypatch):
-    for words in (["--window", 100], ["--overlap", 20], ["--out", "map.png"], ["--out", ""]):
+    for words in (["--window", 100], ["--overlap", 20], ["--out", ""]):
         with pytest.raises(SystemExit):
             run(trained, "scene.tif", "--out", tmp_path / "map.tif", *words)
         assert f"{words[0]}" in capsys.readouterr().err
-    for words in (["--window", 0], ["--overlap", 640], ["--batch", 0]):
+    for words in (["--window", 0], ["--overlap", 640]):
         with pytest.raises(Refused, match=f"{words[0]} {words[1]}: should be"):
             run(trained, "scene.tif", "--out", tmp_path / "map.tif", *words)
     with pytest.raises(Refused, match="4 bands, the network was trained on 3"):

@@ -77,11 +77,10 @@ def test_a_map_in_the_light_of_a_coarse_one_is_that_of_the_whole_scene(trained, 
     assert np.abs(probs - plain).max() > 0.1
 
 
-def test_by_windows_and_batches_the_map_is_nearly_the_same(trained, tmp_path):
+def test_by_windows_the_map_is_nearly_the_same(trained, tmp_path):
     scene, coarse = scene_and_coarse(tmp_path, *GRIDS["tilted"])
     more = ["--coarse", coarse, "--window", 160, "--overlap", 64]
-    one, four = (run(trained, scene, tmp_path / f"{n}.tif", *more, "--batch", n) for n in (1, 4))
-    assert np.abs(one - four).max() < 0.02
+    one = run(trained, scene, tmp_path / "windows.tif", *more)
     whole = run(trained, scene, tmp_path / "map.tif", "--coarse", coarse)
     plain = [run(trained, scene, tmp_path / f"plain{w}.tif", "--window", w, "--overlap", 64) for w in (160, 1024)]
     without = np.abs(plain[0] - plain[1]).mean()  # windows see less around them, with or without coarse labels

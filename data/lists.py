@@ -1,4 +1,4 @@
-"""CSV and plain lists, and paths in them that stay in their folder."""
+"""CSV lists, and paths in them that stay in their folder."""
 
 import csv
 import os
@@ -27,14 +27,6 @@ def read_csv(path, required, optional=()):
             if None in row or None in [row[column] for column in required]:
                 raise Refused(f"{path}, line {line}: has another number of cells than the header's {len(columns)}")
         return [(line, {key: (row.get(key) or "").strip() for key in known}) for line, row in rows]
-
-
-def read_lines(path):
-    """[(line number, text)] of the lines of a .txt that are not blank."""
-    require_file(path)
-    with naming(path, "not a text in UTF-8: "):
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    return [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
 
 
 def relative_path(path, where):

@@ -11,11 +11,10 @@ requirements-scenes.txt. A second run completes the first; scenes that are done 
 """
 
 import sys
-from functools import partial
 from pathlib import Path
 
 from data.prepare.cutting import Options
-from data.prepare.sources import NAIP215_ROTATIONS, chesapeake, naip215, scene_list, tile_list
+from data.prepare.sources import NAIP215_ROTATIONS, chesapeake, naip215, scene_list
 from data.prepare.tile_set import DEFAULT_SCALE, build
 from data.rasters import gdal
 from data.taxonomy import load_colors, load_taxonomy
@@ -23,14 +22,18 @@ from runtime import command
 from runtime.errors import Refused
 from runtime.workers import default_workers
 
-SOURCES = {"scenes": scene_list, "tiled": tile_list, "chesapeake": chesapeake, "naip215": naip215}
 TAXONOMIES = Path(__file__).resolve().parents[2] / "configs" / "taxonomies"
+LOW2HIGH = TAXONOMIES / "low2high.yaml"
 MIN_TILE_PX = 32  # the segmenter's smallest image
 NAIP_BANDS = 4  # red, green, blue, near infrared, which many of its files tag as alpha
-# What a source knows of itself, where an option does not say otherwise.
-CHESAPEAKE = {"taxonomy": TAXONOMIES / "low2high.yaml", "bands": NAIP_BANDS, "scale": 30}  # NLCD, warped to 1 m
-NAIP215 = {"taxonomy": TAXONOMIES / "naip215.yaml", "bands": NAIP_BANDS, "tile_px": 256, "no_filter": True}
 NAIP215_SCALE = {"majority": 32, "nlcd": 50}  # 19 m; 30 m, the paper's cell, on pixels of 0.6 m
+# What a source knows of itself, where an option does not say otherwise.
+KNOWN = {
+    "scenes": {"tile_px": 512},  # [paper, Sec. 3.1]
+    "tiled": {},
+    "chesapeake": {"tile_px": 512, "taxonomy": LOW2HIGH, "bands": NAIP_BANDS, "scale": 30},  # NLCD, warped to 1 m
+    "naip215": {"tile_px": 256, "taxonomy": TAXONOMIES / "naip215.yaml", "bands": NAIP_BANDS, "no_filter": True},
+}
 
 
 def main(arguments=None):
@@ -62,41 +65,37 @@ def main(arguments=None):
 
 
 def build_as_asked(given):
-    kind = next(kind for kind in SOURCES if getattr(given, kind))
+    kind = next(kind for kind in KNOWN if getattr(given, kind))
+    listed = getattr(given, kind)
     command.require_options(vars(given), tile_px=MIN_TILE_PX, scale=1, bands=1, seed=0, workers=1)
     if given.range and not given.range[0] < given.range[1]:
         raise Refused(f"--range {given.range[0]:g} {given.range[1]:g}: the first is to be the smaller one")
     if kind != "naip215" and (given.rotation is not None or given.coarse):
         raise Refused("--rotation and --coarse are of --naip215")
-    listed, read, known = getattr(given, kind), SOURCES[kind], {}
-    if kind == "chesapeake":
-        known = CHESAPEAKE
     if kind == "naip215":
-        coarse, read = given.coarse or "majority", partial(naip215, rotation=given.rotation or 0)
-        known = {**NAIP215, "coarse": coarse, "scale": NAIP215_SCALE[coarse]}
-    for name, value in known.items():
+        given.coarse = given.coarse or "majority"
+        given.scale = given.scale or NAIP215_SCALE[given.coarse]
+    for name, value in KNOWN[kind].items():
         setattr(given, name, getattr(given, name) or value)
     if not given.taxonomy:
-        raise Refused(f"--{kind} needs --taxonomy, for example {TAXONOMIES / 'low2high.yaml'}")
+        raise Refused(f"--{kind} needs --taxonomy, for example {LOW2HIGH}")
     if kind != "tiled":
-        gdal()
+        gdal()  # before anything is written
     if listed.absolute() == (given.out / "tiles.csv").absolute():
         raise Refused(f"{listed}: is where the manifest goes; give the list another name")
+    if kind == "naip215":
+        scenes = naip215(listed, given.rotation or 0)
+    else:
+        scenes = chesapeake(listed) if kind == "chesapeake" else scene_list(listed)
+    as_given = "tile_px", "scale", "seed", "compression", "coarse", "bands", "range", "same_crs"
     options = Options(
         source=kind,
         taxonomy=load_taxonomy(given.taxonomy),
-        tile_px=given.tile_px or (None if kind == "tiled" else 512),  # [paper, Sec. 3.1]
-        scale=given.scale,
-        seed=given.seed,
-        filter=not given.no_filter,
-        compression=given.compression,
-        coarse=given.coarse,
-        bands=given.bands,
-        range=given.range and tuple(given.range),
-        same_crs=given.same_crs,
         colors=load_colors(given.taxonomy),
+        filter=not given.no_filter,
+        **{name: getattr(given, name) for name in as_given},
     )
-    build(given.out, read(listed), options, given.workers)
+    build(given.out, scenes, options, given.workers)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ A pixel counts where there is imagery and where each label raster of its scene r
 as ignored. This rule is applied once, when tiles are made, so every row trains and is scored on the same pixels.
 """
 
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
@@ -22,7 +21,6 @@ from data.tile_writer import write_tile
 from data.values import value_range, whole_numbers
 from data.voids import input_bands, join, marked
 from runtime.errors import Refused
-from runtime.workers import read_ahead
 
 MIN_CLASSES = 3  # unique merged classes in a tile [paper, Sec. 3.1]
 MAX_SHARE = 0.75  # of a tile's pixels under one class [paper, Sec. 3.1]
@@ -54,9 +52,9 @@ class Options:
 def cut_scene(root, scene, options):
     """Cut a scene into tiles without overlap, from its top-left corner; edge remainders are no tiles.
 
-    Rasters are read by window: memory does not grow with the scene.
-    returns: plain values: "records" of write_tile; {rule: tiles} "dropped"; "size" (H, W) of the scene; "held" pixels
-             beyond the range; the codes that say nothing, "nodata"; and what `lay` says
+    Rasters are read tile by tile: memory does not grow with the scene.
+    returns: plain values: "records" of write_tile; {rule: tiles} "dropped"; "held" pixels beyond the range; the codes
+             that say nothing, "nodata"; and what `lay` says
     raises:  Refused; where a label has codes or colours without a class, all of them are named
     """
     with ExitStack() as stack:
@@ -71,8 +69,7 @@ def cut_scene(root, scene, options):
         except Unknown as unknown:
             raise next(filter(None, (label.unknown() for label in labels.values())), unknown) from None
     nodata = {kind: sorted(label.ignored) for kind, label in labels.items()}
-    about = {"tile_px": options.tile_px, "size": image.size, "held": held, "nodata": nodata}
-    return {"records": records, "dropped": dropped, **about, **facts}
+    return {"records": records, "tile_px": options.tile_px, "dropped": dropped, "held": held, "nodata": nodata, **facts}
 
 
 def lay(image, labels, options, stack):
@@ -126,55 +123,37 @@ def cut(root, scene, image, labels, options, limits):
         grids = grids_under(image, low.raster, places, options.same_crs)
     base = image.affine or (PIXEL_GRID if own_cells or options.coarse == "nlcd" else None)
     bands, system = input_bands(image, options.bands, "--bands "), system_tags(image.crs)
-    kept = {"region": scene.region, "split": scene.split, "system": system, "compression": options.compression}
-    with ThreadPoolExecutor(1) as reader:
-        around, tiles = on_the_globe(image, places), windows(image, labels, px, bands, reader)
-        for (row, col, *_), grid, globe, (pixels, void, found) in zip(places, grids, around, tiles, strict=True):
-            name = f"{scene.name}_{row // px:03d}_{col // px:03d}"
-            transform = base and compose(base, (1, 0, col, 0, 1, row))
-            codes, low_transform = {kind: codes for kind, (codes, _) in found.items()}, None
-            unlabelled = join(*(beyond for _, beyond in found.values()))
-            if own_cells:
-                codes["low"], low_transform, beyond = low.cells_over(grid, transform, px)
-                unlabelled = join(unlabelled, beyond)
-            elif options.coarse == "nlcd":
-                codes["low"], low_transform = made_coarse(codes["high"], transform, options, name)
-            place = (px, px), transform, low_transform
-            counts = leave_out(labels, codes, void, unlabelled, options.taxonomy, *place, scene.name)
-            rule = "empty" if void is not None and void.all() else broken_rule(counts, px * px, options.filter)
-            if rule:
-                dropped[rule] += 1
-                continue
-            pixels, beyond_range = whole_numbers(pixels, void, image, limits)
-            held += beyond_range
-            pixels, nodata = marked(pixels, void, image.nodata if limits is None else 0)
-            record = write_tile(
-                root, name, pixels, codes.get("high"), codes.get("low"), taxonomy=options.taxonomy, transform=transform,
-                low_transform=low_transform, nodata=nodata, void=void, unlabelled=unlabelled, counts=counts,
-                place=ground(globe, (px, px), "globe"), **kept,
-            )  # fmt: skip
-            records.append(record)
+    for place, grid, globe in zip(places, grids, on_the_globe(image, places), strict=True):
+        row, col = place[:2]
+        name = f"{scene.name}_{row // px:03d}_{col // px:03d}"
+        transform, low_transform = base and compose(base, (1, 0, col, 0, 1, row)), None
+        pixels, void = image.window(*place, bands)
+        codes, unlabelled = {}, None
+        for kind, label in labels.items():
+            if kind == "low" and own_cells:
+                codes[kind], low_transform, beyond = label.cells_over(grid, transform, px)
+            else:
+                codes[kind], beyond = label.over(*place)
+            unlabelled = join(unlabelled, beyond)
+        if options.coarse == "nlcd":
+            codes["low"], low_transform = made_coarse(codes["high"], transform, options, name)
+        of_tile = (px, px), transform, low_transform
+        counts = leave_out(labels, codes, void, unlabelled, options.taxonomy, *of_tile, scene.name)
+        rule = "empty" if void is not None and void.all() else broken_rule(counts, px * px, options.filter)
+        if rule:
+            dropped[rule] += 1
+            continue
+        pixels, beyond_range = whole_numbers(pixels, void, image, limits)
+        held += beyond_range
+        pixels, nodata = marked(pixels, void, image.nodata if limits is None else 0)
+        record = write_tile(
+            root, name, pixels, codes.get("high"), codes.get("low"), taxonomy=options.taxonomy, region=scene.region,
+            split=scene.split, transform=transform, low_transform=low_transform, system=system, nodata=nodata,
+            void=void, unlabelled=unlabelled, place=ground(globe, (px, px), "globe"), counts=counts,
+            compression=options.compression,
+        )  # fmt: skip
+        records.append(record)
     return records, dropped, held
-
-
-def windows(image, labels, px, bands, reader):
-    """The tiles of an image and of the labels on its pixels, row by row; the reader's thread is one row ahead.
-
-    yields: pixels, where they are void, {kind: (codes, where there are none)} of each tile
-    """
-    height, width = (side // px * px for side in image.size)
-
-    def strip(row):
-        parts = {kind: label.over(row, 0, px, width) for kind, label in labels.items() if label.cells is None}
-        return image.window(row, 0, px, width, bands), parts
-
-    for image_strip, parts in read_ahead(map(strip, range(0, height if width else 0, px)), reader, 1):
-        for col in range(0, width, px):
-            (pixels, void), *found = (
-                tuple(None if array is None else array[:, col : col + px] for array in pair)
-                for pair in (image_strip, *parts.values())
-            )
-            yield pixels, join(void), dict(zip(parts, found, strict=True))
 
 
 def made_coarse(high_codes, transform, options, name):

@@ -3,13 +3,13 @@
 Each function returns scenes sorted by name; a public set's scenes do not depend on the folders it came in.
 """
 
-import os
 import re
 from dataclasses import dataclass
+from glob import glob
 from pathlib import Path
 
 from data.coarse import BARREN, BUILT, GRASS, ROAD, TREE, WATER
-from data.lists import read_csv, read_lines, relative_path
+from data.lists import read_csv, relative_path
 from data.manifest import SPLITS
 from runtime.errors import Refused, nearest
 
@@ -36,46 +36,24 @@ class Scene:
         return {kind: path for kind, path in (("high", self.high), ("low", self.low)) if path}
 
 
-def scene_list(path, name_column="scene"):
-    """Scenes of a CSV: scene,region,split,image,high,low; scene, split, high and low may be missing or empty. Or of a
-    .txt, without a header: image or image,high or image,high,low a line; their region is the list's name.
+def scene_list(path):
+    """Scenes of a CSV: scene,region,split,image,high,low, or tile for scene; all but region and image may be missing or
+    empty.
 
     Paths are relative to the list's folder and stay inside it. A scene without a name takes its image's.
     """
     path, scenes = Path(path), []
-    more = list(dict.fromkeys((name_column, "scene", "split", "high", "low")))
-    if path.suffix.lower() == ".txt":
-        rows = [(line, _plain(text, path, line, more)) for line, text in read_lines(path)]
-    else:
-        rows = read_csv(path, ("region", "image"), more)
-    for line, row in rows:
+    for line, row in read_csv(path, ("region", "image"), ("tile", "scene", "split", "high", "low")):
         where = f"{path}, line {line}"
         for column in ("region", "image"):
             if not row[column]:
                 raise Refused(f"{where}: {column} is empty")
         if row["split"] not in ("", *SPLITS):
             raise Refused(f"{where}: split {row['split']!r:.80}; did you mean {nearest(row['split'], SPLITS)!r}?")
-        files = {key: path.parent / relative_path(row[key], where) for key in ("image", "high", "low") if row[key]}
-        for file in files.values():
-            if not file.is_file():
-                raise Refused(f"{where}: {file}: no such file")
-        name = row[name_column] or row["scene"] or files["image"].stem
+        files = {kind: path.parent / relative_path(row[kind], where) for kind in ("image", "high", "low") if row[kind]}
+        name = row["tile"] or row["scene"] or files["image"].stem
         scenes.append(Scene(name, row["region"], split=row["split"], **files))
     return _checked(scenes, path)
-
-
-def _plain(text, path, line, columns):
-    """A line of a .txt as a row of a CSV."""
-    files = [part.strip() for part in text.split(",")]
-    if len(files) > 3:
-        raise Refused(f"{path}, line {line}: {text!r:.80}; a line is image or image,high or image,high,low")
-    named = dict(zip(("image", "high", "low"), files, strict=False))
-    return {**dict.fromkeys(columns, ""), "region": path.stem, **named}
-
-
-def tile_list(path):
-    """Tiles that are cut already: a scene list with an optional column `tile`, which then names them."""
-    return scene_list(path, "tile")
 
 
 def chesapeake(folder):
@@ -88,7 +66,7 @@ def chesapeake(folder):
     for image in _files(folder, "_naip-new.tif"):
         states = [match[1] for match in map(CHESAPEAKE_FOLDER.fullmatch, image.absolute().parts[:-1]) if match]
         region, stem = (states or ["unknown"])[-1], image.name.removesuffix("_naip-new.tif")
-        high, low = (_beside(image, image.with_name(f"{stem}_{kind}.tif")) for kind in ("lc", "nlcd"))
+        high, low = (image.with_name(f"{stem}_{kind}.tif") for kind in ("lc", "nlcd"))
         scenes.append(Scene(f"{region}_{stem}", region, image, high, low))
     return _checked(scenes, folder)
 
@@ -102,44 +80,39 @@ def naip215(folder, rotation):
     """
     train, heldout, test = NAIP215_ROTATIONS[rotation]
     splits = {**dict.fromkeys(train, "train"), heldout: "heldout", test: "test"}
-    found = {path.stem.removeprefix("tile_"): path for path in _files(folder, ".tif") if path.parent.name == "img"}
+    found = {path.name: path for path in _files(folder, ".tif") if path.parent.name == "img"}
     rows = [row for _, row in read_csv(NAIP215_PLACES, ("tile", "place", "group")) if row["group"]]
     tiles = sorted((int(row["place"]), int(row["tile"]), int(row["group"])) for row in rows)
     validation = [tile for _, tile, group in tiles if group in train][7::8]
     scenes = []
     for _, tile, group in tiles:
-        if group not in splits:
-            continue
-        image = found.get(str(tile))
-        if image is None:
-            where = f"of the group of places {group}, which rotation {rotation} needs"
-            raise Refused(f"{folder}: has no tile_{tile}.tif, {where}")
-        mask = _beside(image, image.parent.parent / "mask" / f"mask_{tile}.tif")
-        split = "validation" if tile in validation else splits[group]
-        scenes.append(Scene(f"naip_{tile}", f"group{group}", image, mask, split=split))
+        if group in splits:
+            image = found.get(f"tile_{tile}.tif")
+            if image is None:
+                raise Refused(f"{folder}: has no tile_{tile}.tif, of a group of places that rotation {rotation} needs")
+            mask = image.parent.parent / "mask" / f"mask_{tile}.tif"
+            split = "validation" if tile in validation else splits[group]
+            scenes.append(Scene(f"naip_{tile}", f"group{group}", image, mask, split=split))
     return _checked(scenes, folder)
 
 
-def _files(folder, suffix):
-    walk = os.walk(folder, followlinks=True)
-    found = sorted(Path(parent) / name for parent, _, names in walk for name in names if name.endswith(suffix))
+def _files(folder, ending):
+    found = sorted(Path(folder, name) for name in glob(f"**/*{ending}", root_dir=folder, recursive=True))
     if not found:
-        raise Refused(f"{folder}: no *{suffix} in it or below")
+        raise Refused(f"{folder}: no *{ending} in it or below")
     return found
 
 
-def _beside(image, label):
-    if not label.is_file():
-        raise Refused(f"{image}: its label {label} is not there")
-    return label
-
-
 def _checked(scenes, where):
-    """Scenes sorted by name; refuses names that cannot be file names, or stand twice (case ignored)."""
+    """Scenes sorted by name, whose files are there; refuses names that cannot be file names, or stand twice (case
+    ignored)."""
     if not scenes:
         raise Refused(f"{where}: lists no scene")
     seen = {}
     for scene in scenes:
+        for file in (scene.image, *scene.labels().values()):
+            if not file.is_file():
+                raise Refused(f"{where}: {file}: no such file")
         if not re.fullmatch(r"[^\s./\\:][^/\\:]{0,199}", scene.name):
             raise Refused(f"{where}: {scene.name!r:.80} cannot name a tile's file")
         first = seen.setdefault(scene.name.casefold(), scene)

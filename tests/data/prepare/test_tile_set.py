@@ -153,15 +153,6 @@ def test_a_taxonomy_may_gain_the_colour_that_a_scene_lacked_and_change_in_nothin
     assert build("out", swapped) == 2 and "other settings: colors" in one_line(capsys)  # codes have the same classes
 
 
-@pytest.mark.parametrize("size, said", [((90, 64), "note: 29% of the scenes' area"), ((66, 64), None)])
-def test_edges_that_make_no_tile_are_said(tmp_path, capsys, size, said):
-    rows, _ = photographs(tmp_path, 2, size=size)
-    options = "--taxonomy", colored(tmp_path), "--tile-px", 64, "--no-filter"
-    assert run(tmp_path / "out", *words_for(write_list(tmp_path, rows), *options)) == 0
-    printed = capsys.readouterr().out
-    assert said in printed if said else "whole tile" not in printed
-
-
 def test_splits_without_tiles_or_without_the_labels_that_they_need_are_said(tmp_path, capsys):
     raw = tmp_path / "raw"
     rows = [write_scene(raw, split, split=split, transform=place(i)) for i, split in enumerate(("train", "heldout"))]
@@ -176,7 +167,7 @@ def test_a_missing_file_and_a_missing_taxonomy_are_named_before_anything_is_cut(
     raw = tmp_path / "raw"
     scenes = write_list(raw, [write_scene(raw, "a"), {**write_scene(raw, "b"), "low": "nowhere.tif"}])
     assert run(tmp_path / "out", *words_for(scenes)) == 2
-    assert one_line(capsys) == f"{scenes}, line 3: {raw / 'nowhere.tif'}: no such file\n"
+    assert one_line(capsys) == f"{scenes}: {raw / 'nowhere.tif'}: no such file\n"
     assert run(tmp_path / "out", "--scenes", scenes) == 2
     assert "--scenes needs --taxonomy, for example " in one_line(capsys) and not (tmp_path / "out").exists()
 

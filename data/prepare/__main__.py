@@ -70,21 +70,19 @@ def build_as_asked(given):
     command.require_options(vars(given), tile_px=MIN_TILE_PX, scale=1, bands=1, seed=0, workers=1)
     if given.range and not given.range[0] < given.range[1]:
         raise Refused(f"--range {given.range[0]:g} {given.range[1]:g}: the first is to be the smaller one")
-    if kind != "naip215" and (given.rotation is not None or given.coarse):
-        raise Refused("--rotation and --coarse are of --naip215")
-    if kind == "naip215":
-        given.coarse = given.coarse or "majority"
-        given.scale = given.scale or NAIP215_SCALE[given.coarse]
+    if listed.absolute() == (given.out / "tiles.csv").absolute():
+        raise Refused(f"{listed}: is where the manifest goes; give the list another name")
     for name, value in KNOWN[kind].items():
         setattr(given, name, getattr(given, name) or value)
     if not given.taxonomy:
         raise Refused(f"--{kind} needs --taxonomy, for example {LOW2HIGH}")
     if kind != "tiled":
-        gdal()  # before anything is written
-    if listed.absolute() == (given.out / "tiles.csv").absolute():
-        raise Refused(f"{listed}: is where the manifest goes; give the list another name")
+        gdal()
     if kind == "naip215":
-        scenes = naip215(listed, given.rotation or 0)
+        scenes, given.coarse = naip215(listed, given.rotation or 0), given.coarse or "majority"
+        given.scale = given.scale or NAIP215_SCALE[given.coarse]
+    elif given.rotation is not None or given.coarse:
+        raise Refused("--rotation and --coarse are of --naip215")
     else:
         scenes = chesapeake(listed) if kind == "chesapeake" else scene_list(listed)
     as_given = "tile_px", "scale", "seed", "compression", "coarse", "bands", "range", "same_crs"

@@ -16,7 +16,7 @@ from runtime.workers import default_workers
 def main(arguments=None):
     parser = command.parser(__doc__, "python -m data.synthetic")
     add = parser.add_argument
-    add("out", type=command.place, metavar="OUT", help="folder of the tile set; a new or an empty one")
+    add("out", type=command.place, metavar="OUT", help="folder of the tile set")
     add("--tiles", type=int, default=400, metavar="N", help="how many (default 400)")
     add("--tile-px", type=int, default=128, metavar="PX", help="side of a tile (default 128)")
     add("--scale", type=int, default=16, metavar="N", help="pixels along a coarse cell (default 16)")

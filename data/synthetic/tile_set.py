@@ -1,7 +1,6 @@
 """A tile set of made-up landscapes (landscape.py) with coarse labels (coarse.py)."""
 
 import json
-from contextlib import closing
 from functools import partial
 from pathlib import Path
 
@@ -27,49 +26,32 @@ def make_tile(root, index, *, tile_px, scale, bands, seed, taxonomy):
     rng = np.random.default_rng([seed, index])
     number, name = index % len(REGIONS), list(REGIONS)[index % len(REGIONS)]
     image, high = landscape(rng, tile_px, bands, REGIONS[name])
+    low = low_label(rng, high, scale)
     row, col = divmod(index // len(REGIONS), 32)
     west, north = 300000.0 + 40000 * number + col * tile_px, 4300000.0 - row * tile_px
-    return write_tile(
-        root,
-        f"{name}_{index:05d}",
-        image,
-        high,
-        low_label(rng, high, scale),
-        taxonomy=taxonomy,
-        region=name,
-        transform=(1.0, 0.0, west, 0.0, -1.0, north),
-        low_transform=(float(scale), 0.0, west, 0.0, -float(scale), north),
-        system=epsg_system(EPSG),
-    )
+    places = {"transform": (1.0, 0.0, west, 0.0, -1.0, north), "system": epsg_system(EPSG)}
+    places["low_transform"] = float(scale), 0.0, west, 0.0, -float(scale), north
+    return write_tile(root, f"{name}_{index:05d}", image, high, low, taxonomy=taxonomy, region=name, **places)
 
 
 def make_tile_set(root, *, tiles=400, tile_px=128, scale=16, bands=3, seed=0, workers=1):
     """Make a tile set of landscapes below root; returns write_tile_set's summary, None where it is there already.
 
-    raises: Refused for settings that cannot be, and a root that holds anything else
+    raises: Refused for settings that cannot be, and a root that holds another tile set
     """
     settings = {"tile_px": tile_px, "scale": scale, "bands": bands, "seed": seed}
     bounds = {"tiles": (1, 99999), "tile_px": (MIN_TILE_PX, 4096), "scale": (1, tile_px), "bands": (3, 4)}
     require_options({"tiles": tiles, "workers": workers, **settings}, **bounds, seed=0, workers=1)
     root, taxonomy = Path(root), load_taxonomy(TAXONOMY)
     begun, asked = root / ".build" / "synthetic.json", json.dumps({"tiles": tiles, **settings})
-    if begun.is_file() and begun.read_text() != asked:
-        raise Refused(f"{root}: was begun with other settings, {begun.read_text()}; give them or another folder")
-    if not begun.is_file() and root.exists() and (root.is_file() or any(root.iterdir())):
-        raise Refused(f"{root}: holds what data.synthetic did not make; give another folder")
-    if (root / "dataset.yaml").is_file():
+    complete, made = (root / "dataset.yaml").is_file(), begun.read_text() if begun.is_file() else ""
+    if made != asked and (complete or made):
+        raise Refused(f"{root}: was made with other settings, {made or 'or by others'}; give them or another folder")
+    if complete:
         print(f"{root}: is complete already")
         return None
     write_text(begun, asked)
     make = partial(make_tile, root, taxonomy=taxonomy, **settings)
-    with closing(map_unordered(make, range(tiles), workers, "tiles")) as records:
-        return write_tile_set(
-            root,
-            name="synthetic",
-            taxonomy=taxonomy,
-            records=list(records),
-            image_gsd=1.0,
-            scale=scale,
-            tile_px=tile_px,
-            seed=seed,
-        )
+    records = list(map_unordered(make, range(tiles), workers, "tiles"))
+    facts = {"image_gsd": 1.0, "scale": scale, "tile_px": tile_px, "seed": seed}
+    return write_tile_set(root, name="synthetic", taxonomy=taxonomy, records=records, **facts)

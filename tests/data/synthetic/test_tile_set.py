@@ -146,10 +146,8 @@ def test_impossible_settings_get_one_line_and_leave_nothing(tmp_path, capsys, op
     assert told in line and line.count("\n") == 1 and not (tmp_path / "set").exists()
 
 
-def test_a_folder_of_other_things_is_left_alone(tmp_path):
-    (tmp_path / "thesis.txt").write_text("chapter one")
-    with pytest.raises(Refused, match="did not make"):
+def test_a_tile_set_of_another_maker_is_left_alone(tmp_path):
+    (tmp_path / "dataset.yaml").write_text("name: other")
+    with pytest.raises(Refused, match="was made with other settings"):
         make_tile_set(tmp_path, tiles=1)
-    with pytest.raises(Refused, match="did not make"):
-        make_tile_set(tmp_path / "thesis.txt", tiles=1)
-    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+    assert [path.name for path in tmp_path.iterdir()] == ["dataset.yaml"]

@@ -1,12 +1,15 @@
 """The pictures of docs/lesson.md, from the code and the runs. Needs matplotlib (requirements-dev.txt).
 
-    python -m docs.plots [sums blur rows pretraining]      after `python reproduce.py demo` and the NAIP runs
+    python -m docs.plots [sums blur rows pretraining zoo few]      after `python reproduce.py demo` and the NAIP runs
 
-blur and sums need runs/demo alone; the others show real tiles (naip215: the tile sets in runs/naip215, its rows in
-runs/tables, as `reproduce.py table2 --data runs/naip215/r? --configs configs/naip215 --out runs/tables` makes them).
+blur and sums need runs/demo alone; rows and pretraining show real tiles (naip215: the tile sets in runs/naip215, its
+rows in runs/tables, as `reproduce.py table2 --data runs/naip215/r? --configs configs/naip215 --out runs/tables` makes
+them). zoo reads runs/lesson/zoo.json, and few runs/few/scores-*.json (docs/few_labels.py).
 """
 
+import json
 import sys
+from collections import defaultdict
 from pathlib import Path
 
 import matplotlib
@@ -160,6 +163,47 @@ def pretraining():
     save(figure, "lesson_pretraining.png")
 
 
+def zoo():
+    """Region losses beside each other: mIoU and border F1 of runs that differ in one setting."""
+    rows = json.loads((RUNS / "lesson/zoo.json").read_text())["rows"]
+    rows = sorted(rows, key=lambda row: row["miou"])
+    figure, axes = pyplot.subplots(1, 2, figsize=(10, 0.42 * len(rows) + 0.9), sharey=True)
+    for ax, key, title in zip(axes, ("miou", "border_f1"), ("mIoU, percent", "F1 of borders, percent"), strict=True):
+        values = [100 * row[key] for row in rows]
+        ax.barh(range(len(rows)), values, color="#4477aa", height=0.65)
+        for i, value in enumerate(values):
+            ax.text(value - 0.6, i, f"{value:.1f}", ha="right", va="center", color="white", fontsize=9)
+        ax.set(yticks=range(len(rows)), yticklabels=[row["name"] for row in rows])
+        ax.set_title(title, fontsize=10, color=INK)
+        ax.spines[["top", "right"]].set_visible(False)
+    figure.tight_layout()
+    save(figure, "zoo.png")
+
+
+def few():
+    """A label curve: Agg+App and Ours against the number of labelled tiles, each seed as a dot."""
+    scores = defaultdict(lambda: defaultdict(list))
+    for path in sorted((RUNS / "few").glob("scores-*-*.json")):
+        for row in json.loads(path.read_text())["rows"]:
+            scores[row["name"]][int(path.stem.split("-")[1])].append((100 * row["miou"], 100 * row["border_f1"]))
+    figure, axes = pyplot.subplots(1, 2, figsize=(9, 3.2))
+    looks = {"Agg+App": ("#ee6677", "o"), "Ours": ("#4477aa", "s")}  # told apart by the colour-blind, and by form
+    for i, (ax, title) in enumerate(zip(axes, ("mIoU, percent", "F1 of borders, percent"), strict=True)):
+        for name, (color, form) in looks.items():
+            counts = sorted(scores[name])
+            means = [np.mean([seed[i] for seed in scores[name][n]]) for n in counts]
+            ax.plot(counts, means, color=color, label=name)
+            for n in counts:
+                ax.plot([n] * len(scores[name][n]), [seed[i] for seed in scores[name][n]], form, color=color, ms=4)
+        ax.set(xscale="log", xticks=counts, xticklabels=counts, xlabel="training tiles with coarse labels")
+        ax.minorticks_off()
+        ax.set_title(title, fontsize=10, color=INK)
+        ax.spines[["top", "right"]].set_visible(False)
+    axes[0].legend(frameon=False)
+    figure.tight_layout()
+    save(figure, "few_labels.png")
+
+
 def rearranged(flat, index):
     """Logits (C, N) and the cell of each of the N pixels -> four maps of the same sums: as they are, shuffled within
     each cell, sorted there by their class, and the cell's mean everywhere."""
@@ -227,7 +271,7 @@ def save(figure, name):
     print(f"docs/{name}: {(DOCS / name).stat().st_size // 1024} KiB")
 
 
-DRAWINGS = {f.__name__: f for f in (blur, sums, rows, pretraining)}
+DRAWINGS = {f.__name__: f for f in (blur, sums, rows, pretraining, zoo, few)}
 
 if __name__ == "__main__":
     for word in sys.argv[1:] or DRAWINGS:

@@ -13,6 +13,7 @@ from data.label_masks import require_label
 from data.laying import tile_grid
 from data.manifest import chosen_rows, read_manifest
 from data.taxonomy import IGNORE, merge
+from data.voids import filled
 from runtime.errors import Refused
 
 KEPT_BYTES = 2**28  # a set of tiles that takes no more stays in memory, in each process that reads it
@@ -97,7 +98,7 @@ class TileSet:
     def _read(self, i, high, low):
         row, stored = self.rows[i], tile_io.read(self.root / self.rows[i]["image"])
         require_image(stored, self.description)
-        image, void = stored.image(stored.bands)
+        pixels, void = stored.seen(stored.bands)
         derive = low and not row["low"]
         classes = cells = None
         if row["high"] and (high or derive):
@@ -106,7 +107,7 @@ class TileSet:
                 classes = np.where(void, IGNORE, classes)
         if low and (row["low"] or row["high"]):
             cells = self._cells(row, stored, classes)
-        return Tile(image, classes if high else None, cells, void)
+        return Tile(filled(pixels, void), classes if high else None, cells, void)
 
     def _read_high(self, i):
         label = read_label(self.root / self.rows[i]["high"])

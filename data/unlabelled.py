@@ -11,10 +11,9 @@ from data import tile_io
 from data.band_statistics import band_statistics
 from data.loading import sample_index, to_tensor
 from data.manifest import chosen_rows, read_manifest
-from data.pictures import PICTURES
-from data.tile_io import TIFFS
+from data.tile_io import PICTURES, TIFFS
 from data.transforms import crop_draw, draw, normalize
-from data.voids import input_bands
+from data.voids import filled, input_bands
 from runtime.errors import Refused
 
 
@@ -86,7 +85,7 @@ class UnlabelledImages:
     def load(self, i, crop_px=1):
         """Image i, (K, H, W) as stored, void pixels filled; uint16 as int32. raises: Refused where no crop fits it"""
         image = tile_io.read(self.paths[i], indices=False)
-        pixels, _ = image.image(input_bands(image, self.facts["bands"], "data.bands="))
+        pixels = filled(*image.seen(input_bands(image, self.facts["bands"], "data.bands=")))
         if str(image.dtype) != self.dtype:
             raise Refused(f"{self.paths[i]}: has pixels of {image.dtype}, the others {self.dtype}")
         if min(image.size) < crop_px:

@@ -64,7 +64,7 @@ def _codes_of_colors(pixels, hidden, label, colors):
 class UnknownColors(Unknown):
     """Lists every colour of a mask without a code, the most frequent first: a taxonomy is mended in one go."""
 
-    def line(self):
+    def __str__(self):
         listed = ", ".join(f"#{color:06X} ({n} px)" for color, n in self.counts.most_common(20))
         more = f" and {len(self.counts) - 20} more" if len(self.counts) > 20 else ""
         known = ", ".join(f"#{color:06X}" for color in sorted(self.table) if color != CLEAR)

@@ -123,13 +123,10 @@ class Unknown(Refused):
     """Codes of a label that a taxonomy does not know. counts: Counter of how often each stands there"""
 
     def __init__(self, where, counts, table):
+        super().__init__(where, counts, table)
         self.where, self.counts, self.table = where, counts, table
-        super().__init__(self.line())
 
-    def __reduce__(self):  # from a worker's process it comes as its line
-        return Refused, (str(self),)
-
-    def line(self):
+    def __str__(self):
         listed = ", ".join(f"{code} ({self.counts[code]} times)" for code in sorted(self.counts))
         known = ", ".join(map(str, sorted(self.table)))
         return f"{self.where}: codes without a class: {listed}; the taxonomy knows {known}"

@@ -41,8 +41,6 @@ class TileSet:
         self.root = Path(root)
         self.description, rows = read_manifest(root)
         self.rows = chosen_rows(root, rows, split, regions, exclude_regions)
-        if self.description.tile_px < 32:
-            raise Refused(f"{root}: its tiles are {self.description.tile_px} px; the networks need 32 or more")
         for row in self.rows:
             missing = [kind for kind in needs if not row[kind] and not (kind == "low" and row["high"])]
             if missing:

@@ -41,7 +41,7 @@ def check_tile(root, description, decode, row):
             if kind == "image":
                 require_image(stored, description)
                 continue
-            require_label(stored, kinds="iu")
+            require_label(stored)
             if decode:
                 merge(stored.pixels[..., 0], getattr(description.taxonomy, kind), stored.path)
             if kind == "high" and "image" in found:

@@ -136,9 +136,9 @@ def require_size(stored, description):
 
 
 def read_label(path):
-    """tile_io.Stored of a label of one band of integers."""
+    """tile_io.Stored of a label of one band."""
     label = tile_io.read(path)
-    require_label(label, kinds="iu")
+    require_label(label)
     return label
 
 

@@ -103,7 +103,6 @@ def test_without_decoding_only_headers_are_read(root, monkeypatch):
         ("high/t1", np.ones((PX, 16), np.uint8), (1, 0, 0, 0, -1, 0), "is 32 x 16 px"),
         ("high/t1", np.ones((PX, PX), np.uint8), (1, 0, 5, 0, -1, 0), "does not lie on the pixels of"),
         ("high/t1", np.ones((PX, PX, 2), np.uint8), None, "has 2 bands of uint8; a label has one"),
-        ("low/t1", np.ones((PX, PX), np.float32), None, "has 1 bands of float32; a label has one"),
         ("low/t1", np.full((2, 2), 11, np.uint8), (16, 0, 0, 0, -16, 0), "is at scale 16, the tile set at 8"),
         ("low/t1", np.full((5, 4), 11, np.uint8), None, "is 5 x 4 px without a common georeference"),
     ],

@@ -54,6 +54,8 @@ def read_manifest(root):
         if row["split"] not in SPLITS:
             raise Refused(f"{where}: split {row['split']!r}; did you mean {nearest(row['split'], SPLITS)!r}?")
         rows.append({**row, **{key: relative_path(row[key], where) for key in ("image", "high", "low")}})
+    if not rows:
+        raise Refused(f"{path}: no tile is listed")
     return description, rows
 
 

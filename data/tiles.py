@@ -94,17 +94,14 @@ class TileSet:
         return self._kept[key]
 
     def _read(self, i, high, low):
-        row, stored = self.rows[i], tile_io.read(self.root / self.rows[i]["image"])
-        require_image(stored, self.description)
-        pixels, void = stored.seen(stored.bands)
-        derive = low and not row["low"]
-        classes = cells = None
-        if row["high"] and (high or derive):
-            classes = self.load_high(i)
-            if void is not None:
-                classes = np.where(void, IGNORE, classes)
-        if low and (row["low"] or row["high"]):
-            cells = self._cells(row, stored, classes)
+        row, image = self.rows[i], tile_io.read(self.root / self.rows[i]["image"])
+        require_image(image, self.description)
+        pixels, void = image.seen(image.bands)
+        derived = low and not row["low"] and row["high"]
+        classes = self.load_high(i) if (high and row["high"]) or derived else None
+        if classes is not None and void is not None:
+            classes = np.where(void, IGNORE, classes)
+        cells = self._cells(row, image, classes) if low and (row["low"] or derived) else None
         return Tile(filled(pixels, void), classes if high else None, cells, void)
 
     def _read_high(self, i):
@@ -123,15 +120,14 @@ class TileSet:
 def require_image(image, description):
     """Refused unless a tile's image is as dataset.yaml says. image: tile_io.Stored"""
     require_size(image, description)
-    here, wanted = (image.bands, str(image.dtype)), (description.bands, description.dtype)
+    here, wanted = (f"{each.bands} bands of {each.dtype}" for each in (image, description))
     if here != wanted:
-        its, theirs = ("{} bands of {}".format(*each) for each in (here, wanted))
-        raise Refused(f"{image.path}: has {its}, the tile set {theirs}")
+        raise Refused(f"{image.path}: has {here}, the tile set {wanted}")
 
 
 def require_size(stored, description):
     (height, width), size = stored.size, description.tile_px
-    if (height, width) != (size, size):
+    if not height == width == size:
         raise Refused(f"{stored.path}: is {height} x {width} px, the tiles of this set {size} x {size}")
 
 

@@ -33,7 +33,8 @@ class Stored:
     """What a file holds."""
 
     path: Path
-    shape: tuple  # (H, W, K)
+    size: tuple  # (H, W)
+    bands: int
     dtype: np.dtype
     pixels: np.ndarray | None  # (H, W, K) as stored; None where only the header was asked for
     affine: tuple | None = None
@@ -46,14 +47,6 @@ class Stored:
     @property
     def picture(self):
         return self.path.suffix.lower() in PICTURES
-
-    @property
-    def size(self):
-        return self.shape[:2]
-
-    @property
-    def bands(self):
-        return self.shape[2]
 
     def read(self, row, col, height, width, bands):
         """Pixels (height, width, bands) from (row, col) on, and what a mask or an alpha band hides: bool, or None.
@@ -96,13 +89,13 @@ def write(path, array, *, affine=None, system=(), nodata=None, compression="zlib
     compression: "zlib"; or "none", in one strip that is read in one go
     raises:      DiskFull
     """
-    path, pixels = Path(path), np.asarray(array)
+    pixels = np.asarray(array)
     pixels = pixels[..., 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels
-    layout = {"photometric": "minisblack", "metadata": None, "software": False, "maxworkers": 1}
+    rgb = pixels.ndim == 3 and pixels.shape[2] in (3, 4) and pixels.dtype in (np.uint8, np.uint16)
+    layout = {"photometric": "rgb" if rgb else "minisblack", "metadata": None, "software": False, "maxworkers": 1}
     if pixels.ndim == 3:
-        colours = 3 if pixels.shape[2] in (3, 4) and pixels.dtype in (np.uint8, np.uint16) else 1
-        layout |= {"photometric": "rgb" if colours == 3 else "minisblack", "planarconfig": "contig"}
-        layout["extrasamples"] = ("unspecified",) * (pixels.shape[2] - colours)  # near infrared is no transparency
+        others = pixels.shape[2] - (3 if rgb else 1)  # near infrared is no transparency
+        layout |= {"planarconfig": "contig", "extrasamples": ("unspecified",) * others}
     if compression == "zlib":
         layout |= {"compression": "zlib", "tile": [min(512, -(-side // 16) * 16) for side in pixels.shape[:2]]}
     else:
@@ -146,7 +139,7 @@ def _read_picture(path, indices):
                 mask = np.array(picture.convert("RGBA").getchannel("A")) == 0
     pixels = pixels.astype(np.uint8) if pixels.dtype == bool else pixels
     pixels = pixels.reshape(*pixels.shape[:2], -1)
-    return Stored(path, pixels.shape, pixels.dtype, pixels, mask=mask, palette=palette)
+    return Stored(path, pixels.shape[:2], pixels.shape[2], pixels.dtype, pixels, mask=mask, palette=palette)
 
 
 def _read_tiff(path, tiff, pixels):
@@ -154,22 +147,22 @@ def _read_tiff(path, tiff, pixels):
     end = max(map(sum, zip(page.dataoffsets, page.databytecounts, strict=True)))
     if end > tiff.filehandle.size:
         raise Refused(f"{path}: truncated: {tiff.filehandle.size:,} bytes of at least {end:,}")
-    shape, array, mask = (page.imagelength, page.imagewidth, page.samplesperpixel), None, None
+    size, bands, array, mask = (page.imagelength, page.imagewidth), page.samplesperpixel, None, None
     if pixels:
         separate, _, *rest = page.shaped  # bands stored one after the other, depth, H, W, bands side by side
-        array = np.moveaxis(page.asarray(maxworkers=1).reshape(separate, *rest), 0, -1).reshape(shape)
-        beside = path.with_name(f"{path.name}.msk")  # where rasterio puts a mask unless it is told otherwise
+        array = np.moveaxis(page.asarray(maxworkers=1).reshape(separate, *rest), 0, -1).reshape(*size, bands)
         for other in tiff.pages[1:]:
             if other.is_mask and not other.is_reduced:
                 mask = other.asarray() == 0
+        beside = path.with_name(f"{path.name}.msk")  # where rasterio puts a mask unless it is told otherwise
         if beside.is_file():
-            mask = tifffile.imread(beside).reshape(-1, *shape[:2])[0] == 0
+            mask = tifffile.imread(beside).reshape(-1, *size)[0] == 0
     extra = page.extrasamples
-    alpha = next((shape[2] - len(extra) + i for i, kind in enumerate(extra) if kind in (1, 2)), None)
+    alpha = next((bands - len(extra) + i for i, kind in enumerate(extra) if kind in (1, 2)), None)
     palette = None if page.colormap is None else (page.colormap.T // 257).astype(np.uint8)
     dtype = page.dtype.newbyteorder("=")
     nodata = _nodata(page.tags.valueof(NODATA), dtype)
-    return Stored(path, shape, dtype, array, *_placed(page.tags), nodata, alpha, mask, palette)
+    return Stored(path, size, bands, dtype, array, *_placed(page.tags), nodata, alpha, mask, palette)
 
 
 def _placed(tags):

@@ -60,21 +60,11 @@ def write_tile(
 def tile_record(name, region, split, paths, image, void, unlabelled, place, counts):
     """What write_tile_set asks for, in plain values: the manifest's row, exact sums for the band statistics, the pixels
     of each class, and how many pixels are ignored, for lack of imagery, else of a label."""
-    void = np.zeros(image.shape[:2], bool) if void is None else void
-    gaps = np.zeros(image.shape[:2], bool) if unlabelled is None else unlabelled & ~void
-    return {
-        "tile": name,
-        "region": region,
-        "split": split,
-        **paths,
-        "dtype": str(image.dtype),
-        "ground": place,
-        **counts,
-        **sum_bands(image, void if void.any() else None),
-        "area": void.size,
-        "void": int(void.sum()),
-        "unlabelled": int(gaps.sum()),
-    }
+    nowhere = np.zeros(image.shape[:2], bool)
+    empty, beyond = (nowhere if where is None else where for where in (void, unlabelled))
+    facts = {"tile": name, "region": region, "split": split, **paths, "dtype": str(image.dtype), "ground": place}
+    pixels = {"area": nowhere.size, "void": int(empty.sum()), "unlabelled": int((beyond & ~empty).sum())}
+    return {**facts, **counts, **sum_bands(image, void), **pixels}
 
 
 def count_labels(high, low, taxonomy, size, transform, low_transform, where):

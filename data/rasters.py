@@ -51,29 +51,28 @@ class Raster(contextlib.AbstractContextManager):
             with rasterio.Env(GDAL_NUM_THREADS=threads):
                 self.dataset = dataset = dataset or rasterio.open(path)
             self.affine = None if dataset.transform.is_identity else tuple(dataset.transform)[:6]
-        self.size, self.bands, self.dtype = dataset.shape, dataset.count, np.dtype(dataset.dtypes[0])
-        self.crs, nodata, self.tagged = dataset.crs, dataset.nodata, (dataset.scales, dataset.offsets)
         if len({str(value) for value in dataset.nodatavals}) > 1:
             raise Refused(f"{path}: its bands have different nodata values, {dataset.nodatavals}; give them one")
+        if dataset.tags().get("EXIF_Orientation", "1") not in ("0", "1"):
+            raise Refused(f"{path}: is turned for show (EXIF orientation); save it upright, as its labels lie")
+        self.size, self.bands, self.dtype = dataset.shape, dataset.count, np.dtype(dataset.dtypes[0])
+        self.crs, nodata, self.tagged = dataset.crs, dataset.nodata, (dataset.scales, dataset.offsets)
         self.nodata = int(nodata) if nodata is not None and self.dtype.kind in "iu" and nodata % 1 == 0 else nodata
         kinds, self.picture = [kind.name for kind in dataset.colorinterp], dataset.driver in ("PNG", "GIF", "WEBP")
         self.alpha, self.palette = kinds.index("alpha") if "alpha" in kinds else None, None
-        if self.bands == 1 and kinds[0] == "palette":
+        if kinds == ["palette"]:
             colors = dataset.colormap(1)
             self.palette = np.array([colors.get(i, (0, 0, 0))[:3] for i in range(max(colors) + 1)], np.uint8)
         self._masked = dataset.mask_flag_enums[0] == [rasterio.enums.MaskFlags.per_dataset]
-        if dataset.tags().get("EXIF_Orientation", "1") not in ("0", "1"):
-            raise Refused(f"{path}: is turned for show (EXIF orientation); save it upright, as its labels lie")
 
     def __exit__(self, *_):
         self.dataset.close()
 
-    def read(self, row=0, col=0, height=None, width=None, bands=None):
-        """Pixels (H, W, bands) from (row, col) on, as stored, and (H, W) bool of what a mask or an alpha band hides, or
-        None. bands: one fewer than there are leaves the alpha band out; None: all"""
-        height, width, bands = height or self.size[0], width or self.size[1], bands or self.bands
+    def read(self, row, col, height, width, bands):
+        """Pixels (height, width, bands) from (row, col) on, and what a mask or an alpha band hides, as tile_io.Stored
+        has it."""
         place = gdal().windows.Window(col, row, width, height)
-        taken = [i + 1 for i in range(self.bands) if not (takes_alpha(self, bands) and i == self.alpha)][:bands]
+        taken = [i + 1 for i in range(self.bands) if i != self.alpha or not takes_alpha(self, bands)][:bands]
         pixels, hidden = np.empty((height, width, len(taken)), self.dtype), None
         with naming(self.path, "cannot be read: "):
             self.dataset.read(taken, window=place, out=np.moveaxis(pixels, -1, 0))  # a pixel's bands side by side

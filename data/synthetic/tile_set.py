@@ -44,7 +44,7 @@ def make_tile(root, index, *, tile_px, scale, bands, seed, taxonomy):
 
 
 def make_tile_set(root, *, tiles=400, tile_px=128, scale=16, bands=3, seed=0, workers=1):
-    """Make a tile set of landscapes below root, unless it is there already.
+    """Make a tile set of landscapes below root; returns write_tile_set's summary, None where it is there already.
 
     raises: Refused for settings that cannot be, and a root that holds anything else
     """
@@ -59,11 +59,11 @@ def make_tile_set(root, *, tiles=400, tile_px=128, scale=16, bands=3, seed=0, wo
         raise Refused(f"{root}: holds what data.synthetic did not make; give another folder")
     if (root / "dataset.yaml").is_file():
         print(f"{root}: is complete already")
-        return
+        return None
     write_text(begun, asked)
     make = partial(make_tile, root, taxonomy=taxonomy, **settings)
     with closing(map_unordered(make, range(tiles), workers, "tiles")) as records:
-        write_tile_set(
+        return write_tile_set(
             root,
             name="synthetic",
             taxonomy=taxonomy,

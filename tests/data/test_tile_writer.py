@@ -111,22 +111,12 @@ def test_the_summary_holds_the_share_of_each_class_among_labelled_pixels_and_say
     assert read_manifest(tmp_path)[0].band_std == (1.0, 1.0, 1.0)  # of constant bands, to divide by
 
 
-@pytest.mark.parametrize(
-    "old, new, said",
-    [
-        ("test,images/t2", "tset,images/t2", "line 4: split 'tset'; did you mean 'test'?"),
-        ("high/t0.tif", "/high/t0.tif", "line 2: '/high/t0.tif' leaves the folder"),
-        ("low/t0.tif", "low/../../t0.tif", "line 2: 'low/../../t0.tif' leaves the folder"),
-        ("tile,region", "tile,place", "no column 'region'"),
-    ],
-)
-def test_a_bad_row_of_the_manifest_is_named(tmp_path, old, new, said):
+@pytest.mark.parametrize("old, new", [("high/t0.tif", "/high/t0.tif"), ("low/t0.tif", "low/../../t0.tif")])
+def test_a_path_of_the_manifest_that_leaves_the_set_is_named(tmp_path, old, new):
     make_set(tmp_path)
     path = tmp_path / "tiles.csv"
-    text = path.read_text()
-    assert old in text
-    path.write_text(text.replace(old, new, 1))
-    with pytest.raises(Refused, match=f"^{path}.*{re.escape(said)}"):
+    path.write_text(path.read_text().replace(old, new, 1))
+    with pytest.raises(Refused, match=f"^{path}, line 2: '{re.escape(new)}' leaves the folder"):
         read_manifest(tmp_path)
 
 

@@ -129,6 +129,8 @@ def _read_picture(path, indices):
     """Pixels (H, W, K): one band where it is grey or holds indices, else red, green and blue."""
     Image.MAX_IMAGE_PIXELS, mask, palette = None, None, None  # a photograph of 200 megapixels is no attack
     with Image.open(path) as picture:
+        if picture.mode.startswith("RGB") and picture.tile and "16" in str(picture.tile[0][-1]):  # pillow keeps 8
+            raise Refused(f"{path}: has 16 bits a band, which are read of GeoTIFFs; gdal_translate makes one of it")
         if picture.format != "PNG" and picture.getexif().get(ORIENTATION, 1) not in (0, 1):
             raise Refused(f"{path}: is turned for show (EXIF orientation); save it upright, as its labels lie")
         if indices and picture.mode == "P":  # an index says itself what it means, be it transparent or not

@@ -27,31 +27,31 @@ def check(root, decode=False, workers=1):
     """(tiles in the manifest, one line for each thing that is wrong in a fixed order, lines on shared ground)."""
     description, rows = read_manifest(root)
     one = partial(check_tile, Path(root), description, decode)
-    found = list(map_unordered(one, rows, workers, "tiles"))
-    records = sorted((record for record, _ in found), key=lambda record: record["tile"])
-    return len(rows), sorted(line for _, lines in found for line in lines), list(shared_ground(records))
+    records, problems = zip(*map_unordered(one, rows, workers, "tiles"), strict=True)
+    records = sorted(records, key=lambda record: record["tile"])
+    return len(rows), sorted(sum(problems, [])), list(shared_ground(records))
 
 
 def check_tile(root, description, decode, row):
     """The tile's row with its ground; and lines on what is wrong with its files, alone and against each other."""
-    found, problems = {}, []
+    image, place, problems = None, None, []
     for kind in [kind for kind in ("image", "high", "low") if row[kind]]:
         try:
-            stored = found[kind] = tile_io.read(root / row[kind], pixels=decode)
+            stored = tile_io.read(root / row[kind], pixels=decode)
             if kind == "image":
-                require_image(stored, description)
+                image, place = stored, ground(stored.affine, stored.size, stored.system)
+                require_image(image, description)
                 continue
-            require_label(stored, kinds="iu")
+            require_label(stored)
             if decode:
                 merge(stored.pixels[..., 0], getattr(description.taxonomy, kind), stored.path)
-            if kind == "high" and "image" in found:
-                require_same_pixels(found["image"], stored)
-            elif "image" in found:
-                tile_grid(found["image"], stored, description.scale)
+            if kind == "high" and image:
+                require_same_pixels(image, stored)
+            elif image:
+                tile_grid(image, stored, description.scale)
         except Refused as error:
             problems.append(str(error))
-    image = found.get("image")
-    return {**row, "ground": image and ground(image.affine, image.size, image.system)}, problems
+    return {**row, "ground": place}, problems
 
 
 def main(arguments=None):
@@ -60,16 +60,15 @@ def main(arguments=None):
     parser.add_argument("--decode", action="store_true", help="decode every tile, and look up every label code")
     parser.add_argument("--workers", type=int, default=default_workers(), help="processes (default: one a processor)")
     given = parser.parse_args(arguments)
-    return command.status(lambda: report(given), "begins anew")
 
+    def report():
+        tiles, problems, notes = check(given.root, given.decode, given.workers)
+        for line in (*problems, *notes):
+            print(line)
+        print(f"{given.root}: {tiles} tiles, {len(problems) or 'no'} problem{'' if len(problems) == 1 else 's'}")
+        return 2 if problems else 0
 
-def report(given):
-    command.require_options(vars(given), workers=1)
-    tiles, problems, notes = check(given.root, given.decode, given.workers)
-    for line in (*problems, *notes):
-        print(line)
-    print(f"{given.root}: {tiles} tiles, {len(problems) or 'no'} problem{'' if len(problems) == 1 else 's'}")
-    return 2 if problems else 0
+    return command.status(report, "begins anew")
 
 
 if __name__ == "__main__":

@@ -4,13 +4,11 @@ A tile that a network has seen in training, by whichever scene, says nothing whe
 """
 
 import hashlib
-import itertools
 from collections import defaultdict
 
 import numpy as np
 
 from data.cells import corners, invert
-from data.rasters import gdal
 
 LEAST = 0.005  # of a tile: tiles that only touch share nothing
 LINE = (np.arange(32) + 0.5) / 32
@@ -26,25 +24,6 @@ def ground(affine, size, system):
     height, width = size
     named = hashlib.sha256(repr(system).encode()).hexdigest()[:12]
     return [named, [a * width, b * height, c, d * width, e * height, f]]
-
-
-def on_the_globe(raster, windows):
-    """The affine from each window's pixels (row, col, height, width) of a Raster to longitude and latitude, by three of
-    its corners; None where it has no coordinate system. So scenes of two zones are seen to overlap."""
-    if raster.affine is None or raster.crs is None or not windows:
-        return [None] * len(windows)
-    a, b, c, d, e, f = raster.affine
-    col, row = np.array([(p, q) for r, s, h, w in windows for p, q in ((s, r), (s + w, r), (s, r + h))]).T
-    x, y = (values.tolist() for values in (a * col + b * row + c, d * col + e * row + f))
-    try:
-        moved = gdal().warp.transform(raster.crs, "EPSG:4326", x, y)
-    except Exception:  # a local system, which has no place on the globe
-        return [None] * len(windows)
-    found = []
-    for (_, _, h, w), lon, lat in zip(windows, *(np.reshape(values, (-1, 3)) for values in moved), strict=True):
-        rows = [((v[1] - v[0]) / w, (v[2] - v[0]) / h, v[0]) for v in (lon, lat)]
-        found.append((*rows[0], *rows[1]))
-    return found
 
 
 def first_of_ground(records):
@@ -71,38 +50,31 @@ def shared_ground(records):
         share = sum(seen.mean() for seen in shared.values()) / len(splits)
         where = "lies in other tiles too, as scenes overlap; drawn splits keep it together"
         yield f"{share:.1%} of the tiles' ground {where}"
-    for split in sorted(set(splits.values()) - {"train"}):
+    for split in sorted({splits[tile] for tile in covered}):
         tiles = [tile for tile in splits if splits[tile] == split]
         share = sum(covered[tile].mean() for tile in tiles if tile in covered) / len(tiles)
-        if share:
-            where = f"of the split {split} lies in training tiles too; its scores are too good"
-            yield f"note: {share:.1%} of the ground {where}"
+        where = f"of the split {split} lies in training tiles too; its scores are too good"
+        yield f"note: {share:.1%} of the ground {where}"
 
 
 def overlaps(records):
-    """(tile, other tile, which of POINTS of the first lie in the other) of each pair that shares ground, both ways.
-
-    Only tiles of neighbouring squares are compared, of which no tile is wider than one.
-    """
+    """(tile, other tile, which of POINTS of the first lie in the other) of each pair that shares ground, both ways."""
     systems = defaultdict(list)
     for record in records:
         if record.get("ground"):
-            xs, ys = zip(*corners(record["ground"][1], 1, 1), strict=True)
-            systems[record["ground"][0]].append((record, min(xs), max(xs), min(ys), max(ys)))
+            systems[record["ground"][0]].append((record["tile"], record["ground"][1]))
     for placed in systems.values():
-        sides = max(p[2] - p[1] for p in placed), max(p[4] - p[3] for p in placed)
-        squares = defaultdict(list)
-        for here in placed:
-            record, left, right, bottom, top = here
-            x, y = ((low + high) / 2 // side for low, high, side in ((left, right, sides[0]), (bottom, top, sides[1])))
-            near = itertools.product((x - 1, x, x + 1), (y - 1, y, y + 1))
-            for other, west, east, south, north in itertools.chain.from_iterable(squares[square] for square in near):
-                if min(right, east) > max(left, west) and min(top, north) > max(bottom, south):
-                    for one, two in ((record, other), (other, record)):
-                        seen = inside(one["ground"][1], two["ground"][1])
-                        if seen.any():
-                            yield one["tile"], two["tile"], seen
-            squares[x, y].append(here)
+        bounds = np.array([corners(affine, 1, 1) for _, affine in placed])
+        order = bounds[:, :, 0].min(axis=1).argsort()  # from west to east
+        placed, least, most = [placed[i] for i in order], bounds.min(axis=1)[order], bounds.max(axis=1)[order]
+        begun = np.searchsorted(least[:, 0], most[:, 0])  # tiles up to this one begin before a tile ends
+        for i, end in enumerate(begun):
+            meets = (least[i + 1 : end, 1] < most[i, 1]) & (most[i + 1 : end, 1] > least[i, 1])
+            for other in (placed[j] for j in i + 1 + np.flatnonzero(meets)):
+                for one, two in ((placed[i], other), (other, placed[i])):
+                    seen = inside(one[1], two[1])
+                    if seen.any():
+                        yield one[0], two[0], seen
 
 
 def inside(one, other):

@@ -1,27 +1,22 @@
 """Labels as people have them: codes, a palette picture's indices, or colours -> integer codes."""
 
-from collections import Counter
-
 import numpy as np
 
-from data.taxonomy import Unknown
+from data.taxonomy import Unknown, merge
 from runtime.errors import Refused
 
 CLEAR = -1  # stands for a transparent pixel among colours r << 16 | g << 8 | b
 
 
-def require_label(label, colors=(), kinds="iuf"):
+def require_label(label, colors=()):
     """Refused unless a raster can be a label: one band of integers or of whole numbers, or colours where the taxonomy
     says so. label: data.tile_io.Stored or data.rasters.Raster"""
-    if colors:
-        if label.dtype != np.uint8 or label.bands not in (1, 2, 3, 4):
-            raise Refused(
-                f"{label.path}: has {label.bands} bands of {label.dtype}; a mask of colours has red, green and blue of "
-                "uint8, or a palette, or is grey"
-            )
-    elif label.bands - (label.alpha is not None) != 1 or label.dtype.kind not in kinds:
+    holds = f"{label.path}: has {label.bands} bands of {label.dtype}"
+    if colors and label.dtype != np.uint8:
+        raise Refused(f"{holds}; a mask of colours has red, green and blue of uint8, or a palette, or is grey")
+    if not colors and (label.bands - (label.alpha is not None) != 1 or label.dtype.kind not in "iuf"):
         mend = "; of a mask of colours the taxonomy says so: `colors`" if label.bands in (3, 4) else ""
-        raise Refused(f"{label.path}: has {label.bands} bands of {label.dtype}; a label has one, of integers{mend}")
+        raise Refused(f"{holds}; a label has one, of integers{mend}")
 
 
 def codes_of(pixels, hidden, label, colors=()):
@@ -54,17 +49,13 @@ def _codes_of_colors(pixels, hidden, label, colors):
     if hidden is not None:
         packed[hidden] = CLEAR
     table = {CLEAR: 0, **{r << 16 | g << 8 | b: code for (r, g, b), code in colors.items()}}
-    values, places, counts = np.unique(packed, return_inverse=True, return_counts=True)
-    unknown = {v: n for v, n in zip(values.tolist(), counts.tolist(), strict=True) if v not in table}
-    if unknown:
-        raise UnknownColors(label.path, Counter(unknown), table)
-    return np.array([table[value] for value in values.tolist()], np.uint8)[places].reshape(packed.shape)
+    return merge(packed, table, label.path, UnknownColors)
 
 
 class UnknownColors(Unknown):
     """Lists every colour of a mask without a code, the most frequent first: a taxonomy is mended in one go."""
 
-    def line(self):
+    def __str__(self):
         listed = ", ".join(f"#{color:06X} ({n} px)" for color, n in self.counts.most_common(20))
         more = f" and {len(self.counts) - 20} more" if len(self.counts) > 20 else ""
         known = ", ".join(f"#{color:06X}" for color in sorted(self.table) if color != CLEAR)

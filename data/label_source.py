@@ -30,8 +30,7 @@ class Label:
         self.raster, self.table, self.colors, self.cells, self.block = raster, table, colors, None, None
         # What a float label's nodata hides has no code. A mask of colours has codes of our own.
         self.ignored = set() if colors or raster.dtype.kind == "f" or raster.nodata is None else {raster.nodata}
-        most = 127 if raster.dtype == np.int8 else 255
-        likely = *self.ignored, *sorted({0, most} & table.keys()), *range(most, -1, -1)
+        likely = *self.ignored, *sorted({0, 255} & table.keys()), *range(255, -1, -1)
         self.none = next(code for code in likely if table.get(code, IGNORE) == IGNORE)
 
     def known(self):
@@ -50,16 +49,15 @@ class Label:
             for values in zip(*corners(compose(invert(grid), transform), px, px), strict=True)
         )
         height, width = self.raster.size
-        codes = np.full((bottom - top, right - left), self.none, np.int64)
         y0, x0, y1, x1 = max(top, 0), max(left, 0), min(bottom, height), min(right, width)
+        codes = np.full((bottom - top, right - left), self.none, np.int64)
         reached = np.zeros(codes.shape, bool)
         if y0 < y1 and x0 < x1:
             inside, hidden = self.over(y0, x0, y1 - y0, x1 - x0)
             place = np.s_[y0 - top : y1 - top, x0 - left : x1 - left]
-            codes = codes.astype(inside.dtype)
-            codes[place] = inside
             reached[place] = True if hidden is None else ~hidden
-            codes[~reached] = self.none
+            codes = codes.astype(inside.dtype)
+            codes[place] = np.where(reached[place], inside, np.array(self.none, inside.dtype))
         moved = compose(grid, (1, 0, left, 0, 1, top))
         if reached.all():
             return codes, moved, None

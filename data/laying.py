@@ -16,10 +16,8 @@ WHOLE = 0.005  # up to here a scale is a whole number
 
 def same_pixels(image, label):
     """Whether two rasters share their pixels; where either does not say where it lies, whether their sizes agree."""
-    if image.size != label.size:
-        return False
-    if not (image.affine and label.affine):
-        return True
+    if image.size != label.size or not (image.affine and label.affine):
+        return image.size == label.size
     affines = (1, 0, 0, 0, 1, 0), compose(invert(label.affine), image.affine)
     moved = zip(*(corners(affine, *image.size) for affine in affines), strict=True)
     return all(max(abs(x - u), abs(y - v)) <= TOLERANCE_PX for (x, y), (u, v) in moved)
@@ -53,21 +51,16 @@ def low_grid(image, low, n, grid=None):
         ratio = cell_px(grid, image.affine) ** 0.5
         if ratio < 1 + SCALE_TOLERANCE:
             raise Refused(f"{low.path}: has pixels as small as those of {image.path}, but does not lie on them")
-        own = round(ratio) if abs(ratio - round(ratio)) <= WHOLE * ratio else round(ratio, 3)
         if n and not same_scale(n, ratio):
-            raise Refused(
-                f"{low.path}: its pixels are {own:g} times those of {image.path}, --scale says {n:g}; leave --scale out"
-            )
-        return grid, own
+            sizes = f"its pixels are {ratio:.5g} times those of {image.path}, --scale says {n:g}"
+            raise Refused(f"{low.path}: {sizes}; leave --scale out")
+        return grid, round(ratio) if abs(ratio - round(ratio)) <= WHOLE * ratio else round(ratio, 3)
+    sizes = f"is {_size(low)} px without a common georeference, {image.path} {_size(image)}"
     if n is None:
-        sizes = f"is {_size(low)} px, {image.path} {_size(image)}, without a common georeference"
         raise Refused(f"{low.path}: {sizes}; say by --scale how many pixels wide a cell is")
     ceil, floor = (tuple(f(side / n) for side in image.size) for f in (math.ceil, math.floor))
     if low.size not in (ceil, floor):
-        raise Refused(
-            f"{low.path}: is {_size(low)} px without a common georeference; on {image.path} of {_size(image)} px at "
-            f"--scale {n:g} it should be {ceil[0]} x {ceil[1]}, or the image's size"
-        )
+        raise Refused(f"{low.path}: {sizes}; at --scale {n:g} it should be {ceil[0]} x {ceil[1]}, or the image's size")
     return compose(image.affine or PIXEL_GRID, (n, 0, 0, 0, n, 0)), n
 
 

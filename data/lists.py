@@ -22,11 +22,7 @@ def read_csv(path, required, optional=()):
         for column in columns if optional else ():
             if column not in known:
                 raise Refused(f"{path}: unknown column {column!r}; did you mean {nearest(column, known)!r}?")
-        rows = [(reader.line_num, row) for row in reader]
-        for line, row in rows:
-            if None in row or None in [row[column] for column in required]:
-                raise Refused(f"{path}, line {line}: has another number of cells than the header's {len(columns)}")
-        return [(line, {key: (row.get(key) or "").strip() for key in known}) for line, row in rows]
+        return [(reader.line_num, {key: (row.get(key) or "").strip() for key in known}) for row in reader]
 
 
 def relative_path(path, where):

@@ -75,20 +75,10 @@ class _Guarded(Dataset):
 def _batches(samples, keys, workers, pin_memory):
     guarded = _Guarded(samples)
     how = {"pin_memory": pin_memory, "worker_init_fn": _leave_signals_to_the_parent}
-    loader = DataLoader(guarded, batch_sampler=keys, collate_fn=guarded.collate, num_workers=workers, **how)
-    batches = iter(loader)
-    if workers:  # torch would answer a worker's death by an error anywhere in a step; without that, the next batch does
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    try:
-        for batch in batches:
-            if isinstance(batch, Refused):
-                raise batch
-            yield batch
-    except RuntimeError as error:
-        if not str(error).startswith("DataLoader worker (pid"):
-            raise
-        died = "a process that reads ahead died (out of memory, or a crash inside a codec)"
-        raise Refused(f"data.workers={workers}: {died}; fewer data.workers need less memory") from None
+    for batch in DataLoader(guarded, batch_sampler=keys, collate_fn=guarded.collate, num_workers=workers, **how):
+        if isinstance(batch, Refused):
+            raise batch
+        yield batch
 
 
 def _leave_signals_to_the_parent(_worker):

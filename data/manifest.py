@@ -11,6 +11,7 @@ from runtime.files import read_yaml
 
 SPLITS = ("train", "validation", "heldout", "test")
 COLUMNS = ("tile", "region", "split", "image", "high", "low")
+MIN_TILE_PX = 32  # the smallest image of a segmenter
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,15 @@ def read_manifest(root):
     returns: Description, list of dicts with the keys COLUMNS; paths are relative to root and stay inside it by name
              (root / row["image"]); "" where there is no high or low
     """
-    return read_description(root), read_tiles(root)
+    description, path, rows = read_description(root), Path(root) / "tiles.csv", []
+    for line, row in read_csv(path, COLUMNS):
+        where = f"{path}, line {line}"
+        if row["split"] not in SPLITS:
+            raise Refused(f"{where}: split {row['split']!r}; did you mean {nearest(row['split'], SPLITS)!r}?")
+        rows.append({**row, **{key: relative_path(row[key], where) for key in ("image", "high", "low")}})
+    if not rows:
+        raise Refused(f"{path}: no tile is listed")
+    return description, rows
 
 
 def chosen_rows(root, rows, split, regions=(), exclude_regions=()):
@@ -68,6 +77,23 @@ def chosen_rows(root, rows, split, regions=(), exclude_regions=()):
     return chosen
 
 
+def _number(value):
+    return type(value) in (int, float) and 0 < value < math.inf
+
+
+FACTS = {  # of dataset.yaml: what is a good value, by a test and in words
+    "name": (lambda v: isinstance(v, str), "a name"),
+    "image_gsd": (_number, "metres per pixel"),
+    "label_gsd": (_number, "metres per pixel"),
+    "scale": (lambda v: _number(v) and v >= 1, "a number from 1 up"),
+    "tile_px": (lambda v: type(v) is int and v >= MIN_TILE_PX, f"pixels, {MIN_TILE_PX} or more"),
+    "bands": (lambda v: type(v) is int and v > 0, "a count"),
+    "dtype": (lambda v: v in ("uint8", "uint16"), "uint8 or uint16"),
+    "band_mean": (lambda v: isinstance(v, list), "one number per band"),
+    "band_std": (lambda v: isinstance(v, list), "one number per band"),
+}
+
+
 def read_description(root):
     """dataset.yaml, every key checked."""
     path = Path(root) / "dataset.yaml"
@@ -75,53 +101,9 @@ def read_description(root):
         raise Refused(f"{path}: not found; a tile set is made by python -m data.prepare or data.synthetic")
     values = read_yaml(path)
     taxonomy = taxonomy_from_dict(values, path)
-    require_facts(values, path)
-    fields = {key: tuple(values[key]) if isinstance(values[key], list) else values[key] for key in FACTS}
-    limits = values.get("range")
-    return Description(**fields, taxonomy=taxonomy, range=limits and tuple(limits))
-
-
-def _number(value, above=0.0):
-    return type(value) in (int, float) and above < value < math.inf
-
-
-FACTS = {
-    "name": (lambda v: isinstance(v, str), "a name"),
-    "image_gsd": (_number, "metres per pixel"),
-    "label_gsd": (_number, "metres per pixel"),
-    "scale": (lambda v: _number(v) and v >= 1, "a number from 1 up"),
-    "tile_px": (lambda v: _number(v) and type(v) is int, "pixels"),
-    "bands": (lambda v: _number(v) and type(v) is int, "a count"),
-    "dtype": (lambda v: v in ("uint8", "uint16"), "uint8 or uint16"),
-    "band_mean": (lambda v: all(_number(mean, -math.inf) for mean in v), "one number per band"),
-    "band_std": (lambda v: all(map(_number, v)), "one number per band, above 0"),
-}
-
-
-def require_facts(values, where, keys=tuple(FACTS)):
-    """Refuse what a tile set, or a checkpoint in some of these keys, cannot say of itself."""
-    for key in keys:
-        is_good, meaning = FACTS[key]
-        value = values.get(key)
-        listed = not key.startswith("band_") or (isinstance(value, list) and len(value) == values.get("bands"))
-        if not listed or not is_good(value):
-            raise Refused(f"{where}: {key} is {value!r:.80}; it should be {meaning}")
-
-
-def read_tiles(root):
-    """The rows of tiles.csv."""
-    path, rows, seen = Path(root) / "tiles.csv", [], set()
-    for line, row in read_csv(path, COLUMNS):
-        where = f"{path}, line {line}"
-        for key in ("tile", "region", "image"):
-            if not row[key]:
-                raise Refused(f"{where}: {key} is empty")
-        if row["split"] not in SPLITS:
-            raise Refused(f"{where}: split {row['split']!r}; did you mean {nearest(row['split'], SPLITS)!r}?")
-        if row["tile"] in seen:
-            raise Refused(f"{where}: tile {row['tile']} stands twice")
-        seen.add(row["tile"])
-        rows.append({**row, **{key: relative_path(row[key], where) for key in ("image", "high", "low")}})
-    if not rows:
-        raise Refused(f"{path}: no tile is listed")
-    return rows
+    for key, (is_good, meaning) in FACTS.items():
+        if not is_good(values.get(key)):
+            raise Refused(f"{path}: {key} is {values.get(key)!r:.80}; it should be {meaning}")
+    fields = {key: values.get(key) for key in (*FACTS, "range")}
+    fields = {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
+    return Description(**fields, taxonomy=taxonomy)

@@ -51,29 +51,28 @@ class Raster(contextlib.AbstractContextManager):
             with rasterio.Env(GDAL_NUM_THREADS=threads):
                 self.dataset = dataset = dataset or rasterio.open(path)
             self.affine = None if dataset.transform.is_identity else tuple(dataset.transform)[:6]
-        self.size, self.bands, self.dtype = dataset.shape, dataset.count, np.dtype(dataset.dtypes[0])
-        self.crs, nodata, self.tagged = dataset.crs, dataset.nodata, (dataset.scales, dataset.offsets)
         if len({str(value) for value in dataset.nodatavals}) > 1:
             raise Refused(f"{path}: its bands have different nodata values, {dataset.nodatavals}; give them one")
+        if dataset.tags().get("EXIF_Orientation", "1") not in ("0", "1"):
+            raise Refused(f"{path}: is turned for show (EXIF orientation); save it upright, as its labels lie")
+        self.size, self.bands, self.dtype = dataset.shape, dataset.count, np.dtype(dataset.dtypes[0])
+        self.crs, nodata, self.tagged = dataset.crs, dataset.nodata, (dataset.scales, dataset.offsets)
         self.nodata = int(nodata) if nodata is not None and self.dtype.kind in "iu" and nodata % 1 == 0 else nodata
         kinds, self.picture = [kind.name for kind in dataset.colorinterp], dataset.driver in ("PNG", "GIF", "WEBP")
         self.alpha, self.palette = kinds.index("alpha") if "alpha" in kinds else None, None
-        if self.bands == 1 and kinds[0] == "palette":
+        if kinds == ["palette"]:
             colors = dataset.colormap(1)
             self.palette = np.array([colors.get(i, (0, 0, 0))[:3] for i in range(max(colors) + 1)], np.uint8)
         self._masked = dataset.mask_flag_enums[0] == [rasterio.enums.MaskFlags.per_dataset]
-        if dataset.tags().get("EXIF_Orientation", "1") not in ("0", "1"):
-            raise Refused(f"{path}: is turned for show (EXIF orientation); save it upright, as its labels lie")
 
     def __exit__(self, *_):
         self.dataset.close()
 
-    def read(self, row=0, col=0, height=None, width=None, bands=None):
-        """Pixels (H, W, bands) from (row, col) on, as stored, and (H, W) bool of what a mask or an alpha band hides, or
-        None. bands: one fewer than there are leaves the alpha band out; None: all"""
-        height, width, bands = height or self.size[0], width or self.size[1], bands or self.bands
+    def read(self, row, col, height, width, bands):
+        """Pixels (height, width, bands) from (row, col) on, and what a mask or an alpha band hides, as tile_io.Stored
+        has it."""
         place = gdal().windows.Window(col, row, width, height)
-        taken = [i + 1 for i in range(self.bands) if not (takes_alpha(self, bands) and i == self.alpha)][:bands]
+        taken = [i + 1 for i in range(self.bands) if i != self.alpha or not takes_alpha(self, bands)][:bands]
         pixels, hidden = np.empty((height, width, len(taken)), self.dtype), None
         with naming(self.path, "cannot be read: "):
             self.dataset.read(taken, window=place, out=np.moveaxis(pixels, -1, 0))  # a pixel's bands side by side
@@ -120,27 +119,16 @@ def in_one_system(image, other, same_crs=False):
 def grids_under(image, other, windows, same_crs=False):
     """The affine of another raster's cells in the coordinates of an image, near each window of it (Sec. 4.3).
 
-    Exact where both are in one system; else fitted to 5 x 5 points of the window that PROJ has transformed.
+    Exact where both are in one system; else fitted.
     windows: [(row, col, height, width)]
     raises:  Refused where no affine comes within FIT_PX
     """
     if in_one_system(image, other, same_crs):
         return [other.affine] * len(windows)
-    points = np.stack(np.meshgrid(*[np.linspace(0, 1, 5)] * 2), -1).reshape(-1, 2)  # (col, row) in the unit square
-    found, to_other = [], invert(other.affine)
-    pixels = np.stack([points * (width, height) + (col, row) for row, col, height, width in windows])
-    x, y = _apply(image.affine, pixels.reshape(-1, 2))
+    found = []
     with naming(other.path, f"cannot be laid on {image.path}: "):
-        moved = gdal().warp.transform(image.crs, other.crs, x.tolist(), y.tolist())
-    cells = np.stack(_apply(to_other, np.stack(moved, -1)), -1).reshape(pixels.shape)
-    design = np.insert(points, 2, 1, axis=1)
-    for (row, col, height, width), those in zip(windows, cells, strict=True):
-        if not np.isfinite(those).all():
-            raise Refused(f"{other.path}: its coordinate system has no place for some of {image.path}")
-        middle = those.mean(axis=0)
-        (a, d), (b, e), (c, f) = np.linalg.lstsq(design, those - middle, rcond=None)[0]
-        off = np.abs(design @ [(a, d), (b, e), (c, f)] - (those - middle)).max()
-        affine = (a / width, b / height, c + middle[0], d / width, e / height, f + middle[1])  # of the window's pixels
+        fits = affines_to(other.crs, invert(other.affine), image, windows)
+    for (row, col, height, width), (affine, off) in zip(windows, fits, strict=True):
         here = compose(image.affine, (1, 0, col, 0, 1, row))
         grid = compose(here, invert(affine))
         if off * cell_px(grid, here) ** 0.5 > FIT_PX:
@@ -150,22 +138,51 @@ def grids_under(image, other, windows, same_crs=False):
     return found
 
 
+def on_the_globe(image, windows):
+    """The affine from each window's pixels to longitude and latitude, so that scenes of two zones are seen to overlap;
+    None of an image without a place on the globe, as in a local system."""
+    try:
+        return [affine for affine, _ in affines_to("EPSG:4326", (1, 0, 0, 0, 1, 0), image, windows)]
+    except Exception:
+        return [None] * len(windows)
+
+
+def affines_to(crs, to_cells, image, windows):
+    """[(affine, worst error)] from each window's pixels to cells, fitted to 5 x 5 points that PROJ has transformed.
+
+    to_cells: affine from coordinates in `crs` to cells, in which the error is too
+    """
+    found, rectangles = [], np.reshape(windows, (-1, 1, 4))
+    points = np.stack(np.meshgrid(*[np.linspace(0, 1, 5)] * 2), -1).reshape(-1, 2)  # (col, row) in the unit square
+    pixels = points * rectangles[..., [3, 2]] + rectangles[..., [1, 0]]
+    x, y = _apply(image.affine, pixels.reshape(-1, 2))
+    moved = np.stack(gdal().warp.transform(image.crs, crs, x.tolist(), y.tolist()), -1)
+    if not np.isfinite(moved).all():
+        raise ValueError("the one's system has no place for some of the other")
+    design = np.insert(points, 2, 1, axis=1)
+    cells = np.stack(_apply(to_cells, moved), -1).reshape(pixels.shape)
+    for (_, _, height, width), those in zip(windows, cells, strict=True):
+        middle = those.mean(axis=0)
+        (a, d), (b, e), (c, f) = np.linalg.lstsq(design, those - middle, rcond=None)[0]
+        off = np.abs(design @ [(a, d), (b, e), (c, f)] - (those - middle)).max()
+        found.append(((a / width, b / height, c + middle[0], d / width, e / height, f + middle[1]), off))
+    return found
+
+
 def ground_size(raster):
     """Metres on the ground along a pixel in the middle of a raster, whatever the units and the scale of its projection;
     None where it does not say where it lies. Mean of both axes, by area."""
     if not raster.affine:
         return None
-    (a, b, _, d, e, _), (row, col), half = raster.affine, (side / 2 for side in raster.size), min(raster.size) / 4
-    nominal = abs(a * e - b * d) ** 0.5
-    x, y = _apply(raster.affine, np.array([(col, row), (col + half, row), (col, row + half)]))
-    try:
-        lon, lat = (np.radians(v) for v in gdal().warp.transform(raster.crs, "EPSG:4326", x.tolist(), y.tolist()))
-    except Exception:  # no system, or a local one, which has no place on the globe
+    a, b, _, d, e, _ = raster.affine
+    nominal, side = abs(a * e - b * d) ** 0.5, min(raster.size) / 4
+    (affine,) = on_the_globe(raster, [(*((length - side) / 2 for length in raster.size), side, side)])
+    if affine is None:
         return round(nominal, 6)
-    bent = 1 - SQUARED_ECCENTRICITY * math.sin(lat[0]) ** 2
-    east = (lon - lon[0]) * math.cos(lat[0]) * EQUATOR / bent**0.5
-    north = (lat - lat[0]) * EQUATOR * (1 - SQUARED_ECCENTRICITY) / bent**1.5
-    size = abs(east[1] * north[2] - east[2] * north[1]) ** 0.5 / half
+    a, b, _, d, e, f = np.radians(affine)
+    lat = f + (d + e) * side / 2
+    bent = 1 - SQUARED_ECCENTRICITY * math.sin(lat) ** 2
+    size = EQUATOR / bent * (abs(a * e - b * d) * math.cos(lat) * (1 - SQUARED_ECCENTRICITY)) ** 0.5
     nominal *= raster.crs.linear_units_factor[1] if raster.crs.is_projected else 0
     return round(float(nominal if abs(size - nominal) <= NOMINAL * size else size), 6)
 

@@ -57,8 +57,8 @@ def _read(path):
 
 def _codes_of_colors(colors, where):
     """{"#RRGGBB": class name} -> ({(r, g, b): code}, {code: class name})."""
-    if not isinstance(colors, dict) or not 0 < len(colors) < IGNORE:
-        raise Refused(f'{where}: colors should map up to {IGNORE - 1} of "#RRGGBB", in quotes, to class names')
+    if not isinstance(colors, dict) or not 0 < len(colors) < _UNKNOWN:
+        raise Refused(f'{where}: colors should map up to {_UNKNOWN - 1} of "#RRGGBB", in quotes, to class names')
     codes, table = {}, {0: "ignore"}
     for color, name in colors.items():
         if not re.fullmatch("#[0-9A-Fa-f]{6}", str(color)):
@@ -104,32 +104,29 @@ def taxonomy_to_dict(taxonomy):
     }
 
 
-def merge(codes, table, where):
+class Unknown(Refused):
+    """Codes of a label that a taxonomy does not know. counts: Counter of how often each stands there"""
+
+    def __init__(self, where, counts, table):
+        super().__init__(where, counts, table)
+        self.where, self.counts, self.table = where, counts, table
+
+    def __str__(self):
+        listed = ", ".join(f"{code} ({self.counts[code]} times)" for code in sorted(self.counts))
+        known = ", ".join(map(str, sorted(self.table)))
+        return f"{self.where}: codes without a class: {listed}; the taxonomy knows {known}"
+
+
+def merge(codes, table, where, error=Unknown):
     """Merged classes of native codes by table look-up: uint8 of the same shape.
 
     codes:  integer array of any shape; table: {code: class index or IGNORE}; where: names the codes' file in errors
-    raises: Unknown, a Refused that lists each code that the table does not know, and how often it stands there
+    raises: `error`, a Refused that lists each code that the table does not know, and how often it stands there
     """
     values, places = np.arange(256), codes
     if codes.dtype != np.uint8:
         values, places = np.unique(codes, return_inverse=True)
     merged = np.array([table.get(v, _UNKNOWN) for v in values.tolist()], np.uint8)[places].reshape(codes.shape)
     if (unknown := merged == _UNKNOWN).any():
-        raise Unknown(where, Counter(codes[unknown].tolist()), table)
+        raise error(where, Counter(codes[unknown].tolist()), table)
     return merged
-
-
-class Unknown(Refused):
-    """Codes of a label that a taxonomy does not know. counts: Counter of how often each stands there"""
-
-    def __init__(self, where, counts, table):
-        self.where, self.counts, self.table = where, counts, table
-        super().__init__(self.line())
-
-    def __reduce__(self):  # from a worker's process it comes as its line
-        return Refused, (str(self),)
-
-    def line(self):
-        listed = ", ".join(f"{code} ({self.counts[code]} times)" for code in sorted(self.counts))
-        known = ", ".join(map(str, sorted(self.table)))
-        return f"{self.where}: codes without a class: {listed}; the taxonomy knows {known}"

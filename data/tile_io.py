@@ -11,16 +11,19 @@ from pathlib import Path
 
 import numpy as np
 import tifffile
+from PIL import Image
 
-from data.pictures import PICTURES, read_picture
-from data.voids import filled, holds_nothing, join, takes_alpha
-from runtime.errors import DiskFull, Refused, naming, reason
+from data.voids import holds_nothing, join, takes_alpha
+from runtime.errors import DiskFull, Refused, naming
 from runtime.files import open_whole, require_file
 
-TIFFS = (".tif", ".tiff")
+TIFFS, PICTURES = (".tif", ".tiff"), (".png", ".jpg", ".jpeg")
 SCALE, TIE, MATRIX, NODATA = 33550, 33922, 34264, 42113  # tags of GeoTIFF 1.1 (OGC 19-008), and GDAL's
-KEYS = {34735: "H", 34736: "d", 34737: "s"}  # GeoKeys: the coordinate system, by the types of their tags
+DIRECTORY = 34735
+KEYS = {DIRECTORY: "H", 34736: "d", 34737: "s"}  # tags of the GeoKeys: the coordinate system, by the types of the tags
 POINT_OR_AREA = 1025  # GeoKey; 2: coordinates are those of pixel centres
+GREY = {"1": "1", "L": "L", "LA": "L", "I;16": "I;16", "I;16B": "I;16", "I": "I"}  # pillow's modes of one band
+ORIENTATION = 0x0112  # of EXIF; 1: upright
 
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # it also reports oddities that do no harm
 
@@ -30,7 +33,8 @@ class Stored:
     """What a file holds."""
 
     path: Path
-    shape: tuple  # (H, W, K)
+    size: tuple  # (H, W)
+    bands: int
     dtype: np.dtype
     pixels: np.ndarray | None  # (H, W, K) as stored; None where only the header was asked for
     affine: tuple | None = None
@@ -43,14 +47,6 @@ class Stored:
     @property
     def picture(self):
         return self.path.suffix.lower() in PICTURES
-
-    @property
-    def size(self):
-        return self.shape[:2]
-
-    @property
-    def bands(self):
-        return self.shape[2]
 
     def read(self, row, col, height, width, bands):
         """Pixels (height, width, bands) from (row, col) on, and what a mask or an alpha band hides: bool, or None.
@@ -68,11 +64,6 @@ class Stored:
         pixels, hidden = self.read(0, 0, *self.size, bands)
         return pixels, join(holds_nothing(pixels, self.nodata), hidden)
 
-    def image(self, bands):
-        """The same pixels with what stands in for void ones (data/voids.py), and where they are void."""
-        pixels, void = self.seen(bands)
-        return filled(pixels, void), void
-
 
 def read(path, pixels=True, indices=True):
     """Stored of a GeoTIFF, PNG or JPEG, its pixels too where they are asked for.
@@ -82,14 +73,13 @@ def read(path, pixels=True, indices=True):
     """
     path = Path(path)
     require_file(path)
-    if path.suffix.lower() in TIFFS:
-        with naming(path, "corrupt or not supported: "), tifffile.TiffFile(path) as tiff:
-            return _stored(path, tiff, pixels)
     if path.suffix.lower() in PICTURES:
         with naming(path, "cannot be read as a picture: "):
-            pixels, mask, palette = read_picture(path, indices)
-        return Stored(path, pixels.shape, pixels.dtype, pixels, mask=mask, palette=palette)
-    raise Refused(f"{path}: not an image by its name, which would end in one of {', '.join(TIFFS + PICTURES)}")
+            return _read_picture(path, indices)
+    if path.suffix.lower() not in TIFFS:
+        raise Refused(f"{path}: not an image by its name, which would end in one of {', '.join(TIFFS + PICTURES)}")
+    with naming(path, "corrupt or not supported: "), tifffile.TiffFile(path) as tiff:
+        return _read_tiff(path, tiff, pixels)
 
 
 def write(path, array, *, affine=None, system=(), nodata=None, compression="zlib"):
@@ -99,13 +89,13 @@ def write(path, array, *, affine=None, system=(), nodata=None, compression="zlib
     compression: "zlib"; or "none", in one strip that is read in one go
     raises:      DiskFull
     """
-    path, pixels = Path(path), np.asarray(array)
+    pixels = np.asarray(array)
     pixels = pixels[..., 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels
-    layout = {"photometric": "minisblack", "metadata": None, "software": False, "maxworkers": 1}
+    rgb = pixels.ndim == 3 and pixels.shape[2] in (3, 4) and pixels.dtype in (np.uint8, np.uint16)
+    layout = {"photometric": "rgb" if rgb else "minisblack", "metadata": None, "software": False, "maxworkers": 1}
     if pixels.ndim == 3:
-        colours = 3 if pixels.shape[2] in (3, 4) and pixels.dtype in (np.uint8, np.uint16) else 1
-        layout |= {"photometric": "rgb" if colours == 3 else "minisblack", "planarconfig": "contig"}
-        layout["extrasamples"] = ("unspecified",) * (pixels.shape[2] - colours)  # near infrared is no transparency
+        others = pixels.shape[2] - (3 if rgb else 1)  # near infrared is no transparency
+        layout |= {"planarconfig": "contig", "extrasamples": ("unspecified",) * others}
     if compression == "zlib":
         layout |= {"compression": "zlib", "tile": [min(512, -(-side // 16) * 16) for side in pixels.shape[:2]]}
     else:
@@ -119,69 +109,84 @@ def write(path, array, *, affine=None, system=(), nodata=None, compression="zlib
             tags += [(MATRIX, "d", 16, (a, b, 0.0, c, d, e, 0.0, f, *[0.0] * 7, 1.0))]
     if nodata is not None:
         tags += [(NODATA, "s", 0, str(nodata))]
-    try:
-        with open_whole(path, flush=False) as file:
-            tifffile.imwrite(file, pixels, extratags=[(*tag, True) for tag in tags], **layout)
-    except Exception as error:
-        hint = "" if getattr(error, "errno", None) else " (is the disk full?)"  # numpy says how many bytes, and not why
-        raise DiskFull(f"{path}: cannot be written: {reason(error)}{hint}") from error
+    with naming(f"{path}: cannot be written", kind=DiskFull), open_whole(path, flush=False) as file:
+        tifffile.imwrite(file, pixels, extratags=[(*tag, True) for tag in tags], **layout)
 
 
 def epsg_system(code):
     """The GeoKeys of a projected system by its EPSG code, as Stored.system has them."""
-    keys = (1, 1, 0, 3, 1024, 0, 1, 1, 1025, 0, 1, 1, 3072, 0, 1, code)  # projected, pixel is area, the code
-    return ((34735, "H", len(keys), keys),)
+    keys = (1, 1, 0, 3, 1024, 0, 1, 1, POINT_OR_AREA, 0, 1, 1, 3072, 0, 1, code)  # projected, pixel is area, the code
+    return ((DIRECTORY, "H", len(keys), keys),)
 
 
 def system_of(file):
-    """Stored.system of a GeoTIFF, by its path or as an open file."""
+    """Stored.system of an open GeoTIFF."""
     with tifffile.TiffFile(file) as tiff:
         return _placed(tiff.pages.first.tags)[1]
 
 
-def _stored(path, tiff, pixels):
+def _read_picture(path, indices):
+    """Pixels (H, W, K): one band where it is grey or holds indices, else red, green and blue."""
+    Image.MAX_IMAGE_PIXELS, mask, palette = None, None, None  # a photograph of 200 megapixels is no attack
+    with Image.open(path) as picture:
+        if picture.mode.startswith("RGB") and picture.tile and "16" in str(picture.tile[0][-1]):  # pillow keeps 8
+            raise Refused(f"{path}: has 16 bits a band, which are read of GeoTIFFs; gdal_translate makes one of it")
+        if picture.format != "PNG" and picture.getexif().get(ORIENTATION, 1) not in (0, 1):
+            raise Refused(f"{path}: is turned for show (EXIF orientation); save it upright, as its labels lie")
+        if indices and picture.mode == "P":  # an index says itself what it means, be it transparent or not
+            pixels, palette = np.array(picture), np.array(picture.getpalette("RGB"), np.uint8).reshape(-1, 3)
+        else:
+            pixels = np.array(picture.convert(GREY.get(picture.mode, "RGB")))
+            if picture.has_transparency_data:
+                mask = np.array(picture.convert("RGBA").getchannel("A")) == 0
+    pixels = pixels.astype(np.uint8) if pixels.dtype == bool else pixels
+    pixels = pixels.reshape(*pixels.shape[:2], -1)
+    return Stored(path, pixels.shape[:2], pixels.shape[2], pixels.dtype, pixels, mask=mask, palette=palette)
+
+
+def _read_tiff(path, tiff, pixels):
     page = tiff.pages.first
     end = max(map(sum, zip(page.dataoffsets, page.databytecounts, strict=True)))
     if end > tiff.filehandle.size:
         raise Refused(f"{path}: truncated: {tiff.filehandle.size:,} bytes of at least {end:,}")
-    shape, array, mask = (page.imagelength, page.imagewidth, page.samplesperpixel), None, None
+    size, bands, array, mask = (page.imagelength, page.imagewidth), page.samplesperpixel, None, None
     if pixels:
         separate, _, *rest = page.shaped  # bands stored one after the other, depth, H, W, bands side by side
-        array = np.moveaxis(page.asarray(maxworkers=1).reshape(separate, *rest), 0, -1).reshape(shape)
-        beside = path.with_name(f"{path.name}.msk")  # where rasterio puts a mask unless it is told otherwise
-        for other in tiff.pages[1:] if len(tiff.pages) > 1 else ():
+        array = np.moveaxis(page.asarray(maxworkers=1).reshape(separate, *rest), 0, -1).reshape(*size, bands)
+        for other in tiff.pages[1:]:
             if other.is_mask and not other.is_reduced:
                 mask = other.asarray() == 0
+        beside = path.with_name(f"{path.name}.msk")  # where rasterio puts a mask unless it is told otherwise
         if beside.is_file():
-            mask = tifffile.imread(beside).reshape(-1, *shape[:2])[0] == 0
+            mask = tifffile.imread(beside).reshape(-1, *size)[0] == 0
     extra = page.extrasamples
-    alpha = next((shape[2] - len(extra) + i for i, kind in enumerate(extra) if kind in (1, 2)), None)
+    alpha = next((bands - len(extra) + i for i, kind in enumerate(extra) if kind in (1, 2)), None)
     palette = None if page.colormap is None else (page.colormap.T // 257).astype(np.uint8)
     dtype = page.dtype.newbyteorder("=")
-    affine, system = _placed(page.tags)
     nodata = _nodata(page.tags.valueof(NODATA), dtype)
-    return Stored(path, shape, dtype, array, affine, system, nodata, alpha, mask, palette)
+    return Stored(path, size, bands, dtype, array, *_placed(page.tags), nodata, alpha, mask, palette)
 
 
 def _placed(tags):
     """The affine of pixel corners, None without one, and the GeoKeys, which then say that it is of corners."""
-    scale, tie, matrix, keys = (tags.valueof(code, default=()) for code in (SCALE, TIE, MATRIX, 34735))
-    entries = [tuple(keys[i : i + 4]) for i in range(0, len(keys), 4)]
-    of_centres = any(entry[0] == POINT_OR_AREA and entry[3] == 2 for entry in entries)
-    system = [(code, kind, tags[code].count, tags[code].value) for code, kind in KEYS.items() if code in tags]
+    system = {code: tags.valueof(code) for code in KEYS if code in tags}
+    keys = np.array(system.get(DIRECTORY, ()), int).reshape(-1, 4)
+    of_centres = [POINT_OR_AREA, 2] in keys[:, [0, 3]].tolist()
     if of_centres:
-        corners = [(*entry[:3], 1) if entry[0] == POINT_OR_AREA else entry for entry in entries]
-        system[0] = (*system[0][:3], sum(corners, ()))
+        keys[keys[:, 0] == POINT_OR_AREA, 3] = 1
+        system[DIRECTORY] = tuple(keys.ravel().tolist())
+    system = tuple((code, KEYS[code], tags[code].count, value) for code, value in system.items())
+    scale, tie, matrix = (tags.valueof(code, default=()) for code in (SCALE, TIE, MATRIX))
     if len(scale) >= 2 and len(tie) == 6:
         a, b, d, e = scale[0], 0.0, 0.0, -scale[1]
         c, f = tie[3] - tie[0] * a, tie[4] - tie[1] * e
     elif len(matrix) == 16:
         a, b, _, c, d, e, _, f = matrix[:8]
     else:
-        return None, tuple(system)
+        return None, system
     if of_centres:
         c, f = c - (a + b) / 2, f - (d + e) / 2
-    return (a, b, c, d, e, f), tuple(system)
+    return (a, b, c, d, e, f), system
 
 
 def _nodata(text, dtype):

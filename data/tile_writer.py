@@ -18,7 +18,6 @@ from data.cells import PIXEL_GRID, compose, invert, pixels_of_cells
 from data.ground import first_of_ground, ground, shared_ground
 from data.manifest import COLUMNS, SPLITS
 from data.taxonomy import merge, taxonomy_to_dict
-from data.voids import holds_nothing
 from runtime.errors import Refused
 from runtime.files import write_text
 
@@ -41,13 +40,11 @@ def write_tile(
     split:     a fixed split, or "" to have one drawn
     transform: affine of the image's pixels, or None; low_transform: of low in the same coordinates, or those of
                PIXEL_GRID, None where low has the image's pixels; system: as tile_io.Stored.system has it
-    void:      (H, W) bool, where the image has no data, by default where it holds `nodata`; unlabelled: where a label
-               source does not reach; or None
+    void:      (H, W) bool, where the image has no data; unlabelled: where a label source does not reach; or None
     place:     its ground, where that is known by longitude and latitude (data/ground.py)
     counts:    what count_labels returned, where it was asked already
     """
     root, size, paths = Path(root), image.shape[:2], {}
-    void = holds_nothing(image, nodata) if void is None else void
     transform = PIXEL_GRID if transform is None and low_transform is not None else transform
     for kind, array in (("image", image), ("high", high), ("low", low)):
         paths[kind] = "" if array is None else f"{'images' if kind == 'image' else kind}/{name}.tif"
@@ -63,21 +60,11 @@ def write_tile(
 def tile_record(name, region, split, paths, image, void, unlabelled, place, counts):
     """What write_tile_set asks for, in plain values: the manifest's row, exact sums for the band statistics, the pixels
     of each class, and how many pixels are ignored, for lack of imagery, else of a label."""
-    void = np.zeros(image.shape[:2], bool) if void is None else void
-    gaps = np.zeros(image.shape[:2], bool) if unlabelled is None else unlabelled & ~void
-    return {
-        "tile": name,
-        "region": region,
-        "split": split,
-        **paths,
-        "dtype": str(image.dtype),
-        "ground": place,
-        **counts,
-        **sum_bands(image, void if void.any() else None),
-        "area": void.size,
-        "void": int(void.sum()),
-        "unlabelled": int(gaps.sum()),
-    }
+    nowhere = np.zeros(image.shape[:2], bool)
+    empty, beyond = (nowhere if where is None else where for where in (void, unlabelled))
+    facts = {"tile": name, "region": region, "split": split, **paths, "dtype": str(image.dtype), "ground": place}
+    pixels = {"area": nowhere.size, "void": int(empty.sum()), "unlabelled": int((beyond & ~empty).sum())}
+    return {**facts, **counts, **sum_bands(image, void), **pixels}
 
 
 def count_labels(high, low, taxonomy, size, transform, low_transform, where):
@@ -133,20 +120,18 @@ def write_tile_set(
 
     records:   what write_tile returned, in any order
     image_gsd: metres on the ground along a pixel, or None where no image says it
-    dropped:   {rule: tiles} for the summary
+    dropped:   {rule: tiles}, to be said
     why_none:  what the error says more, where there are no records
-    returns:   {"tiles": {split: n}, "dropped", "shares": {split: {"high": shares or None, "low": ...}}}, also printed
     """
-    root, records, dropped = Path(root), sorted(records, key=lambda record: record["tile"]), dropped or {}
+    root, records = Path(root), sorted(records, key=lambda record: record["tile"])
+    rules = ", ".join(f"{rule} {count}" for rule, count in (dropped or {}).items())
     if not records:
-        reasons = ", ".join(f"{rule} {count}" for rule, count in dropped.items())
-        raise Refused(f"{root}: no tile was kept (dropped: {reasons or 'none'}){why_none}")
-    first = records[0]
-    for record in records:
-        here, wanted = ((len(each["sums"]), each["dtype"]) for each in (record, first))
+        raise Refused(f"{root}: no tile was kept (dropped: {rules or 'none'}){why_none}")
+    first, *others = records
+    for record in others:
+        here, wanted = (f"{len(each['sums'])} bands of {each['dtype']}" for each in (record, first))
         if here != wanted:
-            its, theirs = ("{} bands of {}".format(*each) for each in (here, wanted))
-            raise Refused(f"{root / record['image']}: has {its}, {first['image']} {theirs}")
+            raise Refused(f"{root / record['image']}: has {here}, {first['image']} {wanted}")
     records = with_splits(records, seed)
     train = [record for record in records if record["split"] == "train"]
     if not train:
@@ -171,25 +156,8 @@ def write_tile_set(
     writer.writerows(records)
     write_text(root / "tiles.csv", table.getvalue())
     write_text(root / "dataset.yaml", yaml.safe_dump(description, sort_keys=False, default_flow_style=None, width=110))
-    return print_summary(root, records, taxonomy, image_gsd, scale, dropped)
-
-
-def print_summary(root, records, taxonomy, image_gsd, scale, dropped):
-    """What write_tile_set returns, as lines."""
-    tiles = {split: [record for record in records if record["split"] == split] for split in SPLITS}
-    shares = {split: {kind: _shares(own, f"{kind}_pixels") for kind in ("high", "low")} for split, own in tiles.items()}
-    rules = ", ".join(f"{rule} {count}" for rule, count in dropped.items())
     print(f"{root}: {len(records)} tiles" + (f"; dropped: {rules}" if rules else ""))
-    print(f"{'split':<12}{'tiles':>7}  {'label':<6}" + "".join(f"{name:>12}" for name in taxonomy.names))
-    for split, own in tiles.items():
-        for kind, found in shares[split].items():
-            if found:
-                print(f"{split:<12}{len(own):>7}  {kind:<6}" + "".join(f"{100 * share:>10.2f} %" for share in found))
-        if own and not any(shares[split].values()):
-            print(f"{split:<12}{len(own):>7}  no label")
-    for split, meaning in NEEDED_FOR.items():
-        if not tiles[split] or (split == "heldout" and not shares[split]["high"]):
-            print(f"note: {root} has no {'fine labels' if tiles[split] else 'tiles'} of the split {split}, {meaning}")
+    print_shares(root, records, taxonomy.names)
     if any(record["high_pixels"] or record["low_pixels"] for record in records):
         metres = f"{image_gsd * scale:.4g} m on pixels of {image_gsd:.4g} m" if image_gsd else f"{scale:g} pixels"
         print(f"n = {scale:g}: coarse cells of {metres}")
@@ -199,10 +167,25 @@ def print_summary(root, records, taxonomy, image_gsd, scale, dropped):
             print(f"{count:,} pixels ({count / area:.2%}) are ignored: {gap}")
     for line in shared_ground(records):
         print(line)
-    return {"tiles": {split: len(own) for split, own in tiles.items()}, "dropped": dropped, "shares": shares}
 
 
-def _shares(records, key):
-    """Share of each class among the labelled pixels of several tiles; None where no tile has a label."""
-    totals = [sum(counts) for counts in zip(*(r[key] for r in records if r[key] is not None), strict=True)]
-    return [total / sum(totals) for total in totals] if any(totals) else None
+def print_shares(root, records, names):
+    """The share of each class among the labelled pixels of each split; then which splits lack what they are for."""
+    print(f"{'split':<12}{'tiles':>7}  {'label':<6}" + "".join(f"{name:>12}" for name in names))
+    notes = []
+    for split in SPLITS:
+        own, labels = [record for record in records if record["split"] == split], []
+        for kind in ("high", "low"):
+            counts = [record[f"{kind}_pixels"] for record in own if record[f"{kind}_pixels"]]
+            totals = np.sum(counts, axis=0)
+            if np.any(totals):
+                labels.append(kind)
+                shares = "".join(f"{100 * share:>10.2f} %" for share in totals / totals.sum())
+                print(f"{split:<12}{len(own):>7}  {kind:<6}{shares}")
+        if own and not labels:
+            print(f"{split:<12}{len(own):>7}  no label")
+        if split in NEEDED_FOR and (not own or (split == "heldout" and "high" not in labels)):
+            lacking = "fine labels" if own else "tiles"
+            notes.append(f"note: {root} has no {lacking} of the split {split}, {NEEDED_FOR[split]}")
+    for note in notes:
+        print(note)

@@ -13,6 +13,7 @@ from data.label_masks import require_label
 from data.laying import tile_grid
 from data.manifest import chosen_rows, read_manifest
 from data.taxonomy import IGNORE, merge
+from data.voids import filled
 from runtime.errors import Refused
 
 KEPT_BYTES = 2**28  # a set of tiles that takes no more stays in memory, in each process that reads it
@@ -40,8 +41,6 @@ class TileSet:
         self.root = Path(root)
         self.description, rows = read_manifest(root)
         self.rows = chosen_rows(root, rows, split, regions, exclude_regions)
-        if self.description.tile_px < 32:
-            raise Refused(f"{root}: its tiles are {self.description.tile_px} px; the networks need 32 or more")
         for row in self.rows:
             missing = [kind for kind in needs if not row[kind] and not (kind == "low" and row["high"])]
             if missing:
@@ -95,18 +94,15 @@ class TileSet:
         return self._kept[key]
 
     def _read(self, i, high, low):
-        row, stored = self.rows[i], tile_io.read(self.root / self.rows[i]["image"])
-        require_image(stored, self.description)
-        image, void = stored.image(stored.bands)
-        derive = low and not row["low"]
-        classes = cells = None
-        if row["high"] and (high or derive):
-            classes = self.load_high(i)
-            if void is not None:
-                classes = np.where(void, IGNORE, classes)
-        if low and (row["low"] or row["high"]):
-            cells = self._cells(row, stored, classes)
-        return Tile(image, classes if high else None, cells, void)
+        row, image = self.rows[i], tile_io.read(self.root / self.rows[i]["image"])
+        require_image(image, self.description)
+        pixels, void = image.seen(image.bands)
+        derived = low and not row["low"] and row["high"]
+        classes = self.load_high(i) if (high and row["high"]) or derived else None
+        if classes is not None and void is not None:
+            classes = np.where(void, IGNORE, classes)
+        cells = self._cells(row, image, classes) if low and (row["low"] or derived) else None
+        return Tile(filled(pixels, void), classes if high else None, cells, void)
 
     def _read_high(self, i):
         label = read_label(self.root / self.rows[i]["high"])
@@ -124,22 +120,21 @@ class TileSet:
 def require_image(image, description):
     """Refused unless a tile's image is as dataset.yaml says. image: tile_io.Stored"""
     require_size(image, description)
-    here, wanted = (image.bands, str(image.dtype)), (description.bands, description.dtype)
+    here, wanted = (f"{each.bands} bands of {each.dtype}" for each in (image, description))
     if here != wanted:
-        its, theirs = ("{} bands of {}".format(*each) for each in (here, wanted))
-        raise Refused(f"{image.path}: has {its}, the tile set {theirs}")
+        raise Refused(f"{image.path}: has {here}, the tile set {wanted}")
 
 
 def require_size(stored, description):
     (height, width), size = stored.size, description.tile_px
-    if (height, width) != (size, size):
+    if not height == width == size:
         raise Refused(f"{stored.path}: is {height} x {width} px, the tiles of this set {size} x {size}")
 
 
 def read_label(path):
-    """tile_io.Stored of a label of one band of integers."""
+    """tile_io.Stored of a label of one band."""
     label = tile_io.read(path)
-    require_label(label, kinds="iu")
+    require_label(label)
     return label
 
 

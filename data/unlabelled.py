@@ -11,10 +11,9 @@ from data import tile_io
 from data.band_statistics import band_statistics
 from data.loading import sample_index, to_tensor
 from data.manifest import chosen_rows, read_manifest
-from data.pictures import PICTURES
-from data.tile_io import TIFFS
+from data.tile_io import PICTURES, TIFFS
 from data.transforms import crop_draw, draw, normalize
-from data.voids import input_bands
+from data.voids import filled, input_bands
 from runtime.errors import Refused
 
 
@@ -28,26 +27,21 @@ def read_unlabelled(
              data.voids.input_bands
     heldout: train on the images of a tile set's split heldout too
     """
-    root = Path(root)
-    if (root / "dataset.yaml").exists():
+    root, of_set = Path(root), (Path(root) / "dataset.yaml").exists()
+    if of_set:
         description, rows = read_manifest(root)
-        splits = {"validation": [], "train": [], **({"heldout": []} if heldout else {})}
-        for split, paths in splits.items():
-            paths += (root / row["image"] for row in chosen_rows(root, rows, split, regions, exclude_regions))
-        validation, train = splits.pop("validation"), sorted(sum(splits.values(), []))
         bands, dtype, name = description.bands, description.dtype, description.name
         mean, std = description.band_mean, description.band_std
-        if regions or exclude_regions or heldout:  # an image of another region is not even counted
-            mean, std = band_statistics(train, bands)
+
+        def images(*splits):
+            places = regions, exclude_regions
+            return [root / row["image"] for split in splits for row in chosen_rows(root, rows, split, *places)]
+
+        validation, train = images("validation"), sorted(images("train", "heldout") if heldout else images("train"))
     else:
-        if not root.is_dir():
-            raise Refused(f"{root}: is no folder; data.root is a tile set or a folder of images")
         if regions or exclude_regions:
             raise Refused(f"{root}: is a bare folder and has no regions; leave data.regions and the like empty")
-        try:
-            found = sorted(p for p in root.glob(pattern) if p.suffix.lower() in TIFFS + PICTURES)
-        except (ValueError, NotImplementedError):  # pathlib's words for a pattern that is malformed, or absolute
-            raise Refused(f"data.images={pattern}: is no glob below {root}; as **/images/*") from None
+        found = sorted(p for p in root.glob(pattern) if p.suffix.lower() in TIFFS + PICTURES)
         if len(found) < 2:
             few = f"{len(found)} images (.tif, .png, .jpg) match data.images={pattern}"
             raise Refused(f"{root}: {few}; two are the least")
@@ -56,6 +50,7 @@ def read_unlabelled(
         train = sorted(set(found) - set(validation))
         first = tile_io.read(train[0], pixels=False, indices=False)
         bands, dtype, name = input_bands(first, bands, "data.bands="), str(first.dtype), root.name
+    if not of_set or regions or exclude_regions or heldout:  # an image of another region is not even counted
         mean, std = band_statistics(train, bands)
     # Which labels a tile set has, and how coarse they are, is nothing to pretraining.
     facts = {"name": name, "bands": bands, "band_mean": list(mean), "band_std": list(std)}
@@ -64,7 +59,7 @@ def read_unlabelled(
 
 def common_facts(sets):
     """Facts of several UnlabelledImages: those of the first one, under all names; `more`: of each other one, without
-    its name, which may change as its place may; `images`: how many all have. raises: Refused if they differ in bands"""
+    its name, which may change; `images`: how many all have. raises: Refused if they differ in bands"""
     names, bands = ([images.facts[key] for images in sets] for key in ("name", "bands"))
     if len(set(bands)) > 1:
         listed = ", ".join(f"{count} as in {images.paths[0]}" for images, count in zip(sets, bands, strict=True))
@@ -86,13 +81,12 @@ class UnlabelledImages:
     def load(self, i, crop_px=1):
         """Image i, (K, H, W) as stored, void pixels filled; uint16 as int32. raises: Refused where no crop fits it"""
         image = tile_io.read(self.paths[i], indices=False)
-        pixels, _ = image.image(input_bands(image, self.facts["bands"], "data.bands="))
+        pixels = filled(*image.seen(input_bands(image, self.facts["bands"], "data.bands=")))
         if str(image.dtype) != self.dtype:
             raise Refused(f"{self.paths[i]}: has pixels of {image.dtype}, the others {self.dtype}")
         if min(image.size) < crop_px:
-            (height, width), fits = image.size, min(image.size) // 32 * 32
-            mend = f"at most data.crop_px={fits} fits it" if fits else "no crop fits it"
-            raise Refused(f"{self.paths[i]}: is {height} x {width} px, smaller than data.crop_px={crop_px}; {mend}")
+            height, width = image.size
+            raise Refused(f"{self.paths[i]}: is {height} x {width} px, smaller than data.crop_px={crop_px}")
         return to_tensor(pixels.transpose(2, 0, 1))
 
     def normalize(self, image):
@@ -133,10 +127,7 @@ class PretrainingCrops(Dataset):
 
 
 class ValidationCrops(Dataset):
-    """The middle of each image, normalised, with the same mask each time.
-
-    sets: list of UnlabelledImages; set: in a sample, which of them it is of
-    """
+    """The middle of each image, normalised, with the same mask each time; set: in a sample, which set it is of."""
 
     def __init__(self, sets, crop_px, tokens):
         self.sets, self.crop_px, self.tokens = sets, crop_px, tokens

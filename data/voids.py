@@ -10,18 +10,10 @@ from runtime.errors import Refused
 
 def holds_nothing(pixels, nodata):
     """(H, W) bool of pixels (H, W, K): True where every band is nodata, or any is NaN; None where none is."""
-    if pixels.dtype.kind == "f":
-        void = np.isnan(pixels).any(axis=-1)
-    elif nodata is None or not (pixels[..., 0] == nodata).any():
-        return None
-    else:
-        void = np.zeros(pixels.shape[:2], bool)
-    if nodata is not None:
-        empty = pixels[..., 0] == nodata
-        for band in range(1, pixels.shape[2]):
-            empty &= pixels[..., band] == nodata
-        void |= empty
-    return void if void.any() else None
+    void = np.isnan(pixels).any(axis=-1) if pixels.dtype.kind == "f" else None
+    if nodata is not None and (pixels[..., 0] == nodata).any():
+        void = join(void, (pixels == nodata).all(axis=-1))
+    return join(void)
 
 
 def join(*voids):
@@ -35,7 +27,7 @@ def join(*voids):
 
 def filled(pixels, void):
     """(H, W, K) pixels whose void ones hold what the nearest of their row with data does, and rows without any what the
-    nearest row with some does: at an edge that is none the network would map worse [ours]. void: (H, W), or None"""
+    nearest row with some does: networks map worse beside an edge that is none [ours]. void: (H, W), or None"""
     if void is None or void.all():
         return pixels if void is None else np.zeros_like(pixels)
     along = pixels[np.arange(len(pixels))[:, None], _nearest(~void)]
@@ -61,8 +53,8 @@ def marked(pixels, void, nodata):
 def takes_alpha(image, bands):
     """Whether an image of one band more than the `bands` that are asked for has no data where it is transparent.
 
-    The number of bands decides, and no guess: with as many as are asked for, the alpha band is one of them. NAIP's near
-    infrared is often tagged so. image: has `bands` and `alpha`, as tile_io.Stored and rasters.Raster do
+    With as many as are asked for, the alpha band is one of them: NAIP's near infrared is often tagged so.
+    image: has `bands` and `alpha`, as tile_io.Stored and rasters.Raster do
     """
     return image.alpha is not None and image.bands == bands + 1
 
@@ -75,9 +67,9 @@ def input_bands(image, bands, setting):
     """
     if image.palette is not None:
         raise Refused(f"{image.path}: holds a palette's indices, which are no measure; save it as red, green and blue")
-    if not bands and image.picture and image.alpha is not None:
-        return image.bands - 1  # a picture's fourth channel is opacity
     if not bands and image.alpha is not None:
+        if image.picture:
+            return image.bands - 1  # a picture's fourth channel is opacity
         raise Refused(
             f"{image.path}: band {image.alpha + 1} of {image.bands} is tagged alpha; {setting}{image.bands - 1} takes "
             f"it for where there are data, {setting}{image.bands} for a band like the others, as near infrared"

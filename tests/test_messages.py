@@ -71,7 +71,7 @@ def unlabelled(folder, tiles):
 
 
 def mask_of_colours(folder, tiles):
-    stored = tile_io.Stored(folder / "mask.png", (1, 3, 3), np.dtype(np.uint8), None)
+    stored = tile_io.Stored(folder / "mask.png", (1, 3), 3, np.dtype(np.uint8), None)
     pixels = np.array([[[0, 0, 255], [1, 2, 3], [1, 2, 3]]], np.uint8)
     codes_of(pixels, None, stored, {(0, 0, 255): 1})
 

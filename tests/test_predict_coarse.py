@@ -69,7 +69,7 @@ def test_a_map_in_the_light_of_a_coarse_one_is_that_of_the_whole_scene(trained, 
     probs = run(trained, scene, tmp_path / "map.tif", "--coarse", coarse)
     network = load_informed(trained, "cpu")
     with Raster(coarse) as codes, Raster(scene) as image, torch.inference_mode():
-        pixels = torch.from_numpy(image.read()[0].astype(np.int32)).permute(2, 0, 1)[None]
+        pixels = torch.from_numpy(image.read(0, 0, *image.size, image.bands)[0].astype(np.int32)).permute(2, 0, 1)[None]
         overlay = Overlay(codes, image, network.coarse_labels(), 12)
         cells = stack_cells([overlay.window(0, 0, 256, 320)])  # windows are multiples of 32
         expected = network.informed(network(pixels), cells, overlay.cell_px).softmax(dim=1)[0]

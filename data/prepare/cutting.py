@@ -11,11 +11,11 @@ import numpy as np
 
 from data.cells import PIXEL_GRID, compose, corners, invert
 from data.coarse import low_label
-from data.ground import ground, on_the_globe
+from data.ground import ground
 from data.label_source import Label, leave_out
 from data.laying import low_grid, same_pixels
 from data.prepare.sources import NAIP215_MATERIALS
-from data.rasters import Raster, grids_under, ground_size, in_one_system, require_one_place, system_tags
+from data.rasters import Raster, grids_under, ground_size, in_one_system, on_the_globe, require_one_place, system_tags
 from data.taxonomy import Taxonomy, Unknown
 from data.tile_writer import write_tile
 from data.values import value_range, whole_numbers

@@ -10,15 +10,15 @@ from data.tile_io import Stored
 from runtime.errors import Refused
 
 UTM = (1.0, 0.0, 500_000.0, 0.0, -1.0, 4_300_000.0)
-IMAGE = Stored(Path("i.tif"), (600, 900, 3), np.dtype(np.uint8), None, UTM)
+IMAGE = Stored(Path("i.tif"), (600, 900), 3, np.dtype(np.uint8), None, UTM)
 
 
 def label(height=600, width=900, affine=UTM):
-    return Stored(Path("l.tif"), (height, width, 1), np.dtype(np.uint8), None, affine)
+    return Stored(Path("l.tif"), (height, width), 1, np.dtype(np.uint8), None, affine)
 
 
 def image(affine=UTM, height=600, width=900):
-    return Stored(Path("i.tif"), (height, width, 3), np.dtype(np.uint8), None, affine)
+    return Stored(Path("i.tif"), (height, width), 3, np.dtype(np.uint8), None, affine)
 
 
 def test_cells_of_30_m_have_their_own_grid_and_scale_30():

@@ -19,21 +19,23 @@ TAXONOMY = load_taxonomy(Path(__file__).parents[2] / "configs" / "taxonomies" / 
 
 
 def make_set(root, splits=("train", "train", "test"), dtype=np.uint8, nodata=None, **settings):
-    """A tile set of random tiles with fixed splits; returns the images and the summary."""
+    """A tile set of random tiles with fixed splits; returns the images."""
     rng = np.random.default_rng(0)
     images, records = [], []
     for i, split in enumerate(splits):
         image = rng.integers(0, np.iinfo(dtype).max, (32, 32, 3), dtype, endpoint=True)
         high = rng.choice([1, 2, 3, 5], (32, 32)).astype(np.uint8)
         low = rng.choice([11, 41, 81], (4, 4)).astype(np.uint8)
+        void = np.zeros((32, 32), bool)
         if nodata is not None:
-            image[:10] = nodata
+            image[:10], void[:10] = nodata, True
         grid = (8.0, 0.0, 0.0, 0.0, -8.0, 0.0)
-        more = {"taxonomy": TAXONOMY, "region": "de", "split": split, "low_transform": grid, "nodata": nodata}
-        records.append(write_tile(root, f"t{i}", image, high, low, **more))
+        more = {"region": "de", "split": split, "low_transform": grid, "nodata": nodata, "void": void}
+        records.append(write_tile(root, f"t{i}", image, high, low, taxonomy=TAXONOMY, **more))
         images.append(image)
     settings = {"name": "made", "image_gsd": 1.0, "scale": 8, "tile_px": 32, "seed": 0, **settings}
-    return images, write_tile_set(root, taxonomy=TAXONOMY, records=records, **settings)
+    write_tile_set(root, taxonomy=TAXONOMY, records=records, **settings)
+    return images
 
 
 @pytest.mark.parametrize(
@@ -55,7 +57,7 @@ def test_splits_depend_on_seed_region_and_names_alone_and_stay_what_they_are():
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_band_statistics_are_those_of_the_training_tiles_and_counted_anew_the_same_to_the_last_digit(tmp_path, dtype):
-    images, _ = make_set(tmp_path, dtype=dtype, nodata=7)
+    images = make_set(tmp_path, dtype=dtype, nodata=7)
     description, rows = read_manifest(tmp_path)
     train = np.concatenate([image[10:].reshape(-1, 3) for image in images[:2]]).astype(np.float64)
     assert description.dtype == np.dtype(dtype).name
@@ -97,35 +99,24 @@ def test_the_summary_holds_the_share_of_each_class_among_labelled_pixels_and_say
         low_transform=(16.0, 0.0, 0.0, 0.0, -16.0, 0.0),
     )  # fmt: skip
     settings = {"name": "x", "taxonomy": TAXONOMY, "image_gsd": 1.0, "scale": 16, "tile_px": 32, "seed": 0}
-    summary = write_tile_set(tmp_path, records=[record], dropped={"classes": 3}, **settings)
-    assert summary["tiles"] == {"train": 0, "validation": 0, "heldout": 0, "test": 1}
-    np.testing.assert_allclose(summary["shares"]["test"]["high"], [2 / 3, 1 / 3, 0, 0])
-    np.testing.assert_allclose(summary["shares"]["test"]["low"], [1 / 3, 2 / 3, 0, 0])
-    assert summary["shares"]["train"] == {"high": None, "low": None}
+    write_tile_set(tmp_path, records=[record], dropped={"classes": 3}, **settings)
     printed = capsys.readouterr().out
-    assert "1 tiles; dropped: classes 3" in printed and "66.67 %" in printed
+    assert "1 tiles; dropped: classes 3" in printed
+    shares = [line.replace("%", "").split() for line in printed.splitlines() if line.startswith("test")]
+    assert shares == [
+        ["test", "1", "high", "66.67", "33.33", "0.00", "0.00"],
+        ["test", "1", "low", "33.33", "66.67", "0.00", "0.00"],
+    ]
     assert "has no training tile; its band statistics are counted over all tiles" in printed
     assert read_manifest(tmp_path)[0].band_std == (1.0, 1.0, 1.0)  # of constant bands, to divide by
 
 
-@pytest.mark.parametrize(
-    "old, new, said",
-    [
-        ("test,images/t2", "tset,images/t2", "line 4: split 'tset'; did you mean 'test'?"),
-        ("high/t0.tif", "/high/t0.tif", "line 2: '/high/t0.tif' leaves the folder"),
-        ("low/t0.tif", "low/../../t0.tif", "line 2: 'low/../../t0.tif' leaves the folder"),
-        ("t1,de", "t0,de", "line 3: tile t0 stands twice"),
-        ("t1,de", "t1,", "line 3: region is empty"),
-        ("tile,region", "tile,place", "no column 'region'"),
-    ],
-)
-def test_a_bad_row_of_the_manifest_is_named(tmp_path, old, new, said):
+@pytest.mark.parametrize("old, new", [("high/t0.tif", "/high/t0.tif"), ("low/t0.tif", "low/../../t0.tif")])
+def test_a_path_of_the_manifest_that_leaves_the_set_is_named(tmp_path, old, new):
     make_set(tmp_path)
     path = tmp_path / "tiles.csv"
-    text = path.read_text()
-    assert old in text
-    path.write_text(text.replace(old, new, 1))
-    with pytest.raises(Refused, match=f"^{path}.*{re.escape(said)}"):
+    path.write_text(path.read_text().replace(old, new, 1))
+    with pytest.raises(Refused, match=f"^{path}, line 2: '{re.escape(new)}' leaves the folder"):
         read_manifest(tmp_path)
 
 
@@ -140,7 +131,7 @@ def test_paths_are_shortened_and_may_turn_inside_the_set(tmp_path):
     "key, value",
     [
         ("name", 3), ("image_gsd", 0), ("label_gsd", "30"), ("scale", float("nan")), ("tile_px", 1e9), ("bands", -1),
-        ("dtype", "float32"), ("band_mean", [1.0]), ("band_std", [1.0, 0.0, 1.0]), ("high", None),
+        ("dtype", "float32"), ("band_mean", 1.0), ("tile_px", 16), ("high", None),
     ],
 )  # fmt: skip
 def test_an_impossible_value_of_dataset_yaml_is_named(tmp_path, key, value):

@@ -1,8 +1,6 @@
 """Tiles as they are read, and what exemplar places say of their cells: compositions and codes, without an image."""
 
 import math
-import os
-import signal
 
 import geotiffs
 import numpy as np
@@ -11,7 +9,6 @@ import rasterio
 
 from beyond.observed import exemplar_cells
 from data import tile_io
-from data.loading import scoring_batches
 from data.samples import ScoringTiles, collate
 from data.taxonomy import load_taxonomy
 from data.tile_writer import write_tile, write_tile_set
@@ -168,20 +165,3 @@ def test_affines_are_those_that_rasterio_reads(tmp_path, kind, affine):
     assert np.allclose(stored.affine, tuple(geotiffs.read(path)[1].transform)[:6], rtol=0, atol=1e-6)
     tile_io.write(tmp_path / "b.tif", stored.pixels, affine=stored.affine, system=stored.system)
     assert np.allclose(tile_io.read(tmp_path / "b.tif").affine, stored.affine, rtol=0, atol=1e-6)
-
-
-class Deadly:
-    """Samples whose reading kills the worker that reads them."""
-
-    collate = staticmethod(list)
-
-    def __len__(self):
-        return 2
-
-    def __getitem__(self, i):
-        os.kill(os.getpid(), signal.SIGKILL)
-
-
-def test_a_loader_worker_that_is_killed_is_one_line():
-    with pytest.raises(Refused, match="^data.workers=1: a process that reads ahead died .out of memory"):
-        list(scoring_batches(Deadly(), 1, 0, 1, workers=1))

@@ -90,7 +90,7 @@ def test_the_real_naip215_has_the_tiles_of_four_rotations_and_codes_that_are_kno
         scenes = naip215(f"{REAL}/naip215", rotation)
         assert len(scenes) == 166 and all(scene.image.is_file() and scene.high.is_file() for scene in scenes)
     with Raster(scenes[0].high) as mask, Raster(scenes[0].image) as image:
-        assert set(np.unique(mask.read()[0])) <= set(NAIP215_MATERIALS)
+        assert set(np.unique(mask.read(0, 0, *mask.size, 1)[0])) <= set(NAIP215_MATERIALS)
         assert (image.bands, image.size, ground_size(image)) == (4, (256, 256), 0.6)
     with pytest.raises(Refused, match="rotation 4 needs"):
         naip215(f"{REAL}/naip215", 4)
@@ -162,8 +162,7 @@ def test_a_list_of_tiles_may_name_them(tmp_path):
         ("s,de,train,x.tif,a/../../y.tif,", "line 2: 'a/../../y.tif' leaves the folder"),
         ("s,de,trian,x.tif,,", "line 2: split 'trian'; did you mean 'train'?"),
         ("s,,train,x.tif,,", "line 2: region is empty"),
-        ("s,de,train,,,", "line 2: image is empty"),
-        ("s,de,train", "line 2: has another number of cells than the header's"),
+        ("s,de,train", "line 2: image is empty"),
         ("../s,de,train,x.tif,,", "'../s' cannot name a tile's file"),
         (".s,de,train,x.tif,,", "'.s' cannot name a tile's file"),
         ("s,de,,x.tif,,\nS,de,,y.tif,,", "x.tif and"),

@@ -59,7 +59,6 @@ def open_supervision(config, saved):
         gain=config.data.gain,
         offset=config.data.offset,
         exemplars=exemplars,
-        exemplar_steps=config.adversarial.steps,
     )
     scoring, watched = (ScoringTiles(validation, kind, min_coverage, shown) for shown in (None, exemplars))
     # Told before the first step: without one label no step could be called the best. The first tile mostly has some.

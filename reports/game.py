@@ -31,14 +31,13 @@ def watch_game(task, segmenter, discriminator, samples):
              shares_made, shares_real: of each class
     """
     segmenter.eval()
-    discriminator.eval()
     adversarial, classes = task.config.adversarial, task.classes
     found = {"made": [], "real": [], "made_scores": [], "real_scores": [], "gradient": []}
     # From all over the split: tiles of one region lie together.
     watched = sorted({i * len(samples) // WATCHED_TILES for i in range(WATCHED_TILES)})
     for start in range(0, len(watched), 8):
         batch = to_device(samples.collate([samples[i] for i in watched[start : start + 8]]), task.mean.device)
-        real = batch["exemplars"][:, :1]
+        real = batch["exemplars"]
         images = normalize(batch["image"], task.mean, task.std)
         with torch.no_grad(), task.autocast:
             logits = segmenter(images)

@@ -164,8 +164,8 @@ def parse(argv=None):
     parser.add_argument("--scene", nargs=2, metavar=("PREDICTED", "TRUTH"), help="score a map of predict.py")
     parser.add_argument("--same-crs", action="store_true", help="of --scene: take both for one coordinate system")
     parser.add_argument("--taxonomy", metavar="YAML", help="merges TRUTH's codes, as configs/taxonomies/low2high.yaml")
-    parser.add_argument("--out", type=command.place, metavar="JSON", help="write the scores here")
-    parser.add_argument("--figure", type=command.place, metavar="PNG", help="write a contact sheet like Fig. 6 here")
+    parser.add_argument("--out", type=Path, metavar="JSON", help="write the scores here")
+    parser.add_argument("--figure", type=Path, metavar="PNG", help="write a contact sheet like Fig. 6 here")
     parser.add_argument("--figure-tiles", type=int, default=6, metavar="N", help="its rows (default: 6)")
     words = {"type": lambda s: tuple(s.split(",")), "metavar": "NAME,..."}
     parser.add_argument("--tiles", **words, help="draw these tiles of the split; default: some that show many classes")

@@ -36,7 +36,7 @@ from reports.rows import (
 from reports.tables import PAPER_TABLE3, class_ious, differences, gap_closed, rows_of, write_table
 from runtime.children import command
 from runtime.command import parser as command_line
-from runtime.command import place, require_options, run
+from runtime.command import require_options, run
 from runtime.errors import Refused
 from runtime.workers import default_workers
 
@@ -198,7 +198,7 @@ def parsed():
     add("--data", type=Path, nargs="+", metavar="ROOT", help="tile sets, whose counts are added up; default of demo: "
         "made-up landscapes")
     add("--configs", type=Path, default=Path("configs/demo"), metavar="DIR", help="one file a row")
-    add("--out", type=place, metavar="DIR", help="default: runs/demo, runs/figure5, ...")
+    add("--out", type=Path, metavar="DIR", help="default: runs/demo, runs/figure5, ...")
     add("--seeds", type=int, default=1, metavar="N", help="seeds 0 to N - 1 (default: 1)")
     add("--jobs", type=int, default=jobs, metavar="N", help="runs trained at a time (default: 2 of one thread each, 1 "
         "with a GPU)")

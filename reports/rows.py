@@ -161,8 +161,7 @@ def config_file(arguments, name):
 
 
 def train(arguments, runs):
-    """Say what is complete and what is to be trained, then train it, --jobs at a time. The demo tells each row's score
-    as soon as the row is trained; tables look at test tiles last."""
+    """Say what is complete and what is to be trained, then train it, --jobs at a time."""
     states = {run: run.state() for run in runs}
     waiting = [run for run, state in states.items() if state != "complete"]
     print(f"{len(waiting)} of {len(states)} runs to train; each says soon how long it will take")
@@ -173,11 +172,7 @@ def train(arguments, runs):
     waiting.sort(key=lambda run: run not in waited_for)  # pretraining takes longest, and another run waits for it
     words = {run: (run.script, run.config, *run.overrides) for run in waiting}
     after = {run: run.after for run in waiting if run.after in words}
-    tell = [run for run in waiting if arguments.what == "demo" and run.script == "train_seg.py"]
-    then = {run: ("evaluate.py", run.dir) for run in tell}
-    minutes = side_by_side(words, after, arguments.jobs, names.get, then)
-    if minutes:
-        print("minutes of training: " + ", ".join(f"{names[run]} {spent:.1f}" for run, spent in minutes.items()))
+    side_by_side(words, after, arguments.jobs, names.get)
 
 
 def score(runs, root, path, *more):

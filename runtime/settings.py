@@ -1,7 +1,6 @@
 """Typed settings: dataclasses of `opt` fields filled from YAML and `section.key=value`. config.py declares a run's."""
 
 import dataclasses
-import math
 import operator
 import typing
 
@@ -39,13 +38,13 @@ def require(holds, message):
         raise Refused(message)
 
 
-def from_command_line(cls, description, argv=None):
+def from_command_line(cls, description):
     """`CONFIG.yaml [section.key=value ...]` -> config; --help prints every setting."""
     parser = command.parser(description)
     parser.epilog = describe(cls)
     parser.add_argument("config", metavar="CONFIG.yaml", help="a file of configs/, or your own")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="settings that differ from the file")
-    arguments = parser.parse_args(argv)
+    arguments = parser.parse_args()
     config = load_config(cls, arguments.config, arguments.overrides)
     for key in ("data.root", "run.dir"):
         require(flatten(config)[key], f"{key} is not set: give it in {arguments.config} or as {key}=FOLDER")
@@ -168,14 +167,13 @@ def _convert(key, value, setting, where):
             raise Refused(f"{where}: {key}={text:.80} is not one of {', '.join(choices)}; did you mean {meant}?")
     if kind is str:
         return text
-    default = _typed(setting.default)
     try:  # PyYAML reads 1e-3 as a word, so numbers are read from words here
         value = {"true": True, "false": False}[text.lower()] if kind is bool else kind(float(text))
-        if kind is not bool and (value != float(text) or math.isinf(value)):
+        if kind is not bool and value != float(text):  # a share of a whole number, or not a number
             raise ValueError
     except (KeyError, ValueError, OverflowError):
         words = {bool: "true or false", int: "a whole number", float: "a number"}[kind]
-        raise Refused(f"{where}: {key}={text:.80} must be {words}, as {key}={default}") from None
+        raise Refused(f"{where}: {key}={text:.80} must be {words}, as {key}={_typed(setting.default)}") from None
     return value
 
 

@@ -234,7 +234,7 @@ def main(arguments):
 
 def parse():
     parser = command.parser(__doc__, "python -m tools.bench")
-    parser.add_argument("--out", type=command.place, metavar="JSON", help="also write the table there")
+    parser.add_argument("--out", type=Path, metavar="JSON", help="also write the table there")
     parser.add_argument("--stages", default="1,2,3,4", help="some of 1 to 4, as 1,3 (default: all)")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"))
     parser.add_argument("--repeats", type=int, default=5, metavar="N", help="of each figure (default 5)")

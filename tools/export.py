@@ -12,6 +12,7 @@ the model is, it says of itself in its metadata.
 import io
 import json
 import warnings
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -99,7 +100,7 @@ def parse(argv=None):
     parser = command.parser(__doc__, "python -m tools.export")
     add = parser.add_argument
     add("checkpoint", metavar="RUN", help="best.pt, last.pt or a run's folder")
-    add("--out", type=command.place, required=True, metavar="MODEL.onnx")
+    add("--out", type=Path, required=True, metavar="MODEL.onnx")
     add("--tile-px", type=int, default=512, metavar="PX", help="side of a tile (default: 512)")
     add("--dynamic", action="store_true", help="take any size; --tile-px is then what Deepness is told")
     add("--overlap", type=int, default=25, metavar="PERCENT", help="of tiles, in Deepness (default: 25)")

@@ -9,6 +9,7 @@ reads all five stages, so an encoder is worth a start where a stage, or all of t
 
 import json
 import statistics
+from pathlib import Path
 
 import numpy as np
 from torch.utils.data import Dataset
@@ -109,7 +110,7 @@ def parse(argv=None):
     parser.add_argument("--pixels", type=int, default=300, metavar="N", help="with a label, a tile (default: 300)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="which tiles and pixels (default: 0)")
     parser.add_argument("--random", type=int, default=5, metavar="N", help="random encoders beside (default: 5)")
-    parser.add_argument("--out", type=command.place, metavar="JSON", help="write the scores here")
+    parser.add_argument("--out", type=Path, metavar="JSON", help="write the scores here")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"), help="(default: auto)")
     arguments = parser.parse_args(argv)
     command.require_options(vars(arguments), tiles=1, pixels=1, random=0)

@@ -24,6 +24,7 @@ from runtime.files import open_whole
 from trained import checkpoint_path, load_trained
 
 OPSET = 17  # of ONNX 1.12: what runtimes since 2022 read
+OVERLAP = 25  # percent of tiles, in Deepness
 
 
 class Exported(nn.Module):
@@ -54,7 +55,7 @@ def main(arguments):
     model = onnx.load_from_string(to_onnx(trained, arguments.tile_px, arguments.dynamic))
     for axis in () if arguments.dynamic else (2, 3):  # the exporter loses them, and Deepness takes square tiles alone
         model.graph.output[0].type.tensor_type.shape.dim[axis].dim_value = arguments.tile_px
-    known = describe(trained.facts, arguments.tile_px, arguments.overlap)
+    known = describe(trained.facts, arguments.tile_px)
     onnx.helper.set_model_props(model, {key: json.dumps(value) for key, value in known.items()})
     with open_whole(arguments.out) as file:
         file.write(model.SerializeToString())
@@ -62,7 +63,7 @@ def main(arguments):
     print(f"{arguments.out}: takes {size}")
 
 
-def describe(facts, tile_px, overlap):
+def describe(facts, tile_px):
     """What Deepness asks of a model, by its keys, and bands and dtype."""
     return {
         "model_type": "Segmentor",
@@ -70,7 +71,7 @@ def describe(facts, tile_px, overlap):
         "resolution": 100 * facts["image_gsd"],  # cm per pixel
         "tiles_size": tile_px,  # as its documentation has it
         "tile_size": tile_px,  # as its code reads it
-        "tiles_overlap": overlap,  # percent
+        "tiles_overlap": OVERLAP,
         # Deepness subtracts and divides by these before the model, which does so itself.
         "standardization_mean": [0.0] * facts["bands"],
         "standardization_std": [1.0] * facts["bands"],
@@ -103,9 +104,8 @@ def parse(argv=None):
     add("--out", type=Path, required=True, metavar="MODEL.onnx")
     add("--tile-px", type=int, default=512, metavar="PX", help="side of a tile (default: 512)")
     add("--dynamic", action="store_true", help="take any size; --tile-px is then what Deepness is told")
-    add("--overlap", type=int, default=25, metavar="PERCENT", help="of tiles, in Deepness (default: 25)")
     arguments = parser.parse_args(argv)
-    command.require_options(vars(arguments), tile_px=(32, 4096), overlap=(0, 50))
+    command.require_options(vars(arguments), tile_px=(32, 4096))
     return arguments
 
 

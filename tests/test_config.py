@@ -6,7 +6,7 @@ from commands import ROOT, error_of
 
 from config import PretrainConfig, SegmenterConfig
 from runtime.errors import Refused
-from runtime.settings import check_resumable, check_same_data, config_from_flat, describe, flatten, load_config, to_yaml
+from runtime.settings import check_resumable, config_from_flat, describe, flatten, load_config, to_yaml
 
 
 def written(tmp_path, text=""):
@@ -49,11 +49,13 @@ def test_rows_of_a_table_differ_in_what_their_names_say(folder):
 
 
 def test_overrides_come_after_the_file_and_defaults_before(tmp_path):
-    text = "train: {epochs: 7, learning_rate: 1e-3, precision: off}\nmodel:\ndata: {regions: ['01', b]}"
+    text = "train: {epochs: 7, learning_rate: 1e-3, precision: off, channels_last: true}\nmodel:\n"
+    text += "data: {regions: ['01', b]}"
     path = written(tmp_path, text)
     config = load_config(SegmenterConfig, path, ["train.epochs=9", "data.dihedral=false"])
     assert (config.train.epochs, config.train.batch_size, config.data.dihedral) == (9, 24, False)
-    assert config.train.learning_rate == 1e-3 and config.train.precision == "off"  # as PyYAML does not read them
+    # As PyYAML does not read them.
+    assert (config.train.learning_rate, config.train.precision, config.train.channels_last) == (1e-3, "off", "true")
     assert config.data.regions == ("01", "b")
 
 
@@ -142,12 +144,6 @@ def test_a_retired_setting_loads_at_its_default_and_no_run_goes_on_without_it(tm
         load_config(SegmenterConfig, written(tmp_path, yaml.safe_dump(given)))
 
 
-@pytest.mark.parametrize("word", ["true", "false", "auto"])
-def test_the_layout_may_be_true_or_false_as_before_it_could_be_auto(tmp_path, word):
-    config = load_config(SegmenterConfig, written(tmp_path, f"train: {{channels_last: {word}}}"))
-    assert config.train.channels_last == word
-
-
 def test_help_prints_every_setting_with_its_source():
     for cls in (SegmenterConfig, PretrainConfig):
         assert all(f"{key}=" in describe(cls) for key in flatten(cls()))
@@ -161,13 +157,6 @@ def test_yaml_and_flat_forms_give_the_config_back(tmp_path):
     again = config_from_flat(SegmenterConfig, {**flatten(config), "train.of_another_version": 1})
     assert flatten(again) == flatten(config)
     assert yaml.safe_load(to_yaml(config))["data"]["regions"] == ["a"]
-
-
-def test_a_run_refuses_other_data_and_not_another_name():
-    facts = {"bands": 2, "band_mean": [0.3, 5.0], "name": "set"}
-    check_same_data({**facts, "name": "moved"}, facts, "tiles", "runs/x")
-    with pytest.raises(Refused, match="band_mean.*choose another run.dir"):
-        check_same_data({**facts, "band_mean": [0.4, 5.0]}, facts, "tiles", "runs/x")
 
 
 def test_a_run_goes_on_with_more_epochs_or_moved_data_and_refuses_another_experiment(tmp_path):

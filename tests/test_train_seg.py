@@ -53,6 +53,10 @@ def assert_same(a, b, where, tolerance):
             assert (a.double() - b.double()).abs().max() <= tolerance, where
         else:
             assert torch.equal(a, b), where
+    elif isinstance(a, list):
+        assert_same(dict(enumerate(a)), dict(enumerate(b)), where, tolerance)
+    else:
+        assert a == b, where
 
 
 def losses(run_dir):

@@ -15,19 +15,12 @@ from data.tiles import TileSet
 from runtime import distributed
 from runtime.errors import Refused
 
-SUPERVISED_BY = {
-    "high": "fine labels",
-    "low_upsampled": "coarse labels, upsampled",
-    "low_regions": "coarse labels, over regions",
-}
-
 
 @dataclass(frozen=True)
 class Supervision:
-    """labels: their kind, in words; train, validation: samples of both splits; watched: those of validation, each
-    beside an exemplar; observed: of rows beyond the paper that read shares of classes, else None"""
+    """train, validation: samples of both splits; watched: those of validation, each beside an exemplar; observed: of
+    rows beyond the paper that read shares of classes, else None"""
 
-    labels: str
     description: Description
     train: TrainingTiles
     validation: ScoringTiles
@@ -67,7 +60,7 @@ def open_supervision(config, saved):
             "no label of the validation split supervises: either all are ignored, or no cell lies whole in a tile "
             "(supervision.min_coverage=0.5 takes cells that lie half in it)"
         )
-    return Supervision(SUPERVISED_BY[kind], description, train, scoring, watched, observed)
+    return Supervision(description, train, scoring, watched, observed)
 
 
 def open_exemplars(config, description):

@@ -42,7 +42,7 @@ def main(config):
     tiles = len(data.train.tiles)
     # best.pt is chosen on labels of the kind that supervises: fine ones would be a teacher that coarse rows lack.
     measure = "likelihood" if data.observed else "mIoU"
-    selected_on = f"validation {measure} on {data.labels}"
+    selected_on = f"validation {measure} on {config.supervision.labels}"
 
     # Networks. The discriminator's weights are drawn last: rows with and without an adversary start alike.
     task = Task(config, ranks, description, data.observed)

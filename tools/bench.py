@@ -184,8 +184,8 @@ def main(arguments):
     chosen = arguments.stages.split(",")
     require({*chosen} <= STAGES.keys(), f"--stages {arguments.stages}: give some of 1 to 3, as 1,3")
     device = distributed.start(arguments.device).device
-    facts = {"device": torch.cuda.get_device_name() if device.type == "cuda" else device.type, "px": arguments.px,
-             "threads": torch.get_num_threads(), "torch": torch.__version__}  # fmt: skip
+    name = torch.cuda.get_device_name() if device.type == "cuda" else device.type
+    facts = {"device": name, "px": arguments.px, "threads": torch.get_num_threads(), "torch": torch.__version__}
     print(", ".join(f"{key} {value}" for key, value in facts.items()))
     print_row(*COLUMNS)
     with tempfile.TemporaryDirectory() as folder:

@@ -123,6 +123,8 @@ class TrainConfig(LoopConfig):
         "towards 0 at the last step [ours]", ("constant", "cosine"))
     encoder_rate: float = opt(1.0, "learning rate of the ResNet-18 as a share of the others', for one that starts from "
         "weights; 0 keeps them, though batch norm's statistics follow the images [ours]", least=0)
+    frozen_share: float = opt(0.0, "share of the steps, from the first on, in which that rate is 0, for a random "
+        "decoder would teach the ResNet-18 noise [ours]", least=0, most=1)
     head_rate: float = opt(1.0, "learning rate of the last layer as a share of the others': 1 / n² makes literal sums "
         "the same training as sums of u / n² [ours: docs/paper.md]", above=0)
     average: float = opt(0.0, "validate and keep an exponential moving average of the weights with this decay per "

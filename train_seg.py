@@ -85,7 +85,8 @@ def main(config):
         # Learning rate of this step. The discriminator's is constant: it plays on as long as the segmenter moves.
         rate = learning_rate(step, run.steps, config.train)
         for group in optimizer.param_groups:
-            group["lr"] = group["factor"] * rate
+            frozen = step < group.get("frozen_share", 0) * run.steps
+            group["lr"] = 0.0 if frozen else group["factor"] * rate
 
         # The two players move by turns, the segmenter first. Both moves are about the same micro-batches.
         micro_batches = [to_device(next(batches), device) for _ in range(per_rank // micro_batch)]
@@ -133,8 +134,12 @@ def optimizers(config, segmenter, discriminator):
     # Two parts may have a rate of their own. The ResNet-18: random decoders shake weights that are good already. The
     # last layer: under Adam its rate is all that tells literal sums from sums of u / n².
     train = config.train
-    parts = [(segmenter.encoder, train.encoder_rate), (segmenter.head, train.head_rate)]
-    groups = [{"params": list(part.parameters()), "factor": factor} for part, factor in parts if factor != 1]
+    parts = [(segmenter.encoder, train.encoder_rate, train.frozen_share), (segmenter.head, train.head_rate, 0.0)]
+    groups = [
+        {"params": list(part.parameters()), "factor": factor, "frozen_share": frozen_share}
+        for part, factor, frozen_share in parts
+        if factor != 1 or frozen_share
+    ]
     apart = {p for group in groups for p in group["params"]}
     groups.insert(0, {"params": [p for p in segmenter.parameters() if p not in apart], "factor": 1.0})
     optimizer = torch.optim.Adam(groups, train.learning_rate, fused=fused)

@@ -19,9 +19,7 @@ BOUNDS = {
     "multiple_of": (lambda number, bound: number % bound == 0, "a multiple of {}"),
 }
 # Settings that are no more, in the config.yaml of older runs, with their defaults; another value was another run.
-RETIRED = {
-    "adversarial.spectral_norm": False, "adversarial.steps": 1, "train.compile": False, "train.frozen_share": 0.0,
-}  # fmt: skip
+RETIRED = {"adversarial.spectral_norm": False, "adversarial.steps": 1, "train.compile": False}
 
 
 class ScriptSettings:
@@ -105,14 +103,17 @@ def check_resumable(saved, config, where):
 
     saved: {"section.key": value} of the run's checkpoint
     """
-    defaults = {**flatten(type(config)()), **RETIRED}
-    for key, value in {**RETIRED, **flatten(config)}.items():
+    defaults, settings, whole = {**flatten(type(config)()), **RETIRED}, {**RETIRED, **flatten(config)}, None
+    if config.train.schedule == "cosine":
+        whole = "train.schedule=cosine its rate fell towards 0 over those epochs"
+    elif frozen := settings.get("train.frozen_share"):
+        whole = f"train.frozen_share={frozen} its ResNet-18 stood still for a share of those epochs"
+    for key, value in settings.items():
         before = saved.get(key, defaults[key])  # a setting that came later stood, in effect, at its default
-        more, why = key == "train.epochs" and value > before, ""
-        if key in config.FREE_ON_RESUME or before == value or more and config.train.schedule == "constant":
+        more = key == "train.epochs" and value > before
+        if key in config.FREE_ON_RESUME or before == value or more and not whole:
             continue
-        if more:
-            why = " by train.schedule=cosine its rate fell towards 0 over those epochs, so a longer run is another run;"
+        why = f" by {whole}, so a longer run is another run;" if more else ""
         raise Refused(f"{where} holds a run with {key}={before}, not {value};{why} choose another run.dir")
 
 

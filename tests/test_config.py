@@ -117,7 +117,8 @@ def test_every_number_has_bounds_and_every_default_lies_within(cls):
 
 @pytest.mark.parametrize("key, wrong", [("data.gain", 1.0), ("supervision.min_coverage", 0.0), ("train.average", 1.0),
                                         ("adversarial.layers", 6), ("adversarial.blur_sigma", 0.0),
-                                        ("model.width", 15), ("train.head_rate", 0.0)])  # fmt: skip
+                                        ("model.width", 15), ("train.head_rate", 0.0),
+                                        ("train.frozen_share", 2.0)])  # fmt: skip
 def test_bounds_are_open_or_closed(key, wrong):
     with pytest.raises(Refused, match=f"^{key}={wrong}: must be "):
         config_from_flat(SegmenterConfig, {key: wrong})
@@ -167,9 +168,11 @@ def test_a_run_goes_on_with_more_epochs_or_moved_data_and_refuses_another_experi
     for other in ("train.epochs=4", "train.learning_rate=1", "run.seed=1", "model.width=32"):
         with pytest.raises(Refused, match=f"runs/x.*{other.split('=')[0]}"):
             check_resumable(saved, load_config(SegmenterConfig, path, [other]), "runs/x")
-    short, long = (load_config(SegmenterConfig, path, ["train.schedule=cosine", f"train.epochs={n}"]) for n in (5, 6))
-    with pytest.raises(Refused, match="runs/x.* train.epochs=5, not 6; by train.schedule=cosine its rate fell"):
-        check_resumable(flatten(short), long, "runs/x")
+    wholes = {"schedule=cosine": "its rate fell towards 0", "frozen_share=0.2": "its ResNet-18 stood still for a share"}
+    for whole, why in wholes.items():
+        short, long = (load_config(SegmenterConfig, path, [f"train.{whole}", f"train.epochs={n}"]) for n in (5, 6))
+        with pytest.raises(Refused, match=f"runs/x.* train.epochs=5, not 6; by train.{whole} {why}"):
+            check_resumable(flatten(short), long, "runs/x")
 
 
 def test_a_setting_that_came_later_leaves_earlier_runs_resumable_at_its_default():

@@ -157,24 +157,27 @@ def trained(tile_set, run_dir, *more):
     return torch.load(run_dir / "last.pt", weights_only=True)
 
 
-def test_the_encoder_may_have_a_rate_of_its_own(tile_set, tmp_path):
+def test_the_encoder_may_have_a_rate_of_its_own_or_be_frozen_for_a_while(tile_set, tmp_path):
     more = "train.batch_size=30", "train.schedule=constant", "train.average=0"
     torch.manual_seed(0)
     start = UNet(3, 4, 8).state_dict()
-    rates = "encoder_rate=1", "encoder_rate=0.1", "encoder_rate=0"
-    full, slow, frozen = (trained(tile_set, tmp_path / rate, *more, f"train.{rate}")["segmenter"] for rate in rates)
+    rates = "encoder_rate=1", "encoder_rate=0.1", "encoder_rate=0", "frozen_share=1", "frozen_share=0.5"
+    full, slow, *frozen, thawed = (
+        trained(tile_set, tmp_path / rate, *more, f"train.{rate}")["segmenter"] for rate in rates
+    )
     encoder = {name for name in start if name.startswith("encoder.") and name.endswith((".weight", ".bias"))}
     # The head starts at zero, so the second of the two steps is the encoder's first, by the same gradient in both runs.
     moved = {name: full[name] - start[name] for name in encoder}
     assert min(change.abs().max() for change in moved.values()) > 1e-4
     # Weights stand still at a rate of 0. Batch norm's statistics do not: they are of the segmenter's images.
-    assert not torch.equal(frozen["encoder.bn1.running_mean"], start["encoder.bn1.running_mean"])
+    assert not torch.equal(frozen[0]["encoder.bn1.running_mean"], start["encoder.bn1.running_mean"])
     for name in start:
         if name in encoder:
             assert torch.allclose(slow[name] - start[name], 0.1 * moved[name], atol=3e-7), name
-            assert torch.equal(frozen[name], start[name]), name
+            assert all(torch.equal(kept[name], start[name]) for kept in frozen), name
+            assert torch.equal(thawed[name], full[name]), name
         else:
-            assert torch.equal(slow[name], full[name]) and torch.equal(frozen[name], full[name]), name
+            assert all(torch.equal(other[name], full[name]) for other in (slow, *frozen, thawed)), name
 
 
 def test_the_average_of_a_short_run_is_of_its_steps_and_not_of_the_random_start(tile_set, tmp_path, monkeypatch):

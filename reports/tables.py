@@ -121,11 +121,11 @@ def as_values(titles, rows):
 def gap_closed(rows):
     """Lines: the share of the mIoU gap from Low to High that each row between them closes, over the tiles of all sets.
 
-    Undefined where the gap is not twice its spread over seeds. No shares of the paper's stand beside: they compare only
-    where coarse labels are of one kind.
+    Undefined where the gap is not twice its spread over seeds; no lines where there is but one score a row. No shares
+    of the paper's stand beside: they compare only where coarse labels are of one kind.
     """
     miou = {row.names[0]: [scores["miou"] for scores in row.sums] for row in rows}
-    if not {"Low", "High"} <= miou.keys():
+    if not {"Low", "High"} <= miou.keys() or len(rows[0].seeds) < 2:
         return []
     gaps = [high - low for low, high in zip(miou["Low"], miou["High"], strict=True)]
     gap, spread = statistics.mean(gaps), statistics.stdev(gaps) if len(gaps) > 1 else 0

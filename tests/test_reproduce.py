@@ -278,7 +278,7 @@ def test_the_share_of_the_gap_is_over_all_tiles_and_undefined_where_seeds_spread
     assert clear[0] == "gap in mIoU from Low to High, over all tiles: 10.50 +- 0.71"
     assert clear[1] == "Agg+App closes 23.8 % of it"
     assert "undefined" in closed([(0.5, 0.5, 0.6), (0.5, 0.5, 0.4)])[1]
-    assert closed([(0.5, 0.6)], names=("Low", "Agg")) == []
+    assert closed([(0.5, 0.5, 0.6)]) == []
     # Two classes of 20 pixels in two sets: 8, 4 and 0 of each are wrong together.
     rows = [[[{**scored(n, 0.5), "confusion": [[10 - w, w], [w, 10 - w]]}
               for n, w in zip(("Low", "Agg", "High"), wrong, strict=True)]]

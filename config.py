@@ -1,13 +1,12 @@
-"""Every setting of a run, declared once: type, default, unit, meaning, source.
+"""Every setting of a run, declared once: type, default, unit, meaning, source, and the bounds of a number.
 
 A YAML file fills it, `section.key=value` on the command line overrides it, `--help` prints it, and the run directory
-keeps it. Tags: [paper, Sec. n], [paper silent; ours], [differs: why]. A __post_init__ holds the bounds of numbers and
-rules between settings.
+keeps it. Tags: [paper, Sec. n], [paper silent; ours], [differs: why]. A __post_init__ holds rules between settings.
 """
 
 from dataclasses import dataclass
 
-from runtime.settings import ScriptSettings, bounded, opt, require
+from runtime.settings import ScriptSettings, opt, require
 
 
 @dataclass(frozen=True)
@@ -15,28 +14,23 @@ class DataConfig:
     root: str = opt("", "the tile set's folder, as data.prepare or data.synthetic writes it; required")
     regions: tuple[str, ...] = opt((), "use the tiles of these regions only, as [a, b]; empty: of all")
     exclude_regions: tuple[str, ...] = opt((), "leave the tiles of these regions out")
-    workers: int = opt(2, "processes that read and change tiles; 0: the training process itself")
+    workers: int = opt(2, "processes that read and change tiles; 0: the training process itself", least=0)
     dihedral: bool = opt(True, "turn and mirror training tiles, eight ways [paper silent; ours]")
-    gain: float = opt(0.2, "contrast about the band mean times 1 +- this, one draw for all bands [paper silent; ours]")
-    offset: float = opt(0.2, "brightness plus +- this many standard deviations, one draw [paper silent; ours]")
-
-    def __post_init__(self):
-        bounded(self.workers >= 0, "data.workers", self.workers, "0 or more, as 2")
-        bounded(0 <= self.gain < 1, "data.gain", self.gain, "0 or more and below 1, as 0.2")
-        bounded(self.offset >= 0, "data.offset", self.offset, "0 or more, as 0.2")
+    gain: float = opt(0.2, "contrast about the band mean times 1 +- this, one draw for all bands [paper silent; ours]",
+        least=0, below=1)
+    offset: float = opt(0.2, "brightness plus +- this many standard deviations, one draw [paper silent; ours]", least=0)
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    width: int = opt(64, "channels of the stem; 64 is ResNet-18 [paper, Sec. 4.2]")
+    width: int = opt(64, "channels of the stem; 64 is ResNet-18 [paper, Sec. 4.2]", least=2, multiple_of=2)
     head: str = opt("zeros", "start of the last layer: zeros, or random, as torch draws it [paper silent; ours: "
         "models/unet.py]", ("zeros", "random"))
     init: str = opt("none", "start of the ResNet-18: none, imagenet, or the path of a resnet18.pt [paper silent; ours]")
 
     def __post_init__(self):
-        bounded(self.width >= 2 and self.width % 2 == 0, "model.width", self.width, "even and 2 or more, as 64")
-        ours = f"model.width is {self.width}"
-        require(self.init != "imagenet" or self.width == 64, f"model.init=imagenet needs model.width=64; {ours}")
+        needs = f"model.init=imagenet needs model.width=64; model.width is {self.width}"
+        require(self.init != "imagenet" or self.width == 64, needs)
 
 
 @dataclass(frozen=True)
@@ -55,81 +49,61 @@ class SupervisionConfig:
         "prior configs/tables/nlcd_low2high.yaml; empty: it is made from the fine and coarse maps of the split "
         "heldout, of adversarial.exemplar_root where that is set [ours]")
     min_coverage: float = opt(1.0, "supervise cells of which at least this share of the area lies in the tile [paper "
-        "silent; ours]")
+        "silent; ours]", above=0, most=1)
 
     def __post_init__(self):
-        bounded(0 < self.min_coverage <= 1, "supervision.min_coverage", self.min_coverage, "above 0, 1 at most, as 0.5")
         by_table = self.aggregate in ("statistics", "prior", "observation")
-        reads = f"supervision.aggregate={self.aggregate} reads regions: supervision.labels={self.labels} must be "
-        require(not by_table or self.labels == "low_regions", f"{reads}low_regions")
-        given = f"supervision.observation={self.observation}"
-        uses = "supervision.aggregate=observation, statistics or prior"
-        require(by_table or not self.observation, f"{given}: is for {uses}")
+        regions = f"supervision.labels={self.labels} must be low_regions for supervision.aggregate={self.aggregate}"
+        require(not by_table or self.labels == "low_regions", regions)
+        table = f"supervision.observation={self.observation} needs supervision.aggregate=observation, statistics, prior"
+        require(by_table or not self.observation, table)
 
 
 @dataclass(frozen=True)
 class AdversarialConfig:
-    weight: float = opt(0.0, "weight of the segmenter's hinge loss; 0: no adversary [paper, Sec. 4.4; value ours]")
-    warmup_steps: int = opt(0, "steps over which the weight rises from 0 [paper silent; ours]")
+    weight: float = opt(0.0, "of the segmenter's hinge loss; 0: no adversary [paper, Sec. 4.4; value ours]", least=0)
+    warmup_steps: int = opt(0, "steps over which the weight rises from 0 [paper silent; ours]", least=0)
     temperature: float = opt(1.11, "of sargmax, as tau / n²: the paper's tau is 1000 at n = 30 [paper, Sec. 4.4; at "
-        "other n ours]")
+        "other n ours]", above=0, most=100)
     maps: str = opt("straight_through", "predictions as the discriminator reads them: soft, the sargmax [paper, Sec. "
         "4.4], or straight_through, the argmax with sargmax's gradient [differs: soft maps give themselves away by "
         "values between classes]", ("straight_through", "soft"))
-    blur_sigma: float = opt(0.6, "of the 3x3 Gaussian on both kinds of maps, pixels [paper, Sec. 4.6]")
-    exemplars: int = opt(0, "high-resolution label maps to show, K of Fig. 5; 0: all of the split heldout")
+    blur_sigma: float = opt(0.6, "of the 3x3 Gaussian on both kinds of maps, pixels [paper, Sec. 4.6]", above=0)
+    exemplars: int = opt(0, "high-resolution label maps to show, K of Fig. 5; 0: all of the split heldout", least=0)
     exemplar_root: str = opt("", "tile set that the label maps come from; empty: data.root [paper, Sec. 4.4]")
-    width: int = opt(16, "channels of the discriminator's first layer [paper silent; ours]")
-    layers: int = opt(3, "its layers of stride 2; a score sees 46 px with 3, 22 with 2 [paper silent; ours]")
-    spectral_norm: bool = opt(False, "bound the norm of the discriminator's layers [paper silent; ours]")
+    width: int = opt(16, "channels of the discriminator's first layer [paper silent; ours]", least=1)
+    layers: int = opt(3, "its layers of stride 2; a score sees 46 px with 3, 22 with 2 [paper silent; ours]",
+        least=1, most=5)
     learning_rate: float = opt(1e-3, "of the discriminator's Adam, constant [ours; the paper's, Sec. 4.6, is 1e-4, as "
-        "in configs/low2high]")
-    beta1: float = opt(0.0, "of the discriminator's Adam: decay of its mean gradient [paper silent; ours]")
-    beta2: float = opt(0.99, "of the discriminator's Adam: decay of its mean square [paper silent; ours]")
-    steps: int = opt(1, "discriminator steps for each segmenter step [paper silent; ours]")
+        "in configs/low2high]", above=0)
+    beta1: float = opt(0.0, "of the discriminator's Adam: decay of its mean gradient [paper silent; ours]",
+        least=0, below=1)
+    beta2: float = opt(0.99, "of the discriminator's Adam: decay of its mean square [paper silent; ours]",
+        least=0, below=1)
     control: str = opt("none", "an experiment without a teacher, which must lose what the adversary gains: frozen, the "
         "discriminator stays as it starts; shuffled, each exemplar's pixels are shuffled inside each cell [ours]",
         ("none", "frozen", "shuffled"))
 
     def __post_init__(self):
-        bounded(self.weight >= 0, "adversarial.weight", self.weight, "0 or more, as 0.1")
-        bounded(self.warmup_steps >= 0, "adversarial.warmup_steps", self.warmup_steps, "0 or more, as 0")
-        tau = "above 0 and at most 100, as 1.11, for it is tau / n²"
-        bounded(0 < self.temperature <= 100, "adversarial.temperature", self.temperature, tau)
-        bounded(self.blur_sigma > 0, "adversarial.blur_sigma", self.blur_sigma, "above 0, as 0.6")
-        bounded(self.exemplars >= 0, "adversarial.exemplars", self.exemplars, "0 or more, as 0")
-        bounded(self.width >= 1, "adversarial.width", self.width, "1 or more, as 16")
-        bounded(1 <= self.layers <= 5, "adversarial.layers", self.layers, "1 to 5, as 3")
-        bounded(self.learning_rate > 0, "adversarial.learning_rate", self.learning_rate, "above 0, as 1e-3")
-        bounded(0 <= self.beta1 < 1, "adversarial.beta1", self.beta1, "0 or more and below 1, as 0.5")
-        bounded(0 <= self.beta2 < 1, "adversarial.beta2", self.beta2, "0 or more and below 1, as 0.99")
-        bounded(self.steps >= 1, "adversarial.steps", self.steps, "1 or more, as 1")
-        message = f"adversarial.control={self.control}: is of an adversary; adversarial.weight must be above 0, as 0.1"
-        require(self.weight > 0 or self.control == "none", message)
+        needs = f"adversarial.control={self.control}: is of an adversary; adversarial.weight must be above 0, as 0.1"
+        require(self.weight > 0 or self.control == "none", needs)
 
 
 @dataclass(frozen=True)
 class LoopConfig:
     """What both training scripts ask of their loop."""
 
-    epochs: int = opt(100, "epochs of max(1, ceil(tiles / batch)) steps [paper, Sec. 4.6, 5.4]")
-    batch_size: int = opt(24, "tiles of one step, over all processes [paper silent; ours]")
-    micro_batch: int = opt(0, "tiles of one forward pass, which batch norm sees together; 0: a process's whole share")
-    eval_every: int = opt(0, "steps between validations and saves; 0: once an epoch [paper silent; ours]")
+    epochs: int = opt(100, "epochs of max(1, ceil(tiles / batch)) steps [paper, Sec. 4.6, 5.4]", least=1)
+    batch_size: int = opt(24, "tiles of one step, over all processes [paper silent; ours]", least=1)
+    micro_batch: int = opt(0, "tiles of one forward pass, which batch norm sees together; 0: a process's whole share",
+        least=0)
+    eval_every: int = opt(0, "steps between validations and saves; 0: once an epoch [paper silent; ours]", least=0)
     precision: str = opt("auto", "of the networks: bf16, fp16 (with loss scaling) or off (float32); auto: bf16 on CUDA "
         "and on CPUs that multiply it (AMX, AVX-512 bf16), else off", ("auto", "bf16", "fp16", "off"))
     channels_last: str = opt("auto", "whether the channels of a pixel lie side by side in memory; auto: where steps "
         "are faster so, on CUDA and CPUs, though not from model.width=64 on where a CPU lacks AVX-512",
         ("auto", "true", "false"))
-    compile: bool = opt(False, "torch.compile the trained network; takes a compiler, and minutes at the start")
-    warmup_steps: int = opt(0, "steps over which the learning rate rises from 0 [paper silent; ours]")
-
-    def __post_init__(self):
-        bounded(self.epochs >= 1, "train.epochs", self.epochs, "1 or more, as 100")
-        bounded(self.batch_size >= 1, "train.batch_size", self.batch_size, "1 or more, as 24")
-        bounded(self.micro_batch >= 0, "train.micro_batch", self.micro_batch, "0 or more, as 0")
-        bounded(self.eval_every >= 0, "train.eval_every", self.eval_every, "0 or more, as 0")
-        bounded(self.warmup_steps >= 0, "train.warmup_steps", self.warmup_steps, "0 or more, as 0")
+    warmup_steps: int = opt(0, "steps over which the learning rate rises from 0 [paper silent; ours]", least=0)
 
     def split(self, world):
         """The global batch over `world` processes -> (tiles of a step on one, tiles of one forward pass)."""
@@ -137,46 +111,33 @@ class LoopConfig:
         nearest = max(1, round(self.batch_size / world)) * world
         require(not rest, f"train.batch_size={self.batch_size} does not divide among {world} processes; {nearest} does")
         micro_batch = self.micro_batch or per_rank
-        nearest = max(m for m in range(1, min(per_rank, micro_batch) + 1) if per_rank % m == 0)
-        message = f"train.micro_batch={micro_batch} does not divide the {per_rank} tiles of a process; {nearest} does"
-        require(micro_batch == nearest, message)
+        divides = per_rank % micro_batch == 0
+        require(divides, f"train.micro_batch={micro_batch} does not divide the {per_rank} tiles of a process")
         return per_rank, micro_batch
 
 
 @dataclass(frozen=True)
 class TrainConfig(LoopConfig):
-    learning_rate: float = opt(1e-4, "of Adam [paper, Sec. 4.6]")
+    learning_rate: float = opt(1e-4, "of Adam [paper, Sec. 4.6]", above=0)
     schedule: str = opt("constant", "constant [paper, Sec. 4.6, names an initial rate and no schedule] or cosine, "
         "towards 0 at the last step [ours]", ("constant", "cosine"))
     encoder_rate: float = opt(1.0, "learning rate of the ResNet-18 as a share of the others', for one that starts from "
-        "weights; 0 keeps them, though batch norm's statistics follow the images [ours]")
+        "weights; 0 keeps them, though batch norm's statistics follow the images [ours]", least=0)
     frozen_share: float = opt(0.0, "share of the steps, from the first on, in which that rate is 0, for a random "
-        "decoder would teach the ResNet-18 noise [ours]")
+        "decoder would teach the ResNet-18 noise [ours]", least=0, most=1)
     head_rate: float = opt(1.0, "learning rate of the last layer as a share of the others': 1 / n² makes literal sums "
-        "the same training as sums of u / n² [ours: docs/paper.md]")
+        "the same training as sums of u / n² [ours: docs/paper.md]", above=0)
     average: float = opt(0.0, "validate and keep an exponential moving average of the weights with this decay per "
-        "step, as 0.99, less in the first steps; 0: the weights themselves [paper silent; ours]")
-
-    def __post_init__(self):
-        super().__post_init__()
-        bounded(self.learning_rate > 0, "train.learning_rate", self.learning_rate, "above 0, as 1e-4")
-        bounded(self.encoder_rate >= 0, "train.encoder_rate", self.encoder_rate, "0 or more, as 1.0")
-        bounded(0 <= self.frozen_share <= 1, "train.frozen_share", self.frozen_share, "0 to 1, as 0.2")
-        bounded(self.head_rate > 0, "train.head_rate", self.head_rate, "above 0, as 1.0")
-        bounded(0 <= self.average < 1, "train.average", self.average, "0 or more and below 1, as 0.5")
+        "step, as 0.99, less in the first steps; 0: the weights themselves [paper silent; ours]", least=0, below=1)
 
 
 @dataclass(frozen=True)
 class RunConfig:
     dir: str = opt("", "the run's folder: config.yaml, log.jsonl, last.pt, best.pt, metrics.json, figures/; required")
     name: str = opt("", "the row's name in tables; empty: the name of the run's folder")
-    seed: int = opt(0, "of the weights and of every draw")
+    seed: int = opt(0, "of the weights and of every draw", least=0)
     device: str = opt("auto", "where the networks are", ("auto", "cpu", "cuda", "mps"))
-    log_every: int = opt(20, "steps between records in log.jsonl")
-
-    def __post_init__(self):
-        bounded(0 <= self.seed < 2**63, "run.seed", self.seed, "0 or more and below 2^63, as 0")
-        bounded(self.log_every >= 1, "run.log_every", self.log_every, "1 or more, as 20")
+    log_every: int = opt(20, "steps between records in log.jsonl", least=1)
 
 
 @dataclass(frozen=True)
@@ -185,8 +146,8 @@ class SegmenterConfig(ScriptSettings):
     # What may differ when a run is taken up again: where data lies, workers, device, layout and logging, and what it
     # started from, for its weights are in last.pt; train.epochs may grow.
     FREE_ON_RESUME = {
-        "data.root", "adversarial.exemplar_root", "data.workers", "train.compile", "train.channels_last", "model.init",
-        "run.dir", "run.name", "run.device", "run.log_every",
+        "data.root", "adversarial.exemplar_root", "data.workers", "train.channels_last", "model.init", "run.dir",
+        "run.name", "run.device", "run.log_every",
     }
 
     data: DataConfig = DataConfig()
@@ -204,37 +165,28 @@ class PretrainDataConfig:
         "normalised by its own statistics [ours]")
     images: str = opt("**/*", "of a bare folder: the images that this glob admits, as **/images/*; keeps masks out")
     bands: int = opt(0, "of a bare folder's images; needed where one is tagged as alpha: one less than they have takes "
-        "it for where there are data, as many for a band like the others; 0: all")
-    validation_share: float = opt(0.05, "of a bare folder: images kept for the validation loss [paper silent; ours]")
+        "it for where there are data, as many for a band like the others; 0: all", least=0)
+    validation_share: float = opt(0.05, "of a bare folder: images kept for the validation loss [paper silent; ours]",
+        above=0, most=0.5)
     regions: tuple[str, ...] = opt((), "of a tile set: use the tiles of these regions only, as [a, b]; empty: of all")
     exclude_regions: tuple[str, ...] = opt((), "of a tile set: leave the tiles of these regions out")
-    workers: int = opt(2, "processes that read and crop images; 0: the training process itself")
-    crop_px: int = opt(512, "side of the square crop [paper silent; ours: the tile size]")
+    workers: int = opt(2, "processes that read and crop images; 0: the training process itself", least=0)
+    crop_px: int = opt(512, "side of the square crop [paper silent; ours: the tile size]", least=32, multiple_of=32)
     heldout: bool = opt(False, "of a tile set: the split heldout trains too, images of the exemplars' places [ours]")
     min_area: float = opt(0.2, "least share of the image that a random crop, resized to crop_px, takes [paper silent; "
-        "ours: ref. 10]; 0: crops of crop_px at the image's own scale, which the segmenter will see")
-
-    def __post_init__(self):
-        bounded(self.bands >= 0, "data.bands", self.bands, "0 or more, as 0")
-        share = self.validation_share
-        bounded(0 < share <= 0.5, "data.validation_share", share, "above 0, 0.5 at most, as 0.05")
-        bounded(self.workers >= 0, "data.workers", self.workers, "0 or more, as 2")
-        bounded(self.crop_px > 0 and self.crop_px % 32 == 0, "data.crop_px", self.crop_px, "a multiple of 32, as 512")
-        bounded(0 <= self.min_area <= 1, "data.min_area", self.min_area, "0 to 1, as 0.2")
+        "ours: ref. 10]; 0: crops of crop_px at the image's own scale, which the segmenter will see", least=0, most=1)
 
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    width: int = opt(64, "channels of the ResNet-18's stem; the segmenter's model.width [paper, Sec. 4.2]")
-
-    def __post_init__(self):
-        bounded(self.width >= 2 and self.width % 2 == 0, "model.width", self.width, "even and 2 or more, as 64")
+    width: int = opt(64, "channels of the ResNet-18's stem; the segmenter's model.width [paper, Sec. 4.2]",
+        least=2, multiple_of=2)
 
 
 @dataclass(frozen=True)
 class MaskedAutoencoderConfig:
     size: str = opt("base", "of encoder and decoder: base (ViT-B) or tiny [paper silent; ours]", ("base", "tiny"))
-    mask_ratio: float = opt(0.75, "share of the tokens that are masked [paper, Sec. 4.5]")
+    mask_ratio: float = opt(0.75, "share of the tokens that are masked [paper, Sec. 4.5]", above=0, below=1)
     mask_where: str = opt("tokens", "what is hidden: tokens [paper, Sec. 4.5], their pixels too, or cells of 32 px in "
         "all layers of the ResNet-18 [differs: models/mae.py]", ("tokens", "pixels", "layers"))
     stages: str = opt("last", "of the ResNet-18 that make tokens: last [paper, Sec. 4.5], or all, for the segmenter "
@@ -242,20 +194,12 @@ class MaskedAutoencoderConfig:
     targets: str = opt("patch", "pixels to restore, normalised by patch [ours: ref. 10], or by band, as the images "
         "are [ours: models/mae.py]", ("patch", "band"))
 
-    def __post_init__(self):
-        bounded(0 < self.mask_ratio < 1, "mae.mask_ratio", self.mask_ratio, "above 0 and below 1, as 0.75")
-
 
 @dataclass(frozen=True)
 class PretrainLoopConfig(LoopConfig):
-    learning_rate: float = opt(1.5e-4, "of AdamW, times batch_size / 256 [paper silent; ours: ref. 10]")
+    learning_rate: float = opt(1.5e-4, "of AdamW, times batch_size / 256 [paper silent; ours: ref. 10]", above=0)
     schedule: str = opt("cosine", "cosine, towards 0 [ours: ref. 10], or constant", ("constant", "cosine"))
-    weight_decay: float = opt(0.05, "of AdamW, on weights and not on biases and norms [ours: ref. 10]")
-
-    def __post_init__(self):
-        super().__post_init__()
-        bounded(self.learning_rate > 0, "train.learning_rate", self.learning_rate, "above 0, as 1.5e-4")
-        bounded(self.weight_decay >= 0, "train.weight_decay", self.weight_decay, "0 or more, as 0.05")
+    weight_decay: float = opt(0.05, "of AdamW, on weights and not on biases and norms [ours: ref. 10]", least=0)
 
 
 @dataclass(frozen=True)
@@ -274,5 +218,4 @@ class PretrainConfig(ScriptSettings):
         patches = (self.data.crop_px // side) ** 2
         masked = round(self.mae.mask_ratio * patches)
         masks = f"mae.mask_ratio={self.mae.mask_ratio} masks {masked} of {patches} patches of {side} px"
-        crop = f"data.crop_px={self.data.crop_px}"
-        require(0 < masked < patches, f"{masks} of {crop}; it must mask 1 to {patches - 1}, as 0.75")
+        require(0 < masked < patches, f"{masks} of data.crop_px={self.data.crop_px}; some must stay, and some go")

@@ -63,8 +63,7 @@ def main(arguments):
     print(f"{arguments.data}, split {arguments.split}: {len(tiles)} tiles; percent")
     publish(result, classes, arguments.out)
     if arguments.figure:
-        chosen = chosen_tiles(tiles, arguments.tiles, arguments.figure_tiles)
-        figure6(arguments.figure, methods, tiles, ranks.device, chosen, arguments.coarse)
+        figure6(arguments.figure, methods, tiles, ranks.device, chosen_tiles(tiles, arguments.tiles), arguments.coarse)
     return result
 
 
@@ -164,9 +163,8 @@ def parse(argv=None):
     parser.add_argument("--scene", nargs=2, metavar=("PREDICTED", "TRUTH"), help="score a map of predict.py")
     parser.add_argument("--same-crs", action="store_true", help="of --scene: take both for one coordinate system")
     parser.add_argument("--taxonomy", metavar="YAML", help="merges TRUTH's codes, as configs/taxonomies/low2high.yaml")
-    parser.add_argument("--out", type=command.place, metavar="JSON", help="write the scores here")
-    parser.add_argument("--figure", type=command.place, metavar="PNG", help="write a contact sheet like Fig. 6 here")
-    parser.add_argument("--figure-tiles", type=int, default=6, metavar="N", help="its rows (default: 6)")
+    parser.add_argument("--out", type=Path, metavar="JSON", help="write the scores here")
+    parser.add_argument("--figure", type=Path, metavar="PNG", help="write a contact sheet like Fig. 6 here")
     words = {"type": lambda s: tuple(s.split(",")), "metavar": "NAME,..."}
     parser.add_argument("--tiles", **words, help="draw these tiles of the split; default: some that show many classes")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"), help="(default: auto)")
@@ -177,17 +175,11 @@ def parse(argv=None):
         return arguments
     if not (arguments.checkpoints or arguments.oracle or arguments.lsr or arguments.linear):
         parser.error("nothing to score: name a CHECKPOINT, --oracle, --lsr, --linear or --scene")
-    if arguments.coarse and not arguments.checkpoints:
-        parser.error("--coarse is for checkpoints, and none is named")
-    command.require_options(vars(arguments), lsr_patches=1, figure_tiles=1)
-    if arguments.figure and arguments.figure.suffix.lower() != ".png":
-        parser.error(f"--figure {arguments.figure}: must end in .png")
-    if arguments.data is None:
-        if not arguments.checkpoints:
-            parser.error("--oracle, --lsr and --linear alone need --data ROOT")
-        config = checkpoint.load(checkpoint_path(arguments.checkpoints[0])).get("config")
-        root = config.get("data.root") if isinstance(config, dict) else None
-        arguments.data = root or parser.error("--data ROOT is needed")
+    if arguments.data is None and arguments.checkpoints:
+        config = checkpoint.load(checkpoint_path(arguments.checkpoints[0])).get("config", {})
+        arguments.data = config.get("data.root")
+    if not arguments.data:
+        parser.error("--data ROOT is needed")
     return arguments
 
 

@@ -31,9 +31,14 @@ class Tally:
         return vars(self)
 
     def scores(self):
-        """-> {each of SCORES, "per_class"}, each in [0, 1]."""
+        """-> {each of SCORES, "per_class": [{"f1", "iou"}]}, each in [0, 1].
+
+        Macro means are over the classes present in truth or prediction; a class absent from both scores None.
+        """
         counts = self.counts()
-        return {**scores(self.confusion), **{key: score(counts[of]) for key, (_, of, score) in SCORES.items()}}
+        classes = zip(*(values.tolist() for values in of_classes(self.confusion)), strict=True)
+        per_class = [{"f1": f1, "iou": iou} if present else {"f1": None, "iou": None} for f1, iou, present in classes]
+        return {**{key: score(counts[of]) for key, (_, of, score) in SCORES.items()}, "per_class": per_class}
 
 
 def confusion_matrix(predicted, truth, num_classes):
@@ -44,16 +49,6 @@ def confusion_matrix(predicted, truth, num_classes):
     valid = truth != IGNORE
     pairs = truth[valid].long() * num_classes + predicted[valid].long()
     return torch.bincount(pairs, minlength=num_classes**2).view(num_classes, num_classes)
-
-
-def scores(confusion):
-    """(C, C) confusion matrix -> {each of SCORES that it gives, "per_class": [{"f1", "iou"}]}, each in [0, 1].
-
-    Macro means are over the classes present in truth or prediction; a class absent from both scores None.
-    """
-    overall = {key: score(confusion) for key, (_, of, score) in SCORES.items() if of == "confusion"}
-    classes = zip(*(values.tolist() for values in of_classes(confusion)), strict=True)
-    return {**overall, "per_class": [{"f1": f if seen else None, "iou": i if seen else None} for f, i, seen in classes]}
 
 
 def selection_scores(confusion):
@@ -83,7 +78,7 @@ def miou(confusion):
 
 
 def of_classes(confusion):
-    """F1, IoU and whether it is there at all, each (C,)."""
+    """F1, IoU, and whether truth or prediction has it, each (C,)."""
     counts = confusion.cpu().double()
     hit, truth, predicted = counts.diagonal(), counts.sum(dim=1), counts.sum(dim=0)
     f1 = 2 * hit / (truth + predicted).clamp(min=1)
@@ -156,11 +151,3 @@ def ranking(higher, lower):
     ordered = lower.sort().values
     below, not_above = (torch.searchsorted(ordered, higher, right=right).double() for right in (False, True))
     return ((below + not_above) / (2 * len(lower))).mean().item()
-
-
-def pixels_that_carry(gradient, part):
-    """Least share of the entries of a tensor of norms that together make up `part` of its sum; 0 where all are 0."""
-    values = gradient.flatten().double().sort(descending=True).values
-    if not values.sum():
-        return 0.0
-    return (torch.searchsorted(values.cumsum(0), part * values.sum()).item() + 1) / len(values)

@@ -167,7 +167,7 @@ def parse(argv=None):
     add = parser.add_argument
     add("checkpoint", metavar="CHECKPOINT", help="best.pt, last.pt or a run's folder")
     add("scenes", nargs="+", metavar="SCENE")
-    add("--out", type=command.place, required=True, metavar="FILE_OR_DIR", help="MAP.tif or a folder")
+    add("--out", type=Path, required=True, metavar="FILE_OR_DIR", help="MAP.tif or a folder")
     add("--probs", action="store_true", help="write class probabilities too")
     add("--coarse", type=Path, metavar="RASTER", help="use this coarse map of the place too [ours]")
     add("--same-crs", action="store_true", help="take scene and --coarse for one coordinate system, though they differ")

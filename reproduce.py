@@ -36,7 +36,7 @@ from reports.rows import (
 from reports.tables import PAPER_TABLE3, class_ious, differences, gap_closed, rows_of, write_table
 from runtime.children import command
 from runtime.command import parser as command_line
-from runtime.command import place, require_options, run
+from runtime.command import require_options, run
 from runtime.errors import Refused
 from runtime.workers import default_workers
 
@@ -75,10 +75,9 @@ def beyond(arguments):
 
 def figure2(arguments):
     """Image, high label and low label under the merged taxonomy."""
-    if len(needed(arguments)) > 1:
-        raise Refused(f"figure2 takes one tile set, --data names {len(arguments.data)}")
-    sheet = arguments.out / "figure2.png"
-    command("evaluate.py", "--oracle", "--data", arguments.data[0], "--figure", sheet, *chosen_tiles(arguments))
+    for root in needed(arguments):
+        sheet = folder(arguments, root) / "figure2.png"
+        command("evaluate.py", "--oracle", "--data", root, "--figure", sheet, *chosen_tiles(arguments))
 
 
 def figure6(arguments):
@@ -115,8 +114,6 @@ def table3(arguments):
     each of several tile sets leaves out the regions of its own test split, --leave-out is not needed.
     """
     roots = needed(arguments)
-    if len(roots) == 1 and not arguments.leave_out:
-        raise Refused("table3 needs --data ROOT and --leave-out REGION")
     tests, starts, results = {root: table3_tests(arguments, root) for root in roots}, {}, {}
 
     def runs_of(root, seed):
@@ -139,8 +136,6 @@ def figure5(arguments):
     roots = needed(arguments)
     results = {root: [] for root in roots}
     pool = [sum(row["split"] == "heldout" for row in read_manifest(HERE / root)[1]) for root in roots]
-    if max(arguments.exemplars) > min(pool):
-        raise Refused(f"--exemplars {max(arguments.exemplars)}: {roots[pool.index(min(pool))]} has {min(pool)}")
     for (root, seed), rows in planned(arguments, roots, lambda *of: exemplar_runs(arguments, *of)).items():
         path = folder(arguments, root) / f"figure5-{seed}.json"
         results[root].append(score([row[-1] for row in rows], root, path))
@@ -177,12 +172,8 @@ def chosen_tiles(arguments):
 
 
 def numbers(text):
-    """10,100,all -> [10, 100, 0], in order and without repeats; what --exemplars takes. 0 stands for all."""
-    words = set(text.split(","))
-    values = sorted({int(word) for word in words - {"all"}})
-    if values and values[0] < 1:
-        raise ValueError
-    return values + [0] * ("all" in words)
+    """10,100,all -> [10, 100, 0]; what --exemplars takes. 0 stands for all."""
+    return [0 if word == "all" else int(word) for word in text.split(",")]
 
 
 COMMANDS = {f.__name__: f for f in (demo, table1, table2, table3, beyond, figure2, figure5, figure6)}
@@ -198,7 +189,7 @@ def parsed():
     add("--data", type=Path, nargs="+", metavar="ROOT", help="tile sets, whose counts are added up; default of demo: "
         "made-up landscapes")
     add("--configs", type=Path, default=Path("configs/demo"), metavar="DIR", help="one file a row")
-    add("--out", type=place, metavar="DIR", help="default: runs/demo, runs/figure5, ...")
+    add("--out", type=Path, metavar="DIR", help="default: runs/demo, runs/figure5, ...")
     add("--seeds", type=int, default=1, metavar="N", help="seeds 0 to N - 1 (default: 1)")
     add("--jobs", type=int, default=jobs, metavar="N", help="runs trained at a time (default: 2 of one thread each, 1 "
         "with a GPU)")
@@ -212,7 +203,7 @@ def parsed():
     add("--other", type=Path, metavar="ROOT", help="of table3: another tile set to test on, all its splits")
     add("overrides", nargs="*", metavar="section.key=value", help="for every training run")
     arguments = parser.parse_intermixed_args()
-    require_options(vars(arguments), seeds=1, jobs=1, lsr_patches=1)
+    require_options(vars(arguments), seeds=1, jobs=1)
     arguments.out = arguments.out or HERE / "runs" / arguments.what
     for key in ("configs", "out", "auxiliary", "other"):  # the commands run in the project's folder
         if (value := getattr(arguments, key)) and value != parser.get_default(key):

@@ -15,19 +15,12 @@ from data.tiles import TileSet
 from runtime import distributed
 from runtime.errors import Refused
 
-SUPERVISED_BY = {
-    "high": "fine labels",
-    "low_upsampled": "coarse labels, upsampled",
-    "low_regions": "coarse labels, over regions",
-}
-
 
 @dataclass(frozen=True)
 class Supervision:
-    """labels: their kind, in words; train, validation: samples of both splits; watched: those of validation, each
-    beside an exemplar; observed: of rows beyond the paper that read shares of classes, else None"""
+    """train, validation: samples of both splits; watched: those of validation, each beside an exemplar; observed: of
+    rows beyond the paper that read shares of classes, else None"""
 
-    labels: str
     description: Description
     train: TrainingTiles
     validation: ScoringTiles
@@ -59,7 +52,6 @@ def open_supervision(config, saved):
         gain=config.data.gain,
         offset=config.data.offset,
         exemplars=exemplars,
-        exemplar_steps=config.adversarial.steps,
     )
     scoring, watched = (ScoringTiles(validation, kind, min_coverage, shown) for shown in (None, exemplars))
     # Told before the first step: without one label no step could be called the best. The first tile mostly has some.
@@ -68,7 +60,7 @@ def open_supervision(config, saved):
             "no label of the validation split supervises: either all are ignored, or no cell lies whole in a tile "
             "(supervision.min_coverage=0.5 takes cells that lie half in it)"
         )
-    return Supervision(SUPERVISED_BY[kind], description, train, scoring, watched, observed)
+    return Supervision(description, train, scoring, watched, observed)
 
 
 def open_exemplars(config, description):

@@ -69,7 +69,7 @@ def main(config):
         precision,
     )
     # Wrapped for DDP after loading: last.pt keeps the network's own names, whatever the number of processes.
-    mae_ddp = ranks.wrap(torch.compile(mae) if config.train.compile else mae)
+    mae_ddp = ranks.wrap(mae)
     loading = data.workers, device.type == "cuda"  # memory is pinned where a GPU copies from it
     batches = training_batches(samples, run.done, run.steps, per_rank, micro_batch, ranks.rank, *loading)
 

@@ -42,7 +42,7 @@ def main(config):
     tiles = len(data.train.tiles)
     # best.pt is chosen on labels of the kind that supervises: fine ones would be a teacher that coarse rows lack.
     measure = "likelihood" if data.observed else "mIoU"
-    selected_on = f"validation {measure} on {data.labels}"
+    selected_on = f"validation {measure} on {config.supervision.labels}"
 
     # Networks. The discriminator's weights are drawn last: rows with and without an adversary start alike.
     task = Task(config, ranks, description, data.observed)
@@ -76,7 +76,7 @@ def main(config):
         data.observed.keep(run)
 
     # Wrapped for DDP after loading: last.pt keeps the networks' own names, whatever the number of processes.
-    segmenter_ddp = ranks.wrap(torch.compile(segmenter) if config.train.compile else segmenter)
+    segmenter_ddp = ranks.wrap(segmenter)
     discriminator_ddp = ranks.wrap(discriminator) if game else None
     loading = config.data.workers, device.type == "cuda"  # memory is pinned where a GPU copies from it
     batches = training_batches(data.train, run.done, run.steps, per_rank, micro_batch, ranks.rank, *loading)
@@ -173,12 +173,11 @@ def update_segmenter(task, run, step, micro_batches, segmenter, optimizer, discr
             logits = logits.to(images.dtype)  # losses are float32: 900 logits of 80 overflow float16
             terms = {"loss": segmenter_loss(task, logits, batch) / labels}
             if discriminator is not None:
-                # Frozen, and called without DDP: no gradient of its own is to be summed. In eval mode spectral norm's
-                # vectors stay where they are: they move once a step, in the discriminator's own.
-                discriminator.requires_grad_(False).eval()
+                # Frozen, and called without DDP: no gradient of its own is to be summed.
+                discriminator.requires_grad_(False)
                 made = made_map(logits, adversarial.temperature, adversarial.maps)
                 # A prediction gets its exemplar's holes: a hole must not tell which is which.
-                seen = appearance(made, batch["exemplars"][:, :1], task.classes, adversarial.blur_sigma)
+                seen = appearance(made, batch["exemplars"], task.classes, adversarial.blur_sigma)
                 with task.autocast:
                     made_scores = discriminator(seen)
                 share = len(images) / task.config.train.batch_size  # of a micro-batch in a mean over the global batch
@@ -196,28 +195,24 @@ def update_segmenter(task, run, step, micro_batches, segmenter, optimizer, discr
 
 
 def update_discriminator(task, run, micro_batches, made_maps, discriminator, optimizer):
-    """The discriminator's steps: tell the maps that were made from exemplars (Eq. 2)."""
+    """The discriminator's step: tell the maps that were made from exemplars (Eq. 2)."""
     ranks, scaler, adversarial = task.ranks, task.scaler, task.config.adversarial
     discriminator.requires_grad_(True)  # the segmenter's step froze it
-    for k in range(adversarial.steps):
-        for i, (made, batch) in enumerate(zip(made_maps, micro_batches, strict=True)):
-            share = len(made) / task.config.train.batch_size
-            real = batch["exemplars"][:, k : k + 1]  # (B, 1, H, W), other exemplars for each of its steps
-            pair = real.to(made.dtype), made
-            # Real and made maps share one forward: DDP allows one for each backward.
-            maps = torch.cat([appearance(m, real, task.classes, adversarial.blur_sigma) for m in pair])
-            discriminator.train(i == 0)  # spectral norm moves its vectors once a step, not once a micro-batch
-            with ranks.synchronise(discriminator, i == len(micro_batches) - 1):
-                with task.autocast:
-                    real_scores, made_scores = discriminator(maps).to(maps.dtype).chunk(2)
-                loss = share * discriminator_hinge(real_scores, made_scores)
-                scaler.scale(loss * ranks.world).backward()
-            part = share / adversarial.steps  # the log shows means over the steps of one turn
-            run.add(discriminator_hinge=loss / adversarial.steps)
-            run.add(real_score=part * real_scores.mean(), made_score=part * made_scores.mean())
-        scaler.step(optimizer)
-        scaler.update()
-        optimizer.zero_grad()
+    for i, (made, batch) in enumerate(zip(made_maps, micro_batches, strict=True)):
+        share = len(made) / task.config.train.batch_size
+        real = batch["exemplars"]
+        pair = real.to(made.dtype), made
+        # Real and made maps share one forward: DDP allows one for each backward.
+        maps = torch.cat([appearance(m, real, task.classes, adversarial.blur_sigma) for m in pair])
+        with ranks.synchronise(discriminator, i == len(micro_batches) - 1):
+            with task.autocast:
+                real_scores, made_scores = discriminator(maps).to(maps.dtype).chunk(2)
+            loss = share * discriminator_hinge(real_scores, made_scores)
+            scaler.scale(loss * ranks.world).backward()
+        run.add(discriminator_hinge=loss, real_score=share * real_scores.mean(), made_score=share * made_scores.mean())
+    scaler.step(optimizer)
+    scaler.update()
+    optimizer.zero_grad()
 
 
 def predictions(task, logits, batch):

@@ -18,11 +18,16 @@ def read_csv(path, required, optional=()):
         columns, known = reader.fieldnames or (), (*required, *optional)
         for column in required:
             if column not in columns:
-                raise Refused(f"{path}: no column {column!r}; the header should hold {','.join(required)}")
+                raise Refused(f"{path}: no column {column!r}; the header, separated by commas, should hold {','.join(required)}")
         for column in columns if optional else ():
             if column not in known:
                 raise Refused(f"{path}: unknown column {column!r}; did you mean {nearest(column, known)!r}?")
-        return [(reader.line_num, {key: (row.get(key) or "").strip() for key in known}) for row in reader]
+        rows = []
+        for row in reader:
+            if None in row or None in row.values():  # a cell left out would move the others, or be no label in silence
+                raise Refused(f"{path}, line {reader.line_num}: it should have {len(columns)} cells, as the header has")
+            rows.append((reader.line_num, {key: row.get(key, "").strip() for key in known}))
+        return rows
 
 
 def relative_path(path, where):

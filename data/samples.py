@@ -130,16 +130,14 @@ def stack_cells(cells):
 class TrainingTiles(Dataset):
     """Samples by (step, position in the global batch): an endless stream of permutations of the tiles.
 
-    exemplars: Exemplars to draw `exemplar_steps` label maps from for each sample, or None
+    exemplars: Exemplars to draw a label map from for each sample, or None
     """
 
-    def __init__(
-        self, tiles, labels, min_coverage, *, batch_size, seed, dihedral, gain, offset, exemplars=None, exemplar_steps=1
-    ):
+    def __init__(self, tiles, labels, min_coverage, *, batch_size, seed, dihedral, gain, offset, exemplars=None):
         self.tiles, self.labels, self.min_coverage = tiles, labels, min_coverage
         self.batch_size, self.seed = batch_size, seed
         self.dihedral, self.gain, self.offset = dihedral, gain, offset
-        self.exemplars, self.exemplar_steps = exemplars, exemplar_steps
+        self.exemplars = exemplars
 
     collate = staticmethod(collate)
 
@@ -153,8 +151,7 @@ class TrainingTiles(Dataset):
         sample = make_sample(self.tiles.load(i, high, not high), self.labels, self.min_coverage, view, color)
         if self.exemplars is not None:
             rng, size = draw(self.seed, step, position, 1), sample["image"].shape[1:]
-            maps = [self.exemplars.draw(rng, *size, self.dihedral) for _ in range(self.exemplar_steps)]
-            sample["exemplars"] = np.stack(maps)
+            sample["exemplars"] = self.exemplars.draw(rng, *size, self.dihedral)[None]
         return sample
 
 

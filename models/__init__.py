@@ -30,7 +30,7 @@ def build_segmenter(config, bands, classes, scale, init=None):
 
 def build_discriminator(adversarial):
     """adversarial: config.AdversarialConfig -> Discriminator."""
-    return Discriminator(adversarial.width, adversarial.layers, adversarial.spectral_norm)
+    return Discriminator(adversarial.width, adversarial.layers)
 
 
 def build_mae(config, bands):

@@ -2,7 +2,6 @@
 
 import torch.nn.functional as F
 from torch import nn
-from torch.nn.utils.parametrizations import spectral_norm
 
 
 class Discriminator(nn.Module):
@@ -10,18 +9,15 @@ class Discriminator(nn.Module):
 
     `layers` 4x4 convolutions of stride 2 from `width` channels, doubling, then one to the score. Fully convolutional;
     with 3 layers a score sees 46 x 46 px and the map may be as small as 16 px. It pads with 0, no class's value.
-
-    spectral: bound each layer's norm. D learns more slowly by it, and scores do not differ [ours: off]
     """
 
-    def __init__(self, width=16, layers=3, spectral=False):
+    def __init__(self, width=16, layers=3):
         super().__init__()
-        bound = spectral_norm if spectral else nn.Identity()
         channels = [1, *(width * 2**i for i in range(layers))]
         self.convs = nn.ModuleList(
-            bound(nn.Conv2d(a, b, 4, stride=2, padding=1)) for a, b in zip(channels, channels[1:], strict=False)
+            nn.Conv2d(a, b, 4, stride=2, padding=1) for a, b in zip(channels, channels[1:], strict=False)
         )
-        self.score = bound(nn.Conv2d(channels[-1], 1, 4, padding=2))
+        self.score = nn.Conv2d(channels[-1], 1, 4, padding=2)
 
     def forward(self, index_maps):
         x = index_maps

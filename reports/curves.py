@@ -61,15 +61,10 @@ def _game(train, validation):
     ragged = {"predictions": _line(games, "ragged_made", 100), "exemplars": _line(games, "ragged_real", 100)}
     norms = {"Eq. 1, from coarse labels": _line(probes, "gradient_region"),
              "adversary, by its weight": _line(probes, "gradient_adversary")}  # fmt: skip
-    (steps, labels), (_, adversary) = norms.values()
-    parts = [100 * a / (a + b) if a + b else 0.0 for a, b in zip(adversary, labels, strict=True)]
-    shares = {"adversary, of both norms": (steps, parts),
-              "pixels that carry 90 % of its norm": _line(games, "gradient_pixels", 100)}  # fmt: skip
     return [
         ("Discriminator: exemplar or prediction?", auc, {"ylabel": "AUC", "ylim": (0, 1.02)}),
         ("Raggedness: neighbours of different classes", ragged, {"ylabel": "percent of neighbours"}),
         ("Gradients at the logits", norms, {"ylabel": "norm", "yscale": "log"}),
-        ("The adversary's gradient: shares", shares, {"ylabel": "percent", "ylim": (0, 102)}),
     ]
 
 
@@ -84,12 +79,9 @@ def _draw(panels, path):
 
     columns = min(len(panels), 3 if len(panels) > 2 else 2)
     rows = -(-len(panels) // columns)
-    width, height = 4 * columns, 3.2 * rows
-    figure = Figure(figsize=(width, height))
-    # Margins by hand: to have them found takes as long as all the rest, at every validation.
-    margins = {"left": 0.6 / width, "right": 1 - 0.2 / width, "top": 1 - 0.35 / height, "bottom": 0.9 / height}
-    figure.subplots_adjust(**margins, wspace=0.25, hspace=0.7)
-    for ax, (title, lines, look) in zip(figure.subplots(rows, columns, squeeze=False).flat, panels, strict=True):
+    figure = Figure(figsize=(4 * columns, 3.2 * rows), layout="constrained")
+    for number, (title, lines, look) in enumerate(panels, 1):
+        ax = figure.add_subplot(rows, columns, number)
         for name, (x, values) in lines.items():
             thick = 0 if name.startswith("seed ") else 1.2
             ax.plot(x, values, marker="." if len(x) < 30 else "", linewidth=thick, label=name)

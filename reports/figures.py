@@ -16,6 +16,7 @@ from runtime.labels import IGNORE
 
 IGNORED_COLOR = (255, 255, 255)
 MARGIN_PX, TITLE_PX = 6, 22
+SHEET_TILES = 6  # where none are named
 
 
 def color_image(image, like=None):
@@ -89,11 +90,11 @@ def contact_sheet(path, titles, rows, classes=(), zoom=1, text_px=14):
         sheet.save(file, "PNG")
 
 
-def chosen_tiles(tiles, names, count):
-    """Indices of the tiles to draw: those named, else `count` that show many classes, from all over the set."""
+def chosen_tiles(tiles, names):
+    """Indices of the tiles to draw: those named, else some that show many classes, from all over the set."""
     if not names:
         maps = (tiles.load_high(i) for i in tqdm(range(len(tiles)), desc="choosing tiles", disable=None, leave=False))
-        return choose_varied(maps, count)
+        return choose_varied(maps, SHEET_TILES)
     index = {row["tile"]: i for i, row in enumerate(tiles.rows)}
     for name in names:
         if name not in index:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from config import PretrainConfig, SegmenterConfig
 from data.manifest import SPLITS, read_description, read_manifest
-from metrics import Tally
+from metrics import SCORES
 from runtime.children import command, side_by_side
 from runtime.errors import Refused
 from runtime.settings import check_resumable, flatten, load_config, require
@@ -161,23 +161,16 @@ def config_file(arguments, name):
 
 
 def train(arguments, runs):
-    """Say what is complete and what is to be trained, then train it, --jobs at a time. The demo tells each row's score
-    as soon as the row is trained; tables look at test tiles last."""
+    """Say what is complete and what is to be trained, then train it, --jobs at a time."""
     states = {run: run.state() for run in runs}
     waiting = [run for run, state in states.items() if state != "complete"]
     print(f"{len(waiting)} of {len(states)} runs to train; each says soon how long it will take")
     print("\n".join(f"  {state:<9} {run.dir}" for run, state in states.items()))
 
-    names = {run: str(run.dir.relative_to(arguments.out)) for run in runs}
-    waited_for = {run.after for run in waiting}
-    waiting.sort(key=lambda run: run not in waited_for)  # pretraining takes longest, and another run waits for it
+    waiting.sort(key=lambda run: run.script != "train_mae.py")  # pretraining takes longest, and another run waits
     words = {run: (run.script, run.config, *run.overrides) for run in waiting}
     after = {run: run.after for run in waiting if run.after in words}
-    tell = [run for run in waiting if arguments.what == "demo" and run.script == "train_seg.py"]
-    then = {run: ("evaluate.py", run.dir) for run in tell}
-    minutes = side_by_side(words, after, arguments.jobs, names.get, then)
-    if minutes:
-        print("minutes of training: " + ", ".join(f"{names[run]} {spent:.1f}" for run, spent in minutes.items()))
+    side_by_side(words, after, arguments.jobs, name=lambda run: run.dir.relative_to(arguments.out))
 
 
 def score(runs, root, path, *more):
@@ -191,7 +184,7 @@ def score_lsr(arguments, root, seed):
     """The row of Self-Epitomic LSR, in a list; it takes longest, so what is scored is kept, as a run is."""
     path = folder(arguments, root) / f"lsr-{arguments.lsr_patches}-{seed}.json"
     kept = json.loads(path.read_text()) if path.exists() else {}
-    if kept.get("data") != str(root) or not Tally(1).counts().keys() <= kept["rows"][0].keys():
+    if kept.get("data") != str(root) or not SCORES.keys() <= kept["rows"][0].keys():
         return score([], root, path, "--lsr", "--lsr-patches", arguments.lsr_patches, "--lsr-seed", seed)
     print(f"Self-Epitomic LSR of seed {seed} is complete: {path}")
     return kept["rows"]

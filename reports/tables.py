@@ -54,25 +54,21 @@ T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.
 @dataclass(frozen=True)
 class Row:
     """names: what stands on the left, one for each title; seeds: scores of evaluate.py, one dict a seed and tile set;
-    sums: where there are several tile sets, the scores of their counts added up, one dict a seed;
-    paper: its three figures in percent, or () where it has none."""
+    sums: the scores of all tile sets together, one dict a seed; paper: its three figures in percent, or () if none."""
 
     names: tuple
     seeds: list
+    sums: list
     paper: tuple = ()
-    sums: tuple = ()
 
 
 def rows_of(results):
     """{tile set: [rows of evaluate.py, one list a seed]} -> [Row] of Tables 1 and 2."""
     rows = []
     for of_sets in zip(*(zip(*seeds, strict=True) for seeds in results.values()), strict=True):  # a row: sets, seeds
-        name, sums = of_sets[0][0]["name"], ()
-        if len(of_sets) > 1:
-            sums = tuple(added(of_seed) for of_seed in zip(*of_sets, strict=True))
-        # A file of before a score was added holds the counts that it is read from.
-        seeds = [{**added([seed]), **seed} for seeds in of_sets for seed in seeds]
-        rows.append(Row((name,), seeds, PAPER.get(name, ()), sums))
+        name, seeds = of_sets[0][0]["name"], [seed for seeds in of_sets for seed in seeds]
+        sums = [added(of_seed) for of_seed in zip(*of_sets, strict=True)] if len(of_sets) > 1 else seeds
+        rows.append(Row((name,), seeds, sums, PAPER.get(name, ())))
     return rows
 
 
@@ -102,9 +98,9 @@ def write_table(arguments, heading, titles, rows, notes=()):
 def as_markdown(titles, rows):
     """Names, ours (mean, and spread over seeds), then the paper's; columns as wide as a terminal wants them."""
     names, paper = [title for title, *_ in SCORES.values()], [f"paper: {SCORES[key][0]}" for key in PAPER_SCORES]
-    cells = [[*titles, *names, *(f"sum: {name}" for name in names if rows[0].sums), *paper]]
+    cells = [[*titles, *names, *paper]]
     for row in rows:
-        ours = [mean_and_spread([one[key] for one in of]) for of in (row.seeds, row.sums) if of for key in SCORES]
+        ours = [mean_and_spread([seed[key] for seed in row.seeds]) for key in SCORES]
         cells.append([*row.names, *ours, *([f"{value:.2f}" for value in row.paper] or [""] * len(PAPER_SCORES))])
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     cells.insert(1, ["-" * width for width in widths])
@@ -113,36 +109,32 @@ def as_markdown(titles, rows):
 
 
 def as_values(titles, rows):
-    """For JSON: a dict a row, its scores as a list over seeds, all as shares of 1."""
+    """For JSON: a dict a row, its scores as lists over seeds, and over those of all tile sets together, in [0, 1]."""
     values = []
     for row in rows:
         ours, sums = ({key: [seed[key] for seed in of] for key in SCORES} for of in (row.seeds, row.sums))
         paper = {key: round(value / 100, 4) for key, value in zip(PAPER_SCORES, row.paper, strict=False)}
-        named = {**dict(zip(titles, row.names, strict=True)), **ours}
-        values.append({**named, **({"sum": sums} if row.sums else {}), "paper": paper})
+        values.append({**dict(zip(titles, row.names, strict=True)), **ours, "sum": sums, "paper": paper})
     return values
 
 
 def gap_closed(rows):
-    """Lines: the share of the mIoU gap from Low to High that each row between them closes; over seeds and tile sets,
-    and where there are several tile sets on the sum of their counts.
+    """Lines: the share of the mIoU gap from Low to High that each row between them closes, over the tiles of all sets.
 
-    Undefined where the gap is not twice its spread; no lines where there is but one score a row. No shares of the
-    paper's stand beside: they compare only where coarse labels are of one kind.
+    Undefined where the gap is not twice its spread over seeds; no lines where there is but one score a row. No shares
+    of the paper's stand beside: they compare only where coarse labels are of one kind.
     """
-    lines = []
-    for where, of, least in (("", "seeds", 2), ("on the sum: ", "sums", 1)):
-        miou = {row.names[0]: [scores["miou"] for scores in getattr(row, of)] for row in rows}
-        if not {"Low", "High"} <= miou.keys() or len(miou["Low"]) < least:
-            continue
-        gaps = [high - low for low, high in zip(miou["Low"], miou["High"], strict=True)]
-        gap, spread = statistics.mean(gaps), statistics.stdev(gaps) if len(gaps) > 1 else 0
-        lines.append(f"{where}gap in mIoU from Low to High: {mean_and_spread(gaps)}")
-        for name in [name for name in miou if name not in ("Oracle", "Self-Epitomic LSR", "Low", "High")]:
-            share = "undefined"
-            if gap > 2 * spread:
-                share = f"{100 * (statistics.mean(miou[name]) - statistics.mean(miou['Low'])) / gap:.1f} %"
-            lines.append(f"{where}{name} closes {share} of it")
+    miou = {row.names[0]: [scores["miou"] for scores in row.sums] for row in rows}
+    if not {"Low", "High"} <= miou.keys() or len(rows[0].seeds) < 2:
+        return []
+    gaps = [high - low for low, high in zip(miou["Low"], miou["High"], strict=True)]
+    gap, spread = statistics.mean(gaps), statistics.stdev(gaps) if len(gaps) > 1 else 0
+    lines = [f"gap in mIoU from Low to High, over all tiles: {mean_and_spread(gaps)}"]
+    for name in [name for name in miou if name not in ("Oracle", "Self-Epitomic LSR", "Low", "High")]:
+        share = "undefined"
+        if gap > 2 * spread:
+            share = f"{100 * (statistics.mean(miou[name]) - statistics.mean(miou['Low'])) / gap:.1f} %"
+        lines.append(f"{name} closes {share} of it")
     return lines
 
 
@@ -162,10 +154,10 @@ def differences(rows):
 
 
 def class_ious(rows):
-    """Lines: the IoU of each class in each row, in percent: of the sums, else the mean over seeds."""
+    """Lines: the IoU of each class in each row, in percent, over the tiles of all sets: the mean over seeds."""
     lines = []
     for row in rows:
-        classes = [scores["per_class"] for scores in row.sums or row.seeds]
+        classes = [scores["per_class"] for scores in row.sums]
         ious = {name: statistics.mean(each[name]["iou"] or 0.0 for each in classes) for name in classes[0]}
         lines.append(f"IoU of {row.names[0]}: " + ", ".join(f"{name} {100 * iou:.1f}" for name, iou in ious.items()))
     return lines

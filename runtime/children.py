@@ -5,8 +5,7 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
 from runtime.errors import Refused
@@ -20,23 +19,22 @@ def command(*words):
     side_by_side({"it": words}, {}, 1, str)
 
 
-def side_by_side(words, after, jobs, name, then=None):
-    """{key: words of a command} -> {key: minutes taken}, `jobs` at a time, in order but for those that must wait.
+def side_by_side(words, after, jobs, name):
+    """Run {key: words of a command}, `jobs` at a time, in order but for those that must wait.
 
-    after: {key: key of the command that must have ended before}; name: of a key, before its lines
-    then:  {key: words of a command that follows at once}
+    after:  {key: key of the command that must have ended before}; name: of a key, before its lines
     raises: Refused where one fails; KeyboardInterrupt where a signal asks to stop. Those that run save and leave
     """
     signal.signal(signal.SIGTERM, _interrupt)
-    jobs, futures = min(jobs, len(words)), {}
-    with ThreadPoolExecutor(max(1, jobs)) as pool:
+    futures, alone = {}, min(jobs, len(words)) == 1
+    with ThreadPoolExecutor(jobs) as pool:
         try:
             for key in sorted(words, key=lambda key: key in after):  # FIFO: none waits for one that has not begun
                 before = futures.get(after.get(key))
-                steps = [commands[key] for commands in (words, then or {}) if key in commands]
-                futures[key] = pool.submit(_run, steps, before, name(key) if jobs > 1 else None, pool)
+                futures[key] = pool.submit(_run, words[key], before, None if alone else name(key), pool)
             wait(futures.values(), return_when=FIRST_EXCEPTION)
-            return {key: future.result() for key, future in futures.items() if future.done()}
+            for future in filter(Future.done, futures.values()):
+                future.result()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             for process in list(RUNNING):
@@ -44,19 +42,11 @@ def side_by_side(words, after, jobs, name, then=None):
             raise
 
 
-def _run(steps, before, name, pool):
-    """Commands, one after the other -> minutes."""
+def _run(words, before, name, pool):
+    """One command, printed and run. Beside others it has one thread, and `name` before each of its lines."""
     if before:
         before.result()
-    started = time.perf_counter()
-    for words in steps:
-        _run_one([str(word) for word in words], name, pool)
-    return (time.perf_counter() - started) / 60
-
-
-def _run_one(words, name, pool):
-    """One command, printed and run. Beside others it has one thread, and `name` before each of its lines."""
-    more = {}
+    words, more = [str(word) for word in words], {}
     print("$ python " + shlex.join(words), flush=True)
     if name is not None:
         more = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "errors": "replace"}

@@ -9,7 +9,6 @@ import multiprocessing
 import os
 import signal
 import sys
-from pathlib import Path
 
 from tqdm import tqdm
 
@@ -22,13 +21,6 @@ _RANK = f"rank {os.environ['RANK']}: " if int(os.environ.get("WORLD_SIZE", 1)) >
 def parser(description, prog=None):
     """An argparse parser whose --help shows a module's docstring as it is."""
     return argparse.ArgumentParser(prog, description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-
-
-def place(text):
-    """Where output goes, for argparse."""
-    if not text.strip():
-        raise argparse.ArgumentTypeError("is empty; name a file or a folder, as . for this one")
-    return Path(text)
 
 
 def require_options(given, **bounds):

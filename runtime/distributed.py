@@ -68,8 +68,6 @@ def start(device="auto"):
     if not available[device]:
         raise Refused(f"run.device={device}: there is no such device here; run.device=cpu always works")
     if device == "cuda":
-        if local_rank >= torch.cuda.device_count():
-            raise Refused(f"there are {torch.cuda.device_count()} GPUs here; start at most as many processes")
         torch.cuda.set_device(local_rank)
     device = torch.device(device, local_rank if device == "cuda" else None)
     if world > 1 and not dist.is_initialized():

@@ -1,7 +1,6 @@
 """Files that are whole or not there: written under a temporary name, then renamed. And YAML."""
 
 import contextlib
-import glob
 import os
 import time
 from pathlib import Path
@@ -53,12 +52,11 @@ def temporary_of(path):
     return path.with_name(f".{path.name}.{os.getpid()}.tmp")
 
 
-def remove_leftovers(folder, name=None):
+def remove_leftovers(folder, name="*"):
     """Delete what kills left of files that were being written, of one name or all: what nobody wrote to for a day."""
-    for leftover in Path(folder).glob(f".{glob.escape(name) if name else '*'}.*.tmp"):
-        with contextlib.suppress(FileNotFoundError):  # its process may rename it now
-            if time.time() - leftover.stat().st_mtime > DAY_S:
-                leftover.unlink()
+    for leftover in Path(folder).glob(f".{name}.*.tmp"):
+        if time.time() - leftover.stat().st_mtime > DAY_S:
+            leftover.unlink()
 
 
 def read_yaml(path, blame="not YAML"):
@@ -71,7 +69,7 @@ def read_yaml(path, blame="not YAML"):
             value = yaml.load(file, _PlainLoader)  # noqa: S506 - a SafeLoader
         except yaml.MarkedYAMLError as error:
             raise ValueError(f"line {error.problem_mark.line + 1}: {error.problem}") from None
-        if not isinstance(value, (dict, type(None))):
+        if not isinstance(value or {}, dict):
             raise ValueError(f"should hold a mapping, holds {type(value).__name__}")
         return value or {}
 

@@ -73,9 +73,8 @@ class Run:
     def each_step(self, unit="tiles"):
         """The steps to do, counted from 0. From the first one on, SIGTERM and Ctrl-C wait for a step's end."""
         self.stop, self.unit = StopRequest(), unit
-        self.progress = tqdm(
-            total=self.steps, initial=self.done, unit="step", disable=None if self.ranks.first else True
-        )
+        hidden = None if self.ranks.first else True  # None: where stderr is no terminal
+        self.progress = tqdm(total=self.steps, initial=self.done, unit="step", disable=hidden)
         self.recorded = self.started = time.perf_counter()
         self.before = self.done
         yield from range(self.done, self.steps)
@@ -83,10 +82,9 @@ class Run:
 
     def introduce(self, data, network, precision):
         """The run in one line."""
-        world = f"{self.ranks.device.type}, precision {precision}, {self.ranks.world} process(es)"
         onward = f"; going on from step {self.done}" if self.done else ""
-        loop = f"{self.steps} steps of {self.config.train.batch_size}"
-        self.say(f"{self.dir}: {data}, {loop}; {network}; {world}{onward}")
+        world = f"{self.ranks.device.type}, precision {precision}, {self.ranks.world} process(es){onward}"
+        self.say(f"{self.dir}: {data}, {self.steps} steps of {self.config.train.batch_size}; {network}; {world}")
 
     def logs(self, step):
         """Whether this step ends with a record, asked before it begins."""

@@ -1,7 +1,7 @@
 """Typed settings: dataclasses of `opt` fields filled from YAML and `section.key=value`. config.py declares a run's."""
 
 import dataclasses
-import math
+import operator
 import typing
 
 import yaml
@@ -10,14 +10,25 @@ from runtime import command
 from runtime.errors import Refused, nearest
 from runtime.files import read_yaml
 
+# What bounds a number: {name in `opt`: (whether it holds of the number and the bound, in words)}.
+BOUNDS = {
+    "least": (operator.ge, "{} or more"),
+    "above": (operator.gt, "above {}"),
+    "most": (operator.le, "at most {}"),
+    "below": (operator.lt, "below {}"),
+    "multiple_of": (lambda number, bound: number % bound == 0, "a multiple of {}"),
+}
+# Settings that are no more, in the config.yaml of older runs, with their defaults; another value was another run.
+RETIRED = {"adversarial.spectral_norm": False, "adversarial.steps": 1, "train.compile": False}
+
 
 class ScriptSettings:
     """The settings of one script, in sections: SCRIPT names it, FREE_ON_RESUME what a run's second half may change."""
 
 
-def opt(default, text, choices=()):
-    """One setting: its default, its meaning with unit and source, and the words that it may be."""
-    return dataclasses.field(default=default, metadata={"text": text, "choices": choices})
+def opt(default, text, choices=(), **bounds):
+    """One setting: its default, its meaning with unit and source, the words that it may be, the bounds of a number."""
+    return dataclasses.field(default=default, metadata={"text": text, "choices": choices, "bounds": bounds})
 
 
 def require(holds, message):
@@ -25,18 +36,13 @@ def require(holds, message):
         raise Refused(message)
 
 
-def bounded(holds, key, value, allowed):
-    """Refuse a number outside of its bounds. allowed: what it may be, and a value that serves, as "0 or more, as 2"."""
-    require(holds, f"{key}={value}: must be {allowed}")
-
-
-def from_command_line(cls, description, argv=None):
+def from_command_line(cls, description):
     """`CONFIG.yaml [section.key=value ...]` -> config; --help prints every setting."""
     parser = command.parser(description)
     parser.epilog = describe(cls)
     parser.add_argument("config", metavar="CONFIG.yaml", help="a file of configs/, or your own")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="settings that differ from the file")
-    arguments = parser.parse_args(argv)
+    arguments = parser.parse_args()
     config = load_config(cls, arguments.config, arguments.overrides)
     for key in ("data.root", "run.dir"):
         require(flatten(config)[key], f"{key} is not set: give it in {arguments.config} or as {key}=FOLDER")
@@ -54,6 +60,7 @@ def load_config(cls, path, overrides=()):
             given.update({f"{section}.{name}": value for name, value in settings.items()})
         elif settings is not None:  # a setting outside a section: refused as one that is not known
             given[section] = settings
+    given = {key: value for key, value in given.items() if key not in RETIRED or value != RETIRED[key]}
     values = _converted(cls, given, path)
     for override in overrides:
         key, equals, value = override.partition("=")
@@ -63,12 +70,19 @@ def load_config(cls, path, overrides=()):
 
 
 def config_from_flat(cls, values):
-    """{"section.key": value} -> config; the inverse of flatten. Other keys are left out."""
-    sections = {}
-    for section in dataclasses.fields(cls):
-        keys = {f.name: f"{section.name}.{f.name}" for f in dataclasses.fields(section.type)}
-        sections[section.name] = section.type(**{name: values[key] for name, key in keys.items() if key in values})
-    return cls(**sections)
+    """{"section.key": value} -> config; the inverse of flatten. Other keys are left out.
+
+    raises: Refused for a number out of its bounds, and for settings that do not go together
+    """
+    sections = {section.name: {} for section in dataclasses.fields(cls)}
+    for key, setting in _settings(cls).items():
+        if key in values:
+            value, bounds = values[key], setting.metadata["bounds"]
+            holds = all(BOUNDS[name][0](value, bound) for name, bound in bounds.items())
+            require(holds, f"{key}={value}: must be {_in_words(bounds)}, as {_typed(setting.default)}")
+            section, _, name = key.partition(".")
+            sections[section][name] = value
+    return cls(**{section.name: section.type(**sections[section.name]) for section in dataclasses.fields(cls)})
 
 
 def flatten(config):
@@ -89,7 +103,7 @@ def check_resumable(saved, config, where):
 
     saved: {"section.key": value} of the run's checkpoint
     """
-    defaults, settings, whole = flatten(type(config)()), flatten(config), None
+    defaults, settings, whole = {**flatten(type(config)()), **RETIRED}, {**RETIRED, **flatten(config)}, None
     if config.train.schedule == "cosine":
         whole = "train.schedule=cosine its rate fell towards 0 over those epochs"
     elif frozen := settings.get("train.frozen_share"):
@@ -113,13 +127,16 @@ def check_same_data(saved, facts, root, where):
 def describe(cls):
     """The text that --help prints: every setting with default, what it may be, meaning, unit and source."""
     lines = []
-    for section in dataclasses.fields(cls):
-        lines.append(f"\n{section.name}:")
-        for f in dataclasses.fields(section.type):
-            choices = f"   one of {', '.join(f.metadata['choices'])}" if f.metadata["choices"] else ""
-            lines.append(f"  {section.name}.{f.name}={_typed(f.default)}{choices}")
-            lines.append(f"      {f.metadata['text']}")
+    for key, setting in _settings(cls).items():
+        about = setting.metadata
+        allowed = f"one of {', '.join(about['choices'])}" if about["choices"] else _in_words(about["bounds"])
+        lines.append(f"\n  {key}={_typed(setting.default)}   {allowed}".rstrip())
+        lines.append(f"      {about['text']}")
     return "\n".join(lines)
+
+
+def _in_words(bounds):
+    return " and ".join(BOUNDS[name][1].format(bound) for name, bound in bounds.items())
 
 
 def _settings(cls):
@@ -133,10 +150,8 @@ def _converted(cls, values, where):
     for key in values:
         for other in ScriptSettings.__subclasses__():
             require(key in known or key not in _settings(other), f"{where}: {key} is a setting of {other.SCRIPT}")
-        if key not in known:  # of names with the same last part the nearest is meant, as run.seed by seed
-            alike = [setting for setting in known if setting.endswith(f".{str(key).rpartition('.')[2]}")]
-            meant = nearest(key, alike or known)
-            raise Refused(f"{where}: there is no setting {key!s:.80}; did you mean {meant}?")
+        if key not in known:
+            raise Refused(f"{where}: there is no setting {key!s:.80}; did you mean {nearest(key, known)}?")
     return {key: _convert(key, value, known[key], where) for key, value in values.items()}
 
 
@@ -153,14 +168,13 @@ def _convert(key, value, setting, where):
             raise Refused(f"{where}: {key}={text:.80} is not one of {', '.join(choices)}; did you mean {meant}?")
     if kind is str:
         return text
-    default = _typed(setting.default)
     try:  # PyYAML reads 1e-3 as a word, so numbers are read from words here
         value = {"true": True, "false": False}[text.lower()] if kind is bool else kind(float(text))
-        if kind is not bool and (value != float(text) or math.isinf(value)):
+        if kind is not bool and value != float(text):  # a share of a whole number, or not a number
             raise ValueError
     except (KeyError, ValueError, OverflowError):
         words = {bool: "true or false", int: "a whole number", float: "a number"}[kind]
-        raise Refused(f"{where}: {key}={text:.80} must be {words}, as {key}={default}") from None
+        raise Refused(f"{where}: {key}={text:.80} must be {words}, as {key}={_typed(setting.default)}") from None
     return value
 
 

@@ -15,14 +15,14 @@ from runtime.errors import Refused
 def map_unordered(function, jobs, workers, label):
     """Yield function(job) of each job as it is done, here or in up to `workers` new processes, under a progress bar.
 
-    Leaving the loop early cancels what has not begun; Ctrl-C ends what has, too.
-    raises: Refused where a process dies
+    Leaving the loop early cancels what has not begun; Ctrl-C ends what has, too. raises: Refused where a process dies
     """
-    if min(workers, len(jobs)) <= 1:
+    workers = min(workers, len(jobs))
+    if workers <= 1:
         for job in tqdm(jobs, desc=label, disable=None):
             yield function(job)
         return
-    pool = ProcessPoolExecutor(min(workers, len(jobs)), multiprocessing.get_context("spawn"))
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"))
     try:
         heeded = signal.signal(signal.SIGINT, signal.SIG_IGN)  # what starts here inherits it: Ctrl-C is the parent's
         futures = [pool.submit(function, job) for job in jobs]
@@ -30,10 +30,7 @@ def map_unordered(function, jobs, workers, label):
         for future in tqdm(as_completed(futures), total=len(jobs), desc=label, disable=None, smoothing=0.05):
             yield future.result()
     except BrokenProcessPool:
-        raise Refused(
-            f"{label}: a worker process died (out of memory, or a crash inside a codec); fewer --workers "
-            "need less memory"
-        ) from None
+        raise Refused(f"{label}: a worker process died (out of memory?); fewer --workers need less memory") from None
     except KeyboardInterrupt:
         for worker in multiprocessing.active_children():
             worker.kill()  # it leaves no half file under a final name, and its job is begun anew

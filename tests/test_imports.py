@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 LIBRARIES = {"torch", "torchvision", "numpy", "PIL", "tifffile", "tqdm", "yaml"}
 EXTRAS = {"data/rasters.py": {"rasterio"}, "reports/curves.py": {"matplotlib"},
-          "tools/export.py": {"onnx"}}  # fmt: skip
+          "tools/export.py": {"onnx"}, "tools/bench.py": {"segmentation_models_pytorch"}}  # fmt: skip
 SCRIPTS = {"train_seg", "train_mae", "evaluate", "predict", "reproduce"}
 LAYERS = [SCRIPTS | {"tools"}, {"supervision", "maps"}, {"reports", "beyond"}, {"trained"},
           {"data", "models", "losses", "metrics", "config"}, {"runtime"}]  # fmt: skip

@@ -184,7 +184,7 @@ CASES = {
     "not finite": (lambda folder, _: checkpoint.require_finite({"loss": float("nan")}, (), folder, 7),
         "the loss is not finite at step 7 (nan); the last good checkpoint was not reached yet; a lower train.learning"),
     "another config": (resumed("train.learning_rate", 0.5), "holds a run with train.learning_rate=0.0001, not 0.5"),
-    "other data": (lambda *_: check_same_data({"scale": 30}, {"scale": 16}, "tiles", "runs/agg"),
+    "other data": (lambda *_: check_same_data({"scale": 30}, {"scale": 16, "name": "moved"}, "tiles", "runs/agg"),
         "tiles holds other data than the run in runs/agg began with (scale differ)"),
     "device": (lambda *_: distributed.start("mps"), "there is no such device here; run.device=cpu always works"),
     # Checkpoints.

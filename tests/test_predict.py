@@ -229,7 +229,7 @@ def test_outputs_that_would_overwrite_something_are_refused(trained, tmp_path):
 
 
 def test_what_cannot_be_is_one_line(trained, tmp_path, capsys, monkeypatch):
-    for words in (["--window", 100], ["--overlap", 20], ["--out", ""]):
+    for words in (["--window", 100], ["--overlap", 20]):
         with pytest.raises(SystemExit):
             run(trained, "scene.tif", "--out", tmp_path / "map.tif", *words)
         assert f"{words[0]}" in capsys.readouterr().err

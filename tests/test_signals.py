@@ -13,6 +13,7 @@ from functools import partial
 import pytest
 import torch
 from commands import ROOT, TORCHRUN
+from test_train_seg import assert_same
 
 import train_mae
 import train_seg
@@ -67,14 +68,6 @@ def records(run_dir):
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def same(a, b):
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
-    if isinstance(a, list):
-        return len(a) == len(b) and all(map(same, a, b))
-    return torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
-
-
 @pytest.fixture
 def as_a_script():
     """Call a script's main here as it runs in a process of its own: on one thread, with its own signal handlers."""
@@ -114,7 +107,7 @@ def test_a_signal_to_the_group_saves_and_the_same_command_goes_on_bit_for_bit(
     states = [torch.load(run_dir / "last.pt", weights_only=True) for run_dir in (straight, stopped)]
     for state in states:
         state["config"].pop("run.dir")
-    assert same(*states)
+    assert_same(*states, "last.pt", 0)
     losses = [[r["loss"] for r in records(run_dir) if r["kind"] == "train"] for run_dir in (straight, stopped)]
     assert losses[0] == losses[1]
 

@@ -53,6 +53,10 @@ def assert_same(a, b, where, tolerance):
             assert (a.double() - b.double()).abs().max() <= tolerance, where
         else:
             assert torch.equal(a, b), where
+    elif isinstance(a, list):
+        assert_same(dict(enumerate(a)), dict(enumerate(b)), where, tolerance)
+    else:
+        assert a == b, where
 
 
 def losses(run_dir):
@@ -201,7 +205,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(tile
 @pytest.mark.parametrize(
     "change, names",
     [
-        (["train.batch_size=16", "train.micro_batch=3"], ["train.micro_batch=3", "2"]),
+        (["train.batch_size=16", "train.micro_batch=3"], ["train.micro_batch=3", "the 16 tiles"]),
         (["model.init=nowhere.pt"], ["model.init=nowhere.pt", "imagenet"]),
         (["data.root=nowhere"], ["nowhere"]),
     ],

@@ -1,19 +1,15 @@
 """How fast each stage is, side by side with what users would pick instead.
 
-    python -m tools.bench --out bench.json           # minutes on two CPU cores
-    python -m tools.bench --stages 1,2
-    python -m tools.bench --stages 3,4 --data tiles  # on a tile set of your own instead of made-up tiles
+    python -m tools.bench --out bench.json         # minutes on two CPU cores
+    python -m tools.bench --stages 3 --data tiles  # on a tile set of your own instead of made-up tiles
 
-Peers are extras: pip install segmentation_models_pytorch rasterio. One that is missing is named and skipped. A figure
-is the median over repeats after a warm-up, ours and the peer's by turns; ratio is ours / peer.
-
-Stages: 1 training step, 2 supervision, 3 reading tiles, 4 scene prediction.
+Stages: 1 training step, 2 supervision, 3 scene prediction. Stage 1 compares with an extra, and leaves its column empty
+where that is missing: pip install segmentation_models_pytorch. A figure is the median over repeats after a warm-up,
+ours and the peer's by turns; ratio is ours / peer.
 """
 
-import importlib
 import json
 import os
-import platform
 import shutil
 import statistics
 import subprocess
@@ -40,15 +36,16 @@ COLUMNS = "stage", "what", "ours", "peer", "ratio", "unit", "peer_name"
 CELL_PX, WIDTH = 30, 64  # of the paper
 TILES = 24  # of the tile set that is made up where --data gives none
 WINDOW, OVERLAP = 1024, 128  # of predict.py
+REPEATS = 5  # of each figure
 
 
 class Bench:
-    """What all stages share. rows: the table; skipped: what is not in it."""
+    """What all stages share. rows: the table"""
 
     def __init__(self, arguments, device, folder):
-        self.device, self.repeats, self.px, self.folder = device, arguments.repeats, arguments.px, folder
+        self.device, self.px, self.folder, self.rows = device, arguments.px, folder, []
         self.batch = 4 if device.type == "cpu" else 32
-        self.rows, self.skipped, self.root = [], [], arguments.data and arguments.data.resolve()
+        self.root = arguments.data and arguments.data.resolve()
 
     def tiles(self):
         """The training split of --data, or of a made-up tile set."""
@@ -62,18 +59,10 @@ class Bench:
         self.rows.append(dict(zip(COLUMNS, values, strict=True)))
         print_row(*values)
 
-    def peer(self, stage, name):
-        """The module of an extra; None, and a line below the table, where it is not installed."""
-        try:
-            return importlib.import_module(name)
-        except ImportError as error:
-            self.skipped.append(f"stage {stage}: the peer {name} is not installed ({error}); pip install {name}")
-            return None
-
     def rates(self, count, *calls):
         """`count` a call -> how many a second each call does, by turns; None for a call that is None."""
         spent = [[] for _ in calls]
-        for turn in range(self.repeats + 1):
+        for turn in range(REPEATS + 1):
             for call, times in zip(calls, spent, strict=True):
                 if call:
                     self.wait()
@@ -90,8 +79,11 @@ class Bench:
 
 def training_step(bench):
     """Stage 1: ours as shipped is what train_seg.py records; the plain loop is the same for both."""
-    smp, device, batch = bench.peer(1, "segmentation_models_pytorch"), bench.device, bench.batch
-    description = bench.tiles().description
+    try:
+        import segmentation_models_pytorch as smp
+    except ImportError:
+        smp = None
+    device, batch, description = bench.device, bench.batch, bench.tiles().description
     bands, classes = description.bands, len(description.taxonomy.names)
     precision, autocast, _ = distributed.mixed_precision("auto", device)  # of both: bf16 where it is not emulated
 
@@ -126,30 +118,8 @@ def supervision(bench):
         bench.row(2, f"step of {name}", spent, high, f"ms, batch {bench.batch}", "step of High")
 
 
-def reading(bench):
-    """Stage 3: tiles from disk, compressed and raw."""
-    rasterio, tiles = bench.peer(3, "rasterio"), bench.tiles()
-    os.environ["GDAL_NUM_THREADS"] = "1"
-    for compression in ("zlib", "none"):
-        copies = [bench.folder / f"{compression}_{i}.tif" for i in range(min(64, len(tiles)))]
-        for row, copy in zip(tiles.rows, copies, strict=False):
-            stored = tile_io.read(tiles.root / row["image"])
-            tile_io.write(copy, stored.pixels, affine=stored.affine, system=stored.system, compression=compression)
-
-        def ours(files=copies):
-            return [tile_io.read(file) for file in files]
-
-        def theirs(files=copies):
-            for file in files:
-                with rasterio.open(file) as opened:
-                    opened.read()
-
-        both = bench.rates(len(copies), ours, rasterio and theirs)
-        bench.row(3, f"reading tiles, compression {compression}", *both, "tiles/s, one core", "rasterio")
-
-
 def prediction(bench):
-    """Stage 4: predict.py from the shell to the last byte, once over one large scene; against its network on as many
+    """Stage 3: predict.py from the shell to the last byte, once over one large scene; against its network on as many
     windows of the same size that lie in memory."""
     side, scene, run, tiles = 12 * WINDOW, bench.folder / "scene.tif", bench.folder / "segmenter.pt", bench.tiles()
     bands, classes, tile = tiles.description.bands, len(tiles.description.taxonomy.names), tiles.load(0).image
@@ -175,7 +145,7 @@ def prediction(bench):
     run_command("predict.py", run, scene, "--out", bench.folder / "map.tif", "--device", bench.device.type)
     ours = megapixels / (time.perf_counter() - started)
     peer = statistics.mean(before + bench.rates(4 * megapixels / windows, alone))
-    bench.row(4, f"predict.py, {side} x {side} px", ours, peer, "megapixels/s", "the network alone")
+    bench.row(3, f"predict.py, {side} x {side} px", ours, peer, "megapixels/s", "the network alone")
 
 
 def training_rates(bench, rows, turns=2):
@@ -207,18 +177,15 @@ def print_row(*cells):
     print("{:>5}  {:<34} {:>8} {:>8} {:>6}  {:<18} {}".format(*words).rstrip(), flush=True)
 
 
-STAGES = {"1": training_step, "2": supervision, "3": reading, "4": prediction}
+STAGES = {"1": training_step, "2": supervision, "3": prediction}
 
 
 def main(arguments):
     chosen = arguments.stages.split(",")
-    require({*chosen} <= STAGES.keys(), f"--stages {arguments.stages}: give some of 1 to 4, as 1,3")
-    command.require_options(vars(arguments), repeats=1, px=64)
-    require(arguments.px % 32 == 0, f"--px {arguments.px}: must be a multiple of 32, as 512")
+    require({*chosen} <= STAGES.keys(), f"--stages {arguments.stages}: give some of 1 to 3, as 1,3")
     device = distributed.start(arguments.device).device
-    facts = {"device": torch.cuda.get_device_name() if device.type == "cuda" else device.type, "px": arguments.px,
-             "threads": torch.get_num_threads(), "torch": torch.__version__, "python": platform.python_version(),
-             "repeats": arguments.repeats}  # fmt: skip
+    name = torch.cuda.get_device_name() if device.type == "cuda" else device.type
+    facts = {"device": name, "px": arguments.px, "threads": torch.get_num_threads(), "torch": torch.__version__}
     print(", ".join(f"{key} {value}" for key, value in facts.items()))
     print_row(*COLUMNS)
     with tempfile.TemporaryDirectory() as folder:
@@ -226,18 +193,14 @@ def main(arguments):
         for stage in chosen:
             STAGES[stage](bench)
             if arguments.out:  # after each stage: what a time limit cuts off is not all
-                report = {**facts, "rows": bench.rows, "skipped": bench.skipped}
-                write_text(arguments.out, json.dumps(report, indent=1))
-    for line in bench.skipped:
-        print(f"skipped: {line}")
+                write_text(arguments.out, json.dumps({**facts, "rows": bench.rows}, indent=1))
 
 
 def parse():
     parser = command.parser(__doc__, "python -m tools.bench")
-    parser.add_argument("--out", type=command.place, metavar="JSON", help="also write the table there")
-    parser.add_argument("--stages", default="1,2,3,4", help="some of 1 to 4, as 1,3 (default: all)")
+    parser.add_argument("--out", type=Path, metavar="JSON", help="also write the table there")
+    parser.add_argument("--stages", default="1,2,3", help="some of 1 to 3, as 1,3 (default: all)")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"))
-    parser.add_argument("--repeats", type=int, default=5, metavar="N", help="of each figure (default 5)")
     parser.add_argument("--px", type=int, default=512, help="side of a tile (default 512)")
     parser.add_argument("--data", type=Path, metavar="ROOT", help="a tile set with all splits; default: made up")
     return parser.parse_args()

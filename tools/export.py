@@ -12,6 +12,7 @@ the model is, it says of itself in its metadata.
 import io
 import json
 import warnings
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -23,6 +24,7 @@ from runtime.files import open_whole
 from trained import checkpoint_path, load_trained
 
 OPSET = 17  # of ONNX 1.12: what runtimes since 2022 read
+OVERLAP = 25  # percent of tiles, in Deepness
 
 
 class Exported(nn.Module):
@@ -53,7 +55,7 @@ def main(arguments):
     model = onnx.load_from_string(to_onnx(trained, arguments.tile_px, arguments.dynamic))
     for axis in () if arguments.dynamic else (2, 3):  # the exporter loses them, and Deepness takes square tiles alone
         model.graph.output[0].type.tensor_type.shape.dim[axis].dim_value = arguments.tile_px
-    known = describe(trained.facts, arguments.tile_px, arguments.overlap)
+    known = describe(trained.facts, arguments.tile_px)
     onnx.helper.set_model_props(model, {key: json.dumps(value) for key, value in known.items()})
     with open_whole(arguments.out) as file:
         file.write(model.SerializeToString())
@@ -61,7 +63,7 @@ def main(arguments):
     print(f"{arguments.out}: takes {size}")
 
 
-def describe(facts, tile_px, overlap):
+def describe(facts, tile_px):
     """What Deepness asks of a model, by its keys, and bands and dtype."""
     return {
         "model_type": "Segmentor",
@@ -69,7 +71,7 @@ def describe(facts, tile_px, overlap):
         "resolution": 100 * facts["image_gsd"],  # cm per pixel
         "tiles_size": tile_px,  # as its documentation has it
         "tile_size": tile_px,  # as its code reads it
-        "tiles_overlap": overlap,  # percent
+        "tiles_overlap": OVERLAP,
         # Deepness subtracts and divides by these before the model, which does so itself.
         "standardization_mean": [0.0] * facts["bands"],
         "standardization_std": [1.0] * facts["bands"],
@@ -99,12 +101,11 @@ def parse(argv=None):
     parser = command.parser(__doc__, "python -m tools.export")
     add = parser.add_argument
     add("checkpoint", metavar="RUN", help="best.pt, last.pt or a run's folder")
-    add("--out", type=command.place, required=True, metavar="MODEL.onnx")
+    add("--out", type=Path, required=True, metavar="MODEL.onnx")
     add("--tile-px", type=int, default=512, metavar="PX", help="side of a tile (default: 512)")
     add("--dynamic", action="store_true", help="take any size; --tile-px is then what Deepness is told")
-    add("--overlap", type=int, default=25, metavar="PERCENT", help="of tiles, in Deepness (default: 25)")
     arguments = parser.parse_args(argv)
-    command.require_options(vars(arguments), tile_px=(32, 4096), overlap=(0, 50))
+    command.require_options(vars(arguments), tile_px=(32, 4096))
     return arguments
 
 

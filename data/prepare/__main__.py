@@ -39,7 +39,7 @@ KNOWN = {
 def main(arguments=None):
     parser = command.parser(__doc__, "python -m data.prepare")
     add, source = parser.add_argument, parser.add_mutually_exclusive_group(required=True).add_argument
-    add("out", type=command.place, metavar="OUT", help="folder of the tile set")
+    add("out", type=Path, metavar="OUT", help="folder of the tile set")
     columns = "scene,region,split,image,high,low (all but region and image may be empty; paths relative to the list)"
     source("--scenes", type=Path, metavar="CSV", help=f"cut the scenes of a list: {columns}")
     source("--tiled", type=Path, metavar="CSV", help="take tiles as they are, of such a list; nothing is filtered")

@@ -7,6 +7,7 @@ tiles nor the number of workers changes it.
 """
 
 import sys
+from pathlib import Path
 
 from data.synthetic.tile_set import make_tile_set
 from runtime import command
@@ -16,7 +17,7 @@ from runtime.workers import default_workers
 def main(arguments=None):
     parser = command.parser(__doc__, "python -m data.synthetic")
     add = parser.add_argument
-    add("out", type=command.place, metavar="OUT", help="folder of the tile set")
+    add("out", type=Path, metavar="OUT", help="folder of the tile set")
     add("--tiles", type=int, default=400, metavar="N", help="how many (default 400)")
     add("--tile-px", type=int, default=128, metavar="PX", help="side of a tile (default 128)")
     add("--scale", type=int, default=16, metavar="N", help="pixels along a coarse cell (default 16)")

@@ -34,9 +34,8 @@ def log(folder):
 
 
 def test_one_at_a_time_they_come_in_order_and_print_as_they_are(tmp_path, capfd):
-    minutes = side_by_side({key: noting(tmp_path, key) for key in "abc"}, {}, 1, name=str)
+    side_by_side({key: noting(tmp_path, key) for key in "abc"}, {}, 1, name=str)
     assert log(tmp_path) == [f"{key} {word}" for key in "abc" for word in ("begins", "ends")]
-    assert list(minutes) == list("abc") and all(0 < spent < 1 for spent in minutes.values())
     assert "[a]" not in capfd.readouterr().out
 
 
@@ -44,9 +43,8 @@ def test_two_at_a_time_with_their_names_and_one_thread_each_and_one_waits_for_an
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     threads = "-c", "import os; print('threads', os.environ['OMP_NUM_THREADS'])"
     words = {"late": noting(tmp_path, "late"), "slow": noting(tmp_path, "slow", 0.4), "c": noting(tmp_path, "c")}
-    minutes = side_by_side({**words, "threads": threads}, {"late": "slow"}, 2, name=lambda key: f"run {key}")
+    side_by_side({**words, "threads": threads}, {"late": "slow"}, 2, name=lambda key: f"run {key}")
     noted = log(tmp_path)
-    assert set(minutes) == {"late", "slow", "c", "threads"}
     assert noted.index("c begins") < noted.index("slow ends") < noted.index("late begins")
     printed = capfd.readouterr().out.splitlines()
     assert {"[run late] I am late", "[run slow] I am slow", "[run threads] threads 1"} <= set(printed)

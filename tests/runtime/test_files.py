@@ -34,18 +34,14 @@ def test_what_a_kill_left_goes_and_what_a_process_writes_stays(tmp_path):
     assert list(tmp_path.iterdir()) == paths[2:]
 
 
-@pytest.mark.parametrize("text, key", [("{1: a, 0x1: b}", "1"), ("{a: {b: 1, b: 1}}", "b"),
-                                       ("b: [\n{a: 1, 'a': 2}]", "a")])  # fmt: skip
-def test_one_key_under_two_spellings_is_refused(tmp_path, text, key):
-    with pytest.raises(Refused, match=f"a.yaml: not YAML: line [12]: key {key} stands twice$"):
+@pytest.mark.parametrize("text, said", [
+    ("{1: a, 0x1: b}", "line 1: key 1 stands twice"), ("b: [\n{a: 1, 'a': 2}]", "line 2: key a stands twice"),
+    ("{a: 1", "line 1: expected"), (b"a: \xff", "can't decode"), ("[1]", "should hold a mapping, holds list"),
+    ("a: !!python/name:os.system", "line 1: could not determine a constructor")])  # fmt: skip
+def test_whatever_is_wrong_is_one_line(tmp_path, text, said):
+    with pytest.raises(Refused, match=f"a.yaml: not YAML: .*{said}") as caught:
         read_yaml(written(tmp_path, text))
-
-
-@pytest.mark.parametrize("text", ["{a: 1", "{[1]: 2}", "a: \0", b"a: \xff", "[1]", "a: !!python/name:os.system"])
-def test_whatever_is_wrong_is_one_line(tmp_path, text):
-    with pytest.raises(Refused) as caught:
-        read_yaml(written(tmp_path, text))
-    assert "a.yaml: not YAML: " in str(caught.value) and "\n" not in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_what_is_plain_is_read(tmp_path):

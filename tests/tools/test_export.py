@@ -84,11 +84,11 @@ def test_black_pixels_are_seen_and_padding_is_not(tmp_path):
 
 def test_the_model_says_what_deepness_asks(tmp_path):
     path = save_random_checkpoint(tmp_path / "best.pt", bands=4)
-    session = exported(path, "--tile-px", 96, "--overlap", 20)
+    session = exported(path, "--tile-px", 96)
     known = {key: json.loads(value) for key, value in session.get_modelmeta().custom_metadata_map.items()}
     assert known["model_type"] == "Segmentor" and known["resolution"] == 100  # cm, of pixels of 1 m
     assert known["class_names"] == {"0": "water", "1": "forest", "2": "field", "3": "impervious"}
-    assert (known["tiles_size"], known["tile_size"], known["tiles_overlap"], known["bands"]) == (96, 96, 20, 4)
+    assert (known["tiles_size"], known["tile_size"], known["tiles_overlap"], known["bands"]) == (96, 96, 25, 4)
     assert (known["standardization_mean"], known["standardization_std"]) == ([0.0] * 4, [1.0] * 4)
     assert known["seg_thresh"] == known["seg_small_segment"] == 0 and known["range"] is None
     onnx.checker.check_model(onnx.load(path.parent / "onnx" / "model.onnx"))
@@ -97,9 +97,8 @@ def test_the_model_says_what_deepness_asks(tmp_path):
 def test_what_cannot_be_exported_is_one_line(tmp_path, monkeypatch):
     path = save_random_checkpoint(tmp_path / "best.pt")
     assert "No such file" in error_of("-m", "tools.export", tmp_path / "none.pt", "--out", tmp_path / "m.onnx")
-    for words in (("--tile-px", "31"), ("--overlap", "51")):
-        with pytest.raises(Refused, match=f"{words[0]} {words[1]}: should be"):
-            export.parse([str(path), "--out", "m.onnx", *words])
+    with pytest.raises(Refused, match="--tile-px 31: should be"):
+        export.parse([str(path), "--out", "m.onnx", "--tile-px", "31"])
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(Refused, match="pip install -r requirements-export.txt"):
         exported(path)

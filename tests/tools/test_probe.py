@@ -39,7 +39,7 @@ def test_a_trained_encoder_is_told_from_random_ones(trained_encoder, tile_set, t
 
 def test_pixels_are_those_that_have_a_label_and_the_same_for_every_encoder(tile_set):
     tiles = TileSet(tile_set, "train", needs=("high",))
-    pixels = probe.LabelledPixels(tiles, [3, 5], 50, 0)
+    pixels = probe.LabelledPixels(tiles, [3, 5], 50)
     sample, again = pixels[1], pixels[1]
     index, high = sample["region_index"], tiles.load_high(5)
     assert sorted(index[index >= 0]) == list(range(50)) and np.array_equal(index, again["region_index"])

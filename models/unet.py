@@ -40,13 +40,13 @@ class UpBlock(nn.Module):
 
 
 class UNet(nn.Module):
-    """image (B, K, H, W), any H and W from 32 px up -> logits (B, C, H, W).
+    """image (B, K, H, W) of any size -> logits (B, C, H, W).
 
     Bottleneck layer4 (/32); skips layer3 (/16), layer2 (/8), layer1 (/4) and the stem (/2), the "first four stages";
     decoder channels 4, 2, 1, 1/2 times the width [paper silent; ours].
 
-    gain: the logits are this times the last layer's output: n² where the paper's sum is taken to the letter, so that
-          they mean the same in every row (models/regions.py); else 1
+    gain: the logits are this times the last layer's output: n² where the paper's sum is taken to the letter
+          (models/regions.py), else 1
     head: how the last layer starts: zeros [paper silent; ours], or random, as torch draws it
     """
 
@@ -72,8 +72,6 @@ class UNet(nn.Module):
 
     def forward(self, image):
         height, width = image.shape[-2:]
-        if min(height, width) < 32:
-            raise ValueError(f"the image is {height} x {width} px; the network needs at least 32 x 32")
         # A multiple of 32 keeps every upsampling an exact doubling. The edge's pixels go on up to there: before a strip
         # of zeros the outermost pixels are mapped worse by several points [ours: docs/diary.md].
         image = F.pad(image, (0, -width % 32, 0, -height % 32), mode="replicate")

@@ -1,13 +1,12 @@
 """What a coarse label says of its cell: p(label | composition), fitted before training and turned round at test [ours].
 
-The paper takes a coarse label for the class of most of its cell. It says more, and less: NLCD calls a cell developed
-long before half of it is built up, and tells by four codes how much of it is. Let m be the composition of a cell, the
-mean of the pixels' class probabilities, and k its label. With f(m) = [log(m + 0.02), 4 m],
+Let m be the composition of a cell, the mean of the pixels' class probabilities, and k its label. With
+f(m) = [log(m + 0.02), 4 m],
 
     p(k | m) = softmax over k of W f(m) + b.
 
-Where fine and coarse maps lie over each other, W and b are fitted once (`fit`); no image is needed. A cell's loss is
--log p(k | m). At test the coarse label of the place itself may speak: beyond/posterior.py.
+Where fine and coarse maps lie over each other, W and b are fitted once; no image is needed. A cell's loss is
+-log p(k | m). docs/paper.md says why; at test the coarse label of the place itself may speak: beyond/posterior.py.
 """
 
 import torch
@@ -86,8 +85,7 @@ def fit(shares, labels, names, classes, ridge=3e-3):
     """The Observation of greatest likelihood, its numbers rounded to four digits, so that a written table is the table.
 
     Minimised is -mean over cells of log p(k | m) + ridge (|W - W0|² + |b - b0|²), convex, in float64. The ridge draws
-    towards the merge, not to zero: a row of few cells stays what its class says. It weighs against the mean, as
-    measured: against the sum rare rows would grow without bound [ours].
+    towards the merge: a row of few cells stays what its class says. Against the sum they would grow without bound.
 
     shares: (N, C) float64, compositions; labels: (N,) int64, rows
     """

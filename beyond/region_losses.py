@@ -1,10 +1,8 @@
 """Losses of a cell's composition by p(class | code), beside the paper's sum: statistics matching and a prior.
 
-m is the composition of a cell, the mean of its pixels' class probabilities, and k its code. For each code, eta_k and
-rho_k are the mean and the standard deviation of the classes' shares over cells of that code. They are counted where
-fine and coarse maps lie over each other (the split heldout), which the paper's rows do not look at, or they are a
-published table (configs/tables/nlcd_low2high.yaml). Unlike p(code | composition) of beyond/observation.py, they change
-where class shares change between places.
+m is the composition of a cell, the mean of its pixels' class probabilities, and k its code; eta_k and rho_k are the
+mean and the standard deviation of the classes' shares over cells of a code. They are counted where fine and coarse maps
+lie over each other (the split heldout), or they are a published table (configs/tables/nlcd_low2high.yaml).
 """
 
 import torch
@@ -24,8 +22,8 @@ PRIOR_FLOOR = 1e-4  # added to each class's probability (Rolf, Malkin et al.)
 def statistics_misfit(composition, labels, eta, rho):
     """Statistics matching (Malkin et al., ICLR 2019; Robinson et al., CVPR 2019), summed over cells.
 
-    Over the N cells of code k in a tile: N times the sum over classes of (mean of m - eta_k)² / (2 rho_k²). A single
-    cell may differ from its code's mean. [differs: they add the variance of pixels' draws, which n² pixels make small]
+    Over the N cells of code k in a tile: N times the sum over classes of (mean of m - eta_k)² / (2 rho_k²).
+    [differs: they add the variance of pixels' draws, which n² pixels make small]
 
     composition: (B, C, R); labels: (B, R) rows of the table, 255 is left out; eta, rho: (K, C)
     """

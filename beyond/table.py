@@ -1,7 +1,6 @@
 """An observation model (beyond/observation.py) as plain values, in checkpoints, and in YAML that a person may give.
 
-A row of the YAML is a native code or a whole class, by its name, and holds its part of W and b. A table from elsewhere
-serves where no exemplar place has a coarse map, as configs/tables/nlcd_observation.yaml.
+A row of the YAML is a native code or a whole class, by its name, and holds its part of W and b.
 """
 
 import torch

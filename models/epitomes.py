@@ -56,10 +56,8 @@ def known_codes(low_codes, table):
 
 
 def draw_centres(low_codes, codes, patches, patch_px, generator):
-    """Centres of random patches that fit, uniform and with replacement over pixels of these codes.
-
-    returns: (patches, 2) int64, row and column; (0, 2) where no pixel has such a code
-    """
+    """Centres of random patches that fit, uniform and with replacement over pixels of these codes: (patches, 2) int64,
+    row and column; (0, 2) where no pixel has such a code."""
     half = patch_px // 2
     inner = low_codes[half : low_codes.shape[0] - half, half : low_codes.shape[1] - half]
     candidates = torch.isin(inner, torch.tensor(codes, dtype=inner.dtype, device=inner.device)).nonzero() + half
@@ -68,10 +66,10 @@ def draw_centres(low_codes, codes, patches, patch_px, generator):
 
 
 def count_positions(image, centres, centre_codes, codes, patch_px=7, batch=64):
-    """How often each position explains a patch drawn under each code.
+    """How often each position explains a patch drawn under each code: the sum over its patches of the posterior over
+    positions, (codes, H, W) float32.
 
     image: (K, H, W); centres: (N, 2); centre_codes: (N,); codes: list of the codes to count
-    returns: (len(codes), H, W) float32, the sum over a code's patches of the posterior over positions
     """
     height, width = image.shape[1:]
     batch = max(1, min(batch, BATCH_VALUES // (height * width)))
@@ -115,10 +113,9 @@ def position_given_code(counts):
 
 
 def fit_classes(position_given_code, rows, start, iterations=20):
-    """p(l | s) by EM, code by code, so that q(s, k, l) never stands in memory whole.
+    """p(l | s), (C, H, W), by EM, code by code, so that q(s, k, l) never stands in memory whole.
 
     position_given_code: (codes, H, W); rows: (codes, C), p(l | k); start: (C, H, W), positive, need not be normalised
-    returns: (C, H, W), normalised over classes
     """
     probs = start / start.sum(0)
     for _ in range(iterations):
@@ -131,11 +128,7 @@ def fit_classes(position_given_code, rows, start, iterations=20):
 
 
 def add_counts(counts, high, low_codes, num_classes):
-    """Count high classes under each low code; counts, {code: (C,) int64}, grows in place and starts as {}.
-
-    high:      (H, W) merged classes, IGNORE where unlabelled
-    low_codes: (H, W) low codes over the same pixels
-    """
+    """Count high classes, (H, W) merged, under each low code, (H, W); `counts`, {code: (C,) int64}, grows in place."""
     labelled = (high != IGNORE) & (low_codes != IGNORE)
     codes, row = low_codes[labelled].unique(return_inverse=True)
     pairs = (row * num_classes + high[labelled]).bincount(minlength=len(codes) * num_classes).view(-1, num_classes)

@@ -61,8 +61,7 @@ def mean_features(maps, region_index, num_regions):
 
 @torch.no_grad()
 def settle(encoder, batches):
-    """Give batch norm the statistics of these images, (B, K, H, W) each: those of a random encoder are of none, those
-    of a pretrained one may be of masked images. -> the encoder, in eval mode"""
+    """Give batch norm the statistics of these images, (B, K, H, W) each. -> the encoder, in eval mode"""
     for module in encoder.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.reset_running_stats()

@@ -1,7 +1,7 @@
 """Masked autoencoder (Sec. 4.5, ref. 10): a ViT whose patch embedding is a ResNet-18.
 
-Three quarters of the tokens are left out; a light decoder restores their pixels from the rest. Only the ResNet-18
-(`MaskedAutoencoder.resnet`) is used afterwards: it starts the segmenter.
+Three quarters of the tokens are left out; a light decoder restores their pixels from the rest. Only the ResNet-18 is
+used afterwards: it starts the segmenter.
 """
 
 import math
@@ -113,10 +113,8 @@ class MaskedAutoencoder(nn.Module):
         encoded = self.narrow(encoded)
         batch, visible, width = encoded.shape
         hidden = self.mask_token.expand(batch, rows * columns - visible, width)
-        tokens = torch.cat([encoded, hidden], dim=1)
-        tokens = tokens.gather(1, restore_index[..., None].expand(-1, -1, width))
-        tokens = tokens + sincos_positions(rows, columns, width, tokens.device)
-        return self.head(self.decoder(tokens))
+        tokens = torch.cat([encoded, hidden], dim=1).gather(1, restore_index[..., None].expand(-1, -1, width))
+        return self.head(self.decoder(tokens + sincos_positions(rows, columns, width, tokens.device)))
 
     def loss(self, image, predicted, mask):
         """Mean squared error over masked patches; 1 is what predicting each patch's mean costs, by band each band's."""
@@ -145,8 +143,7 @@ def masked_stages(resnet, image, visible):
 
     def visible_of(x):
         """(B, D, h, w) -> (1, D, P, 1): its visible pixels."""
-        flat = x.permute(0, 2, 3, 1).flatten(0, 2)  # under channels last a pixel's values lie together
-        kept = flat.index_select(0, places(x.shape[2] // visible.shape[1]))
+        kept = x.permute(0, 2, 3, 1).flatten(0, 2).index_select(0, places(x.shape[2] // visible.shape[1]))
         # Channels last by its strides too: with others, (D, 1, D, 1), torch's batch norm gives false gradients on CPUs.
         return kept[None, :, None].permute(0, 3, 1, 2)
 
@@ -204,7 +201,7 @@ def unpatchify(patches, height, width):
 
 
 def patch_statistics(patches):
-    """Mean and standard deviation of each patch over its pixels and bands: twice (B, N, 1)."""
+    """Mean and standard deviation of each patch: twice (B, N, 1)."""
     variance, mean = torch.var_mean(patches, dim=2, keepdim=True)
     return mean, (variance + 1e-6).sqrt()  # a flat patch has a target of zeros
 
@@ -222,5 +219,4 @@ def reconstruct(image, predicted, mask, targets="patch"):
     if targets == "patch":
         mean, std = patch_statistics(patches)
         predicted = predicted * std + mean
-    patches = torch.where(mask[..., None], predicted, patches)
-    return unpatchify(patches, *image.shape[-2:])
+    return unpatchify(torch.where(mask[..., None], predicted, patches), *image.shape[-2:])

@@ -8,11 +8,9 @@ from models.resnet import ResNet18
 
 
 class Double(torch.autograd.Function):
-    """Bilinear upsampling to twice the size: (B, D, H, W) -> (B, D, 2H, 2W), as F.interpolate does it.
-
-    Its gradient is a convolution of stride 2 by the same weights. With torch's own a step on a CPU with AVX-512 takes
-    5 to 22 % longer (width 16, 128 px: 5; 256 px: 6; width 64, 512 px: 22), and GPUs add it in no fixed order.
-    """
+    """Bilinear upsampling: (B, D, H, W) -> (B, D, 2H, 2W). Its gradient is a convolution of stride 2 by the same
+    weights. By torch's own a CPU's step takes 5 % (width 16) to 22 % (width 64) longer, and GPUs add it in no fixed
+    order."""
 
     @staticmethod
     def forward(ctx, x):
@@ -81,7 +79,6 @@ class UNet(nn.Module):
         x = self.up1(x, layer1)
         x = self.up0(x, stem)
         # "Upsampled and passed through a final convolutional layer": a 1x1 convolution commutes with bilinear
-        # upsampling, whose weights sum to one. After it a step of width 64 on a CPU takes 7 % longer, and mapping in
-        # bf16 8 % (width 16) to 13 %. A test holds the two orders equal.
+        # upsampling. After it a step of width 64 on a CPU takes 7 % longer. A test holds the two orders equal.
         logits = F.interpolate(self.head(x), scale_factor=2, mode="bilinear", align_corners=False)
         return self.gain * logits[..., :height, :width] if self.gain != 1 else logits[..., :height, :width]

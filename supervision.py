@@ -7,7 +7,6 @@ from pathlib import Path
 import torch
 
 from beyond.observed import Observed, observe
-from beyond.region_losses import MISFITS, Matched, match
 from data.manifest import Description
 from data.samples import Exemplars, ScoringTiles, TrainingTiles
 from data.taxonomy import IGNORE
@@ -25,7 +24,7 @@ class Supervision:
     train: TrainingTiles
     validation: ScoringTiles
     watched: ScoringTiles
-    observed: Observed | Matched | None
+    observed: Observed | None
 
 
 def open_supervision(config, saved):
@@ -35,11 +34,7 @@ def open_supervision(config, saved):
     training, validation = (TileSet(config.data.root, split, *places, needs) for split in ("train", "validation"))
     description = training.described()
     exemplars = open_exemplars(config, description) if config.adversarial.weight else None
-    teachers = partial(open_exemplars, config, description)
-    if config.supervision.aggregate in MISFITS:
-        observed = match(config, (training, validation), teachers)
-    else:
-        observed = observe(config, description, teachers, saved)
+    observed = observe(config, (training, validation), partial(open_exemplars, config, description), saved)
     if observed is not None:
         training, validation = observed.relabelled(training), observed.relabelled(validation)
     train = TrainingTiles(

@@ -41,6 +41,7 @@ def main(config):
     description = data.description
     tiles = len(data.train.tiles)
     # best.pt is chosen on labels of the kind that supervises: fine ones would be a teacher that coarse rows lack.
+    # Rows beyond the paper read shares of classes: likelihood sees all codes, and is steadier over few cells [ours].
     measure = "likelihood" if data.observed else "mIoU"
     selected_on = f"validation {measure} on {config.supervision.labels}"
 
@@ -171,7 +172,8 @@ def update_segmenter(task, run, step, micro_batches, segmenter, optimizer, discr
             with task.autocast:
                 logits = segmenter(images)
             logits = logits.to(images.dtype)  # losses are float32: 900 logits of 80 overflow float16
-            terms = {"loss": segmenter_loss(task, logits, batch) / labels}
+            loss, _, _ = segmenter_loss(task, logits, batch)
+            terms = {"loss": loss / labels}
             if discriminator is not None:
                 # Frozen, and called without DDP: no gradient of its own is to be summed.
                 discriminator.requires_grad_(False)
@@ -215,52 +217,43 @@ def update_discriminator(task, run, micro_batches, made_maps, discriminator, opt
     optimizer.zero_grad()
 
 
-def predictions(task, logits, batch):
-    """What meets the labels: logits of pixels (Low, High) or of regions (Sec. 4.3)."""
-    if "region_index" not in batch:
-        return logits
-    regions = batch["region_index"], batch["labels"].shape[1]
-    return aggregate(logits, *regions, task.cell_px, task.config.supervision.aggregate)
-
-
 def segmenter_loss(task, logits, batch):
-    """Eq. 1, summed over the labels of a micro-batch."""
+    """Eq. 1, summed over the labels of a micro-batch; the predictions that meet these, of pixels (Low, High) or of
+    regions (Sec. 4.3); the labels in merged classes."""
     if task.observed:  # beyond the paper: how badly a cell's composition and its label go together
-        return task.observed.misfit_sum(logits, batch)
-    return cross_entropy_sum(predictions(task, logits, batch), batch["labels"])
+        return task.observed.judge(logits, batch)
+    labels = batch["labels"]
+    if "region_index" in batch:
+        how = task.config.supervision.aggregate
+        logits = aggregate(logits, batch["region_index"], labels.shape[1], task.cell_px, how)
+    return cross_entropy_sum(logits, labels), logits, labels
 
 
 @torch.no_grad()
 def validate(task, segmenter, batches):
     """Scores on labels of the kind that supervises: of pixels, or of region predictions on region labels.
 
-    Rows that read shares of classes are selected by "likelihood" [ours], exp of minus the misfit of a label, which is
-    what they are trained for: it sees all codes, and is steadier over few cells than mIoU. With an observation model
-    it is the geometric mean of p(label | composition).
+    returns: metrics.selection_scores; classes: how many the labels hold; likelihood: exp of minus the mean loss of a
+             label, for Eq. 1 the geometric mean of its probability
     """
     segmenter.eval()  # batch norm by its running statistics
     ranks, classes = task.ranks, task.classes
     # Counts add up over batches and ranks, as a mean of mIoUs would not.
     confusion = torch.zeros(classes, classes, dtype=torch.int64, device=ranks.device)
-    misfit = torch.zeros(2, device=ranks.device)
+    total = torch.zeros((), device=ranks.device)
     for batch in batches:
         batch = to_device(batch, ranks.device)
         images = normalize(batch["image"], task.mean, task.std)
         with task.autocast:
             logits = segmenter(images)
         logits = logits.to(images.dtype)
-        if task.observed:
-            predicted, labels, lost = task.observed.judge(logits, batch)
-            misfit += lost
-        else:
-            predicted, labels = predictions(task, logits, batch), batch["labels"]
+        loss, predicted, labels = segmenter_loss(task, logits, batch)
+        total += loss
         confusion += confusion_matrix(predicted.argmax(dim=1), labels, classes)
-    confusion = ranks.sum(confusion)
-    result = {"classes": int((confusion.sum(dim=1) > 0).sum()), **selection_scores(confusion)}
-    if task.observed:
-        total, count = ranks.sum(misfit).tolist()
-        result["likelihood"] = math.exp(-total / count)
-    return result
+    confusion, total = ranks.sum(confusion), ranks.sum(total)
+    held = int((confusion.sum(dim=1) > 0).sum())
+    likelihood = math.exp(-total.item() / confusion.sum().item())
+    return {"classes": held, **selection_scores(confusion), "likelihood": likelihood}
 
 
 if __name__ == "__main__":

@@ -37,9 +37,7 @@ def load_informed(path, device):
     """`load_trained` of a run that was trained by an observation model. raises: Refused for any other"""
     trained, table = load_trained(path, device), checkpoint.load(path).get("observation")
     if table is None:
-        raise Refused(
-            f"{path}: knows nothing of coarse labels, and so makes no use of --coarse; it would have been trained "
-            "with supervision.aggregate=observation"
-        )
+        mend = "it would have been trained with supervision.aggregate=observation"
+        raise Refused(f"{path}: knows nothing of coarse labels, and so makes no use of --coarse; {mend}")
     model = from_plain(table, [c["name"] for c in trained.facts["classes"]], path).to(device)
     return Informed(**vars(trained), observation=model)

@@ -1,13 +1,12 @@
 """What a coarse label says of its cell: p(label | composition), fitted before training and turned round at test [ours].
 
-The paper takes a coarse label for the class of most of its cell. It says more, and less: NLCD calls a cell developed
-long before half of it is built up, and tells by four codes how much of it is. Let m be the composition of a cell, the
-mean of the pixels' class probabilities, and k its label. With f(m) = [log(m + 0.02), 4 m],
+Let m be the composition of a cell, the mean of the pixels' class probabilities, and k its label. With
+f(m) = [log(m + 0.02), 4 m],
 
     p(k | m) = softmax over k of W f(m) + b.
 
-Where fine and coarse maps lie over each other, W and b are fitted once (`fit`); no image is needed. A cell's loss is
--log p(k | m). At test the coarse label of the place itself may speak: beyond/posterior.py.
+Where fine and coarse maps lie over each other, W and b are fitted once; no image is needed. A cell's loss is
+-log p(k | m). docs/paper.md says why; at test the coarse label of the place itself may speak: beyond/posterior.py.
 """
 
 import torch
@@ -35,6 +34,7 @@ class Observation(nn.Module):
         self.num_classes = weight.shape[1] // 2
         self.register_buffer("weight", torch.as_tensor(weight, dtype=torch.get_default_dtype()))
         self.register_buffer("bias", torch.as_tensor(bias, dtype=torch.get_default_dtype()))
+        self.register_buffer("class_of", class_table([*classes, *range(self.num_classes)]))
 
     def forward(self, composition):
         """(B, C, R) shares -> (B, K + C, R) log-probabilities: of rows, then of classes, their rows together."""
@@ -45,22 +45,11 @@ class Observation(nn.Module):
         own = [[k for k, to in enumerate(self.classes) if to == c] for c in range(self.num_classes)]
         return torch.cat([rows, torch.stack([rows[:, k].logsumexp(dim=1) for k in own], dim=1)], dim=1)
 
-    def slope(self, composition, log_probs, labels):
-        """The gradient of -log p(label | m) by m, (B, C, R), from what `forward` gave for m; 0 where the label is 255.
-
-        labels: (B, R)
-        """
-        known, count = labels != IGNORE, len(self.names)
-        labels = labels.where(known, 0)
-        table = torch.zeros(count + self.num_classes, count, dtype=torch.bool)  # which rows a label means
-        table[range(count), range(count)] = True
-        table[[count + c for c in self.classes], range(count)] = True
-        meant = table.to(labels.device)[labels].mT
-        rows = log_probs[:, :count]
-        # All logits are pushed down by their share of all, and those that are meant up by their share of these.
-        of_logits = rows.exp() - (rows - log_probs.gather(1, labels[:, None])).where(meant, -torch.inf).exp()
-        of_logs, of_shares = torch.einsum("kf,bkr->bfr", self.weight.to(rows), of_logits).chunk(2, dim=1)
-        return known[:, None] * (of_logs / (composition + FLOOR) + SLOPE * of_shares)
+    def judge(self, composition, labels):
+        """-> -sum over regions of log p(label | composition), labels (B, R) of 255 left out, and scores of classes."""
+        log_probs = self(composition)
+        misfit = F.nll_loss(log_probs, labels, ignore_index=IGNORE, reduction="sum")
+        return misfit, log_probs[:, -self.num_classes :]
 
     def labels(self, merged):
         """{native code: class or 255} -> {native code: label}, and the label of each class."""
@@ -69,21 +58,10 @@ class Observation(nn.Module):
         by_code = {code: to if to == IGNORE else rows.get(code, count + to) for code, to in merged.items()}
         return by_code, [count + c for c in range(self.num_classes)]
 
-    def classes_of(self, labels):
-        """Labels -> merged classes; 255 stays."""
-        table = torch.full((256,), IGNORE, dtype=torch.uint8, device=labels.device)
-        every = [*self.classes, *range(self.num_classes)]
-        table[: len(every)] = torch.tensor(every, dtype=torch.uint8, device=labels.device)
-        return table[labels.long()]
 
-
-def label_misfit_sum(log_probs, labels):
-    """-sum over i of log p(label_i): Eq. 1 where regions' labels have probabilities already.
-
-    log_probs: (B, L, R); labels: (B, R), 255 is left out
-    returns: scalar; 0 where every label is ignored
-    """
-    return F.nll_loss(log_probs, labels.long(), ignore_index=IGNORE, reduction="sum")
+def class_table(classes):
+    """(256,) uint8: the class of each label, 255 of what has none."""
+    return torch.tensor([*classes, *[IGNORE] * (256 - len(classes))], dtype=torch.uint8)
 
 
 def features(composition):
@@ -107,8 +85,7 @@ def fit(shares, labels, names, classes, ridge=3e-3):
     """The Observation of greatest likelihood, its numbers rounded to four digits, so that a written table is the table.
 
     Minimised is -mean over cells of log p(k | m) + ridge (|W - W0|² + |b - b0|²), convex, in float64. The ridge draws
-    towards the merge, not to zero: a row of few cells stays what its class says. It weighs against the mean, as
-    measured: against the sum it would be nothing, and rare rows would grow without bound [ours].
+    towards the merge: a row of few cells stays what its class says. Against the sum they would grow without bound.
 
     shares: (N, C) float64, compositions; labels: (N,) int64, rows
     """
@@ -122,11 +99,10 @@ def fit(shares, labels, names, classes, ridge=3e-3):
 
     def loss():
         optimizer.zero_grad()
-        likelihood = -F.cross_entropy(values @ weight.T + bias, labels)
-        total = ridge * ((weight - weight0).square().sum() + (bias - bias0).square().sum()) - likelihood
+        misfit = F.cross_entropy(values @ weight.T + bias, labels)
+        total = ridge * ((weight - weight0).square().sum() + (bias - bias0).square().sum()) + misfit
         total.backward()
         return total
 
-    with torch.enable_grad():
-        optimizer.step(loss)
+    optimizer.step(loss)
     return Observation(names, classes, *(value.detach().mul(1e4).round().div(1e4) for value in (weight, bias)))

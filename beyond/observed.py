@@ -1,12 +1,13 @@
-"""What train_seg.py asks of a row that an observation model trains: labels, loss, scores and the model's table."""
+"""Rows whose labels meet the shares of classes in a cell: what train_seg.py asks of supervision.aggregate=observation,
+statistics and prior."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from beyond.observation import Observation, label_misfit_sum
+from beyond.observation import Observation
+from beyond.region_losses import MISFITS, Matching, counted, published
 from beyond.table import fit_codes, from_plain, from_yaml, to_plain, to_yaml
 from data.cells import region_index, region_labels
 from models.regions import compositions
@@ -16,11 +17,11 @@ from runtime.labels import IGNORE
 
 @dataclass(frozen=True)
 class Observed:
-    """model: what coarse labels say of their cells; table: the same in plain values; origin: where it is from."""
+    """table: an Observation in plain values, which checkpoints keep, else None; origin: where the model is from"""
 
-    model: Observation
-    table: dict
+    model: Observation | Matching
     origin: str
+    table: dict | None = None
 
     def to(self, device):
         self.model.to(device)
@@ -30,58 +31,57 @@ class Observed:
         """The same tiles, their cells carrying the labels of the model."""
         return tiles.relabelled(*self.model.labels(tiles.description.taxonomy.low))
 
-    def misfit_sum(self, logits, batch):
-        """Eq. 1's sum, where region i costs -log p(label_i | its composition)."""
-        return label_misfit_sum(self.predictions(logits, batch), batch["labels"])
-
-    def predictions(self, logits, batch):
-        """Log-probabilities of rows and classes, (B, K + C, R)."""
-        return self.model(compositions(logits, batch["region_index"], batch["labels"].shape[1]))
-
     def judge(self, logits, batch):
-        """What validation counts: predictions (B, C, R) and labels (B, R) in merged classes, and [misfit, labels].
-
-        A region is predicted as the class whose codes are together the most probable, and labels count as their merged
-        class.
-        """
-        log_probs, labels = self.predictions(logits, batch), batch["labels"]
-        misfit = label_misfit_sum(log_probs, labels)
-        lost = torch.stack([misfit, misfit.new_tensor(batch["count"])])
-        return log_probs[:, -self.model.num_classes :], self.model.classes_of(labels), lost
+        """-> the misfit's sum, in place of Eq. 1's; predictions (B, C, R) and labels (B, R) in merged classes."""
+        labels = batch["labels"].long()
+        composition = compositions(logits, batch["region_index"], labels.shape[1])
+        return *self.model.judge(composition, labels), self.model.class_of[labels]
 
     def keep(self, run):
-        """Say where the model is from, and write it to the run's folder."""
-        run.say(f"{run.dir / 'observation.yaml'}: {self.origin}")
-        run.write("observation.yaml", to_yaml(self.table))
+        """Say where the model is from, and write a table to the run's folder."""
+        run.say(f"{run.dir}: {self.origin}")
+        if self.table:
+            run.write("observation.yaml", to_yaml(self.table))
 
 
-def observe(config, description, open_exemplars, saved):
-    """The Observed of supervision.aggregate=observation, else None: the run's own, that of a file, or one fitted to
-    exemplar places.
+def observe(config, tile_sets, open_exemplars, saved):
+    """The Observed that a config asks for, else None: of a file, or of what exemplar places hold.
 
-    description: of the training set; open_exemplars: gives the places to fit to; saved: the checkpoint that a run goes
-    on from, or None
+    tile_sets: of training and validation; open_exemplars: gives the Exemplars to count or fit in; saved: the checkpoint
+    that a run goes on from, or None
     """
-    if config.supervision.aggregate != "observation":
+    how, given = config.supervision.aggregate, config.supervision.observation
+    if how != "observation" and how not in MISFITS:
         return None
-    names, given = list(description.taxonomy.names), config.supervision.observation
-    if saved is not None:
-        table, origin = saved.get("observation"), "as in the checkpoint"
+    description, native = tile_sets[0].description, config.supervision.codes == "native"
+    names = list(description.taxonomy.names)
+    if how == "observation" and saved is not None:
+        table = saved.get("observation")
         model = from_plain(table, names, Path(config.run.dir) / "last.pt")
-    elif given:
-        model, origin = from_yaml(given, names), f"as in {given}"
-        table = to_plain(model, names)
-    else:
-        native, exemplars = config.supervision.codes == "native", open_exemplars()
-        places = exemplars.tiles, exemplars.chosen, description.scale
-        shares, codes, native = exemplar_cells(*places, config.supervision.min_coverage, native)
-        merged = exemplars.tiles.description.taxonomy.low
-        model, cells, rare = fit_codes(shares, codes, merged, names, native)
-        table, origin = to_plain(model, names, cells), f"fitted to {len(codes)} cells of {len(exemplars.chosen)} places"
-        if rare:
-            listed = ", ".join(f"{code} ({count})" for code, count in rare.items())
-            origin += f"; of too few cells, and so no more than their merged class: {listed}"
-    return Observed(model, table, f"p(label | composition) of {len(model.names)} labels, {origin}")
+        return Observed(model, "p(label | composition), as in the checkpoint", table)
+    if how == "observation" and given:
+        model = from_yaml(given, names)
+        return Observed(model, f"p(label | composition), as in {given}", to_plain(model, names))
+    if how in MISFITS:  # labels are rows of its table: native codes where all tiles have these
+        native = native and all(row["low"] for tiles in tile_sets for row in tiles.rows)
+    if given:
+        if not native:
+            raise Refused(f"{given}: is a table of native codes; labels are merged classes")
+        model = Matching(how, published(given, names), description.taxonomy, native)
+        return Observed(model, f"p(class | code), as in {given}")
+    exemplars = open_exemplars()
+    places = exemplars.tiles, exemplars.chosen, description.scale
+    shares, codes, native = exemplar_cells(*places, config.supervision.min_coverage, native)
+    origin = f"{len(codes)} cells of {len(exemplars.chosen)} places"
+    if how in MISFITS:
+        model = Matching(how, counted(shares, codes), description.taxonomy, native)
+        return Observed(model, f"p(class | code), counted in {origin}")
+    model, cells, rare = fit_codes(shares, codes, exemplars.tiles.description.taxonomy.low, names, native)
+    origin = f"p(label | composition) of {len(model.names)} labels, fitted to {origin}"
+    if rare:
+        listed = ", ".join(f"{code} ({count})" for code, count in rare.items())
+        origin += f"; of too few cells, and so no more than their merged class: {listed}"
+    return Observed(model, origin, to_plain(model, names, cells))
 
 
 def exemplar_cells(tiles, chosen, scale, min_coverage=1.0, native=True):
@@ -96,10 +96,8 @@ def exemplar_cells(tiles, chosen, scale, min_coverage=1.0, native=True):
     taxonomy, theirs = tiles.description.taxonomy, tiles.description.scale
     classes = len(taxonomy.names)
     if abs(theirs / scale - 1) > 0.01:
-        raise Refused(
-            f"{tiles.root}: its cells are {theirs:g} px wide, those of the training set {scale:g}; what a code says of "
-            "its cell holds for one size"
-        )
+        sizes = f"its cells are {theirs:g} px wide, those of the training set {scale:g}"
+        raise Refused(f"{tiles.root}: {sizes}; what a code says of its cell holds for one size")
     native, codes = native and all(tiles.rows[i]["low"] for i in chosen), np.arange(classes)
     if native:
         codes = np.array(sorted(code for code, to in taxonomy.low.items() if to != IGNORE))

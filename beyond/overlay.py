@@ -22,11 +22,11 @@ class Overlay:
 
     raster, scene: data.rasters.Raster
     by_code:  {native code: label or IGNORE}; the raster's own nodata is ignored unless it has a label
-    n:        pixels along a cell, where the raster has none of its own
+    n:        pixels along a cell in training, and here where the raster has no cells of its own
     same_crs: take raster and scene for one coordinate system, whatever they say
     cell_px:  pixels of a whole cell
-    raises:   Refused: a raster that is no label, does not say where it lies, holds a code without a label over the
-              scene, or nothing with one
+    raises:   Refused: a raster that is no label, does not say where it lies, or holds a code without a label over the
+              scene, or none with one
     """
 
     def __init__(self, raster, scene, by_code, n, same_crs=False):
@@ -38,22 +38,18 @@ class Overlay:
         middle = [max(0, (side - SIDE) // 2) for side in scene.size]
         grid = self._grid(*middle, *(min(side, SIDE) for side in scene.size))
         own = grid and not (grid == raster.affine and same_pixels(scene, raster))
-        trained_n = n
-        self.grid, n = low_grid(scene, raster, None if own else round(n), grid)
-        self.n = None if self.grid else n  # the side of blocks
-        self.cell_px = self.n**2 if self.n else cell_px(self.grid, self.base)
-        size = self.cell_px**0.5
-        if abs(size / trained_n - 1) > SIZE_TOLERANCE:
-            why = "what a code says of its cell holds for one size"
-            sizes = f"its cells are {size:.3g} px wide, those in training {trained_n:g}"
-            command.say(f"warning: {raster.path}: {sizes}; {why}")
+        self.grid, block = low_grid(scene, raster, None if own else round(n), grid)
+        self.n = None if self.grid else block
+        self.cell_px = block**2 if self.n else cell_px(self.grid, self.base)
+        if abs(self.cell_px**0.5 / n - 1) > SIZE_TOLERANCE:
+            sizes = f"its cells are {self.cell_px**0.5:.3g} px wide, those in training {n:g}"
+            command.say(f"warning: {raster.path}: {sizes}; what a code says of its cell holds for one size")
         covered = self._survey(*scene.size) / math.prod(scene.size)
         if not covered:
-            why = "all is nodata or ignored, or it lies elsewhere"
-            raise Refused(f"{raster.path}: has no class anywhere over {scene.path}: {why}")
+            raise Refused(f"{raster.path}: has no class anywhere over {scene.path}; it lies elsewhere, or is ignored")
         if covered < 0.995:
-            share = f"{covered:.1%} of {scene.path}"
-            command.say(f"note: {raster.path} has classes over {share}; the rest is mapped without")
+            rest = "the rest is mapped without"
+            command.say(f"note: {raster.path} has classes over {covered:.1%} of {scene.path}; {rest}")
 
     def window(self, row, col, height, width):
         """The cells under the scene's pixels from (row, col) on: labels (h, w) uint8, IGNORE for none, and `to_cell`,
@@ -81,7 +77,7 @@ class Overlay:
         y0, x0, y1, x1 = max(top, 0), max(left, 0), min(bottom, self.raster.size[0]), min(right, self.raster.size[1])
         if y0 < y1 and x0 < x1:
             codes, hidden = codes_of(*self.raster.read(y0, x0, y1 - y0, x1 - x0, bands), self.raster)
-            seen = np.ones(codes.shape, bool) if hidden is None else ~hidden
+            seen = np.s_[:] if hidden is None else ~hidden
             under = labels[y0 - top : y1 - top, x0 - left : x1 - left]
             under[seen] = merge(codes[seen], self.by_code, self.raster.path)
         return majority_blocks(labels, n).labels if self.n else labels

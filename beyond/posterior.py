@@ -13,10 +13,10 @@ import math
 import torch
 import torch.nn.functional as F
 
-from models.regions import aggregate_logits
+from models.regions import aggregate_logits, compositions
 from runtime.labels import IGNORE
 
-STRIP = 128  # rows at a time on a CPU: what they hold stays in its cache
+STRIP = 128  # rows at a time: what they hold stays in a CPU's cache. All at once take 1.5 times as long at 1,024 px.
 
 
 def posterior(model, logits, labels, to_cell, cell_px, void=None, resistance=1.0, steps=25, rate=0.3):
@@ -35,57 +35,46 @@ def posterior(model, logits, labels, to_cell, cell_px, void=None, resistance=1.0
     resistance: of pixels to their label; the larger, the less changes
     returns:    (B, C, H, W) logits, float32 (float64 for float64 logits)
     """
-    dtype = torch.promote_types(logits.dtype, torch.float32)
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    shape, cells, classes = labels.shape[1:], labels[0].numel(), logits.shape[1]
     every = max(1, int(math.sqrt(cell_px)) // 5)
-    sample = logits[:, :, every // 2 :: every, every // 2 :: every].to(dtype).contiguous()
-    where = lay(to_cell, labels.shape[1:], sample, every, void)
+    sample = logits[:, :, every // 2 :: every, every // 2 :: every].contiguous()
+    where = lay(to_cell, shape, sample, every, void)
     offsets = best_offsets(model, sample, labels, *where, cell_px / every**2, resistance, steps, rate)
 
-    moved = torch.empty(logits.shape, dtype=dtype, device=logits.device)
-    before = after = seen = 0
-    height = STRIP if logits.device.type == "cpu" else logits.shape[2]
-    for top in range(0, logits.shape[2], height):
-        rows = slice(top, top + height)
-        values = logits[:, :, rows].to(dtype).contiguous()
-        hidden = None if void is None else void[:, rows]
-        index, places = lay(to_cell, labels.shape[1:], values, 1, hidden, top)
-        moved[:, :, rows] = values + spread(offsets, places)
-        before, after = (
-            total + aggregate_logits(part.softmax(dim=1), index, labels[0].numel())
-            for total, part in ((before, values), (after, moved[:, :, rows]))
-        )
-        seen = seen + pixels(index, labels, dtype)
+    strips, sums = [], 0
+    for top in range(0, logits.shape[2], STRIP):
+        values = logits[:, :, top : top + STRIP].contiguous()
+        hidden = None if void is None else void[:, top : top + STRIP]
+        index, places = lay(to_cell, shape, values, 1, hidden, top)
+        strips.append(values + spread(offsets, places))
+        parts = values.softmax(dim=1), strips[-1].softmax(dim=1), torch.ones_like(values[:, :1])
+        sums = sums + aggregate_logits(torch.cat(parts, dim=1), index, cells)
+    before, after, seen = sums.split([classes, classes, 1], dim=1)
     known = counted(labels, seen, cell_px)
-    gained = misfits(model(after / seen.clamp(min=1)), known) <= misfits(model(before / seen.clamp(min=1)), known)
-    if not gained.all():
-        moved[~gained] = logits[~gained].to(dtype)
-    return moved
+    before, after = (misfits(model(part / seen.clamp(min=1)), known) for part in (before, after))
+    return torch.where((after <= before)[:, None, None, None], torch.cat(strips, dim=2), logits)
 
 
 def best_offsets(model, logits, labels, index, places, cell_px, resistance, steps, rate):
-    """d, (B, C, h, w). By hand and not by autograd, which takes three times as long for tensors as small as these."""
-    offsets = logits.new_zeros(*logits.shape[:2], *labels.shape[1:])
-    optimizer = torch.optim.Adam([offsets], rate)
-    back = adjoint_of_spread(offsets, places)
-    seen = pixels(index, labels, logits.dtype)
-    known, seen = counted(labels, seen, cell_px), seen.clamp(min=1)
-    nowhere = labels[0].numel()  # a cell more, for pixels of none
-    gather = torch.where(index < 0, nowhere, index).flatten(1)[:, None].expand(-1, logits.shape[1], -1)
-    best, least = torch.zeros_like(offsets), None
-    for step in range(steps + 1):
-        probs = (logits + spread(offsets, places)).softmax(dim=1)
-        composition = aggregate_logits(probs, index, nowhere) / seen
-        log_probs = model(composition)
-        cost = misfits(log_probs, known) + resistance / 2 * offsets.square().sum((1, 2, 3))
-        least = cost if least is None else least
-        better = cost < least
-        best, least = torch.where(better[:, None, None, None], offsets, best), torch.where(better, cost, least)
-        if step < steps:
-            of_cells = F.pad(model.slope(composition, log_probs, known) / seen, (0, 1))
-            of_probs = of_cells.gather(2, gather).view_as(probs)
-            of_logits = probs * (of_probs - (probs * of_probs).sum(dim=1, keepdim=True))
-            offsets.grad = back(of_logits) + resistance * offsets
-            optimizer.step()
+    """d, (B, C, h, w)."""
+    cells = labels[0].numel()
+    known = counted(labels, aggregate_logits(torch.ones_like(logits[:, :1]), index, cells), cell_px)
+    with torch.inference_mode(False), torch.enable_grad():  # where maps are made, gradients are off
+        logits, known, index, places = (given.clone() for given in (logits, known, index, places))
+        offsets = torch.zeros(*logits.shape[:2], *labels.shape[1:], dtype=logits.dtype, device=logits.device)
+        best, least = offsets.clone(), torch.inf
+        optimizer = torch.optim.Adam([offsets.requires_grad_()], rate)
+        for step in range(steps + 1):
+            log_probs = model(compositions(logits + spread(offsets, places), index, cells))
+            cost = misfits(log_probs, known) + resistance / 2 * offsets.square().sum((1, 2, 3))
+            better = cost.detach() < least
+            best = torch.where(better[:, None, None, None], offsets.detach(), best)
+            least = torch.where(better, cost.detach(), least)
+            if step < steps:
+                optimizer.zero_grad()
+                cost.sum().backward()
+                optimizer.step()
     return best
 
 
@@ -99,15 +88,13 @@ def lay(to_cell, shape, like, every, void=None, top=0):
     rows, cols = (every * torch.arange(side, dtype=torch.float64) + (every // 2 + 0.5) for side in like.shape[-2:])
     rows = rows[:, None] + top
     x, y = a * cols + (b * rows + c), d * cols + (e * rows + f)
-    places = torch.empty(*x.shape, 2, dtype=like.dtype)
-    for k, (value, side) in enumerate(((x, shape[1]), (y, shape[0]))):
-        places[..., k] = value * (2 / side) - 1
-        value.add_(5e-7).floor_()  # rounded first, as data/cells.py has it
-    inside = (x >= 0) & (x < shape[1]) & (y >= 0) & (y < shape[0])
-    index = torch.where(inside, y.mul_(shape[1]).add_(x), -1.0).long().to(like.device)
+    places = torch.stack([x * (2 / shape[1]) - 1, y * (2 / shape[0]) - 1], dim=-1).to(like)
+    col, row = (x + 5e-7).floor(), (y + 5e-7).floor()  # rounded first, as data/cells.py has it
+    inside = (col >= 0) & (col < shape[1]) & (row >= 0) & (row < shape[0])
+    index = torch.where(inside, row * shape[1] + col, -1.0).long().to(like.device)
     if void is not None:
         index = index.masked_fill(void[:, every // 2 :: every, every // 2 :: every], -1)
-    return index, places.to(like.device)
+    return index, places
 
 
 def spread(offsets, places):
@@ -115,21 +102,8 @@ def spread(offsets, places):
     return F.grid_sample(offsets, places, mode="bilinear", padding_mode="border", align_corners=False)
 
 
-def adjoint_of_spread(offsets, places):
-    """Gradients by what `spread` returns -> gradients by what it is given; it is linear, so one graph serves always."""
-    with torch.inference_mode(False), torch.enable_grad():  # where maps are made, gradients are off
-        zeros = torch.zeros(offsets.shape, dtype=offsets.dtype, device=offsets.device, requires_grad=True)
-        field = spread(zeros, places.clone())
-    return lambda gradient: torch.autograd.grad(field, zeros, gradient, retain_graph=True)[0]
-
-
-def pixels(index, labels, dtype):
-    """How many pixels each cell has: (B, 1, R)."""
-    return aggregate_logits(torch.ones_like(index, dtype=dtype)[:, None], index, labels[0].numel())
-
-
 def counted(labels, seen, cell_px):
-    """(B, h, w) labels -> (B, R), 255 for cells seen by less than half too."""
+    """(B, h, w) labels -> (B, R), 255 for cells seen by less than half too. seen: (B, 1, R), pixels of each"""
     return torch.where(seen[:, 0] >= cell_px / 2, labels.flatten(1).long(), IGNORE)
 
 

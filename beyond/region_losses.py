@@ -1,22 +1,17 @@
 """Losses of a cell's composition by p(class | code), beside the paper's sum: statistics matching and a prior.
 
-m is the composition of a cell, the mean of its pixels' class probabilities, and k its code. For each code, eta_k and
-rho_k are the mean and the standard deviation of the classes' shares over cells of that code. They are counted where
-fine and coarse maps lie over each other (the split heldout), which the paper's rows do not look at, or they are a
-published table (configs/tables/nlcd_low2high.yaml). Unlike p(code | composition) of beyond/observation.py, they change
-where class shares change between places.
+m is the composition of a cell, the mean of its pixels' class probabilities, and k its code; eta_k and rho_k are the
+mean and the standard deviation of the classes' shares over cells of a code. They are counted where fine and coarse maps
+lie over each other (the split heldout), or they are a published table (configs/tables/nlcd_low2high.yaml).
 """
-
-from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 
-from beyond.observed import exemplar_cells
+from beyond.observation import class_table
 from beyond.table import MIN_CELLS
 from models.epitomes import load_table
-from models.regions import compositions
-from runtime.errors import Refused
 from runtime.files import read_yaml
 from runtime.labels import IGNORE
 
@@ -27,8 +22,8 @@ PRIOR_FLOOR = 1e-4  # added to each class's probability (Rolf, Malkin et al.)
 def statistics_misfit(composition, labels, eta, rho):
     """Statistics matching (Malkin et al., ICLR 2019; Robinson et al., CVPR 2019), summed over cells.
 
-    Over the N cells of code k in a tile: N times the sum over classes of (mean of m - eta_k)² / (2 rho_k²). A single
-    cell may differ from its code's mean. [differs: they add the variance of pixels' draws, which n² pixels make small]
+    Over the N cells of code k in a tile: N times the sum over classes of (mean of m - eta_k)² / (2 rho_k²).
+    [differs: they add the variance of pixels' draws, which n² pixels make small]
 
     composition: (B, C, R); labels: (B, R) rows of the table, 255 is left out; eta, rho: (K, C)
     """
@@ -65,81 +60,38 @@ def one_hot(labels, rows):
     return F.one_hot(labels.long().where(known, 0), len(rows)).to(rows) * known[..., None]
 
 
-@dataclass(frozen=True)
-class Matched:
-    """What train_seg.py asks of a row of these losses, as beyond.observed.Observed has it.
+class Matching(nn.Module):
+    """One of these losses over the rows of its table, which are native codes, or classes where labels are these.
 
-    misfit: of MISFITS; eta, rho: (K, C); classes: what each row is merged to, then 255 up to 256
-    rows:   {native code: row or 255}, and of each class, for cells that derive from fine labels; origin: in words
+    how: one of MISFITS; table: {code or class: (eta, rho)}; what it lacks has its merged class for certain, as for LSR
     """
 
-    misfit: callable
-    eta: torch.Tensor
-    rho: torch.Tensor
-    classes: torch.Tensor
-    rows: tuple
-    origin: str
-    table = None  # checkpoints keep none: at test the coarse label is not used
+    def __init__(self, how, table, taxonomy, native):
+        super().__init__()
+        certain = torch.eye(len(taxonomy.names))
+        merged = taxonomy.low if native else {c: c for c in range(len(certain))}
+        merged = {code: to for code, to in merged.items() if to != IGNORE}
+        eta, rho = zip(*(table.get(code, (certain[to], 0 * certain[to])) for code, to in merged.items()), strict=True)
+        self.misfit, self.native = MISFITS[how], native
+        self.rows = {code: k for k, code in enumerate(merged)}
+        self.register_buffer("eta", torch.stack(eta))
+        self.register_buffer("rho", torch.stack(rho))
+        self.register_buffer("class_of", class_table(merged.values()))
 
-    def to(self, device):
-        return replace(self, **{name: getattr(self, name).to(device) for name in ("eta", "rho", "classes")})
+    def judge(self, composition, labels):
+        """-> the misfit's sum, and scores of classes, as beyond.observation.Observation.judge."""
+        return self.misfit(composition, labels, self.eta, self.rho), composition
 
-    def relabelled(self, tiles):
-        """The same tiles, their cells carrying rows of the table as labels."""
-        return tiles.relabelled(*self.rows)
-
-    def misfit_sum(self, logits, batch):
-        return self.judge(logits, batch)[2][0]
-
-    def judge(self, logits, batch):
-        """Compositions (B, C, R) and labels (B, R) in merged classes, and [misfit, labels], as Observed.judge."""
-        labels = batch["labels"].long()
-        composition = compositions(logits, batch["region_index"], labels.shape[1])
-        misfit = self.misfit(composition, labels, self.eta, self.rho)
-        return composition, self.classes[labels], torch.stack([misfit, misfit.new_tensor(batch["count"])])
-
-    def keep(self, run):
-        run.say(f"p(class | code) {self.origin}")
-
-
-def match(config, tile_sets, open_exemplars):
-    """The Matched of supervision.aggregate=statistics or prior: by a file, else counted on exemplar places. Its rows
-    are native codes where all tiles of `tile_sets` have them, else classes.
-
-    A code of fewer than MIN_CELLS cells, or that a file lacks, has its merged class for certain, as for LSR.
-    """
-    taxonomy, given = tile_sets[0].description.taxonomy, config.supervision.observation
-    names, native = taxonomy.names, config.supervision.codes == "native"
-    native = native and all(row["low"] for tiles in tile_sets for row in tiles.rows)
-    if given:
-        if not native:
-            raise Refused(f"{given}: is a table of native codes; labels are merged classes")
-        table, origin = published(given, names), f"as in {given}"
-    else:
-        exemplars = open_exemplars()
-        places = exemplars.tiles, exemplars.chosen, tile_sets[0].description.scale
-        shares, codes, native = exemplar_cells(*places, config.supervision.min_coverage, native)
-        table = counted(torch.as_tensor(shares).float(), torch.as_tensor(codes))
-        origin = f"counted in {len(codes)} cells of {len(exemplars.chosen)} places"
-    merged = taxonomy.low if native else {c: c for c in range(len(names))}
-    rows = {code: to for code, to in merged.items() if to != IGNORE}
-    certain = torch.eye(len(names))
-    eta, rho = zip(*(table.get(code, (certain[to], 0 * certain[to])) for code, to in rows.items()), strict=True)
-    place = {code: k for k, code in enumerate(rows)}
-    by_code = {code: place.get(code if native else to, IGNORE) for code, to in taxonomy.low.items()}
-    classes = torch.tensor([*rows.values(), *[IGNORE] * (256 - len(rows))])
-    return Matched(
-        MISFITS[config.supervision.aggregate],
-        torch.stack(eta),
-        torch.stack(rho),
-        classes,
-        rows=(by_code, range(len(names))),
-        origin=origin,
-    )
+    def labels(self, merged):
+        """{native code: class or 255} -> {native code: row or 255}, and of each class, for cells that derive from fine
+        labels."""
+        by_code = {code: self.rows.get(code if self.native else to, IGNORE) for code, to in merged.items()}
+        return by_code, range(self.eta.shape[1])
 
 
 def counted(shares, codes):
-    """{code: (eta, rho)} from the shares (N, C) of cells with these codes (N,)."""
+    """{code: (eta, rho)} from the shares (N, C) of cells with these codes (N,), of codes with MIN_CELLS or more."""
+    shares, codes = torch.as_tensor(shares).float(), torch.as_tensor(codes)
     cells = {code: shares[codes == code] for code in codes.unique().tolist()}
     return {k: (own.mean(dim=0), own.std(dim=0, correction=0)) for k, own in cells.items() if len(own) >= MIN_CELLS}
 

@@ -21,11 +21,9 @@ def build_segmenter(config, bands, classes, scale, init=None):
     if init == "none":
         return segmenter, "encoder starts at random"
     if init == "imagenet":
-        state, source = imagenet(), "torchvision's ImageNet weights"
-    else:
-        others = "none, imagenet or the path of a resnet18.pt"
-        state, source = resnet18_file(init, f"model.init={init}", others), init
-    return segmenter, load_resnet18(segmenter.encoder, state, source)
+        return segmenter, load_resnet18(segmenter.encoder, imagenet(), "torchvision's ImageNet weights")
+    state = resnet18_file(init, f"model.init={init}", "none, imagenet or the path of a resnet18.pt")
+    return segmenter, load_resnet18(segmenter.encoder, state, init)
 
 
 def build_discriminator(adversarial):

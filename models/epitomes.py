@@ -15,33 +15,28 @@ from runtime.files import read_yaml
 from runtime.labels import IGNORE  # never a class; a low code only where a table says so
 
 INVERSE_VARIANCE, EPS = 100.0, 1e-11  # of ref. 20
-# Positions times patches at once: 16 MB stay in a CPU's cache, and bound memory for any tile. 64 patches at once take
-# 1.4 times as long at 512 px.
+# Positions times patches at once: 16 MB stay in a CPU's cache. 64 patches at once take 1.4 times as long at 512 px.
 BATCH_VALUES = 2**22
 
 
 @torch.no_grad()
-def super_resolve(image, low_codes, table, *, patches=20_000, patch_px=7, iterations=20, present_only=True, seed=0):
+def super_resolve(image, low_codes, table, *, patches=20_000, patch_px=7, iterations=20, seed=0):
     """Infer high-resolution labels of one tile.
 
-    image:        (K, H, W) float in [0, 1]
-    low_codes:    (H, W) integer, the low code over each pixel
-    table:        {low code: C probabilities}; a row of zeros, like IGNORE, says nothing: no patch is drawn there [ours]
-    present_only: only codes under which a patch was drawn take part [differs: step p(s | k) lifts the empty rows of all
-                  other codes to full weight]; False lets every code of the table take part, as ref. 20 does
-    returns:      labels (H, W) int64 and p(l | s) (C, H, W) float32; labels of 0, all probabilities equal, where
-                  no pixel has a known code
-    raises:       Refused if low_codes holds a code without a row; ValueError if shapes do not fit
+    image:     (K, H, W) float in [0, 1]
+    low_codes: (H, W) integer, the low code over each pixel
+    table:     {low code: C probabilities}; a row of zeros, like IGNORE, says nothing: no patch is drawn there [ours]
+    returns:   labels (H, W) int64 and p(l | s) (C, H, W) float32; labels of 0, all probabilities equal, where no pixel
+               has a known code
+    raises:    Refused if low_codes holds a code without a row
     """
-    if image.ndim != 3 or image.shape[1:] != low_codes.shape:
-        raise ValueError(f"image {tuple(image.shape)} must be (K, H, W) over low_codes {tuple(low_codes.shape)}")
-    if patch_px % 2 == 0 or patch_px > min(low_codes.shape):
-        raise ValueError(f"patch_px {patch_px} must be odd and at most the tile's sides, {tuple(low_codes.shape)}")
     low_codes = low_codes.long()
     generator = torch.Generator().manual_seed(seed)  # on the CPU: the same draws on every device
     centres = draw_centres(low_codes, known_codes(low_codes, table), patches, patch_px, generator)
     centre_codes = low_codes[centres[:, 0], centres[:, 1]]
-    codes = centre_codes.unique().tolist() if present_only else sorted(table)
+    # Only codes under which a patch was drawn take part [differs: in ref. 20 step p(s | k) lifts the empty rows of all
+    # other codes to full weight].
+    codes = centre_codes.unique().tolist()
     counts = count_positions(image, centres, centre_codes, codes, patch_px)
     num_classes = len(next(iter(table.values())))
     rows = torch.tensor([[float(value) for value in table[code]] for code in codes]).view(len(codes), num_classes)
@@ -61,10 +56,8 @@ def known_codes(low_codes, table):
 
 
 def draw_centres(low_codes, codes, patches, patch_px, generator):
-    """Centres of random patches that fit, uniform and with replacement over pixels of these codes.
-
-    returns: (patches, 2) int64, row and column; (0, 2) where no pixel has such a code
-    """
+    """Centres of random patches that fit, uniform and with replacement over pixels of these codes: (patches, 2) int64,
+    row and column; (0, 2) where no pixel has such a code."""
     half = patch_px // 2
     inner = low_codes[half : low_codes.shape[0] - half, half : low_codes.shape[1] - half]
     candidates = torch.isin(inner, torch.tensor(codes, dtype=inner.dtype, device=inner.device)).nonzero() + half
@@ -73,10 +66,10 @@ def draw_centres(low_codes, codes, patches, patch_px, generator):
 
 
 def count_positions(image, centres, centre_codes, codes, patch_px=7, batch=64):
-    """How often each position explains a patch drawn under each code.
+    """How often each position explains a patch drawn under each code: the sum over its patches of the posterior over
+    positions, (codes, H, W) float32.
 
-    image: (K, H, W); centres: (N, 2), see draw_centres; centre_codes: (N,); codes: list of the codes to count
-    returns: (len(codes), H, W) float32, the sum over a code's patches of the posterior over positions
+    image: (K, H, W); centres: (N, 2); centre_codes: (N,); codes: list of the codes to count
     """
     height, width = image.shape[1:]
     batch = max(1, min(batch, BATCH_VALUES // (height * width)))
@@ -120,10 +113,9 @@ def position_given_code(counts):
 
 
 def fit_classes(position_given_code, rows, start, iterations=20):
-    """p(l | s) by EM, code by code, so that q(s, k, l) never stands in memory whole.
+    """p(l | s), (C, H, W), by EM, code by code, so that q(s, k, l) never stands in memory whole.
 
     position_given_code: (codes, H, W); rows: (codes, C), p(l | k); start: (C, H, W), positive, need not be normalised
-    returns: (C, H, W), normalised over classes
     """
     probs = start / start.sum(0)
     for _ in range(iterations):
@@ -136,11 +128,7 @@ def fit_classes(position_given_code, rows, start, iterations=20):
 
 
 def add_counts(counts, high, low_codes, num_classes):
-    """Count high classes under each low code; counts, {code: (C,) int64}, grows in place and starts as {}.
-
-    high:      (H, W) merged classes, IGNORE where unlabelled
-    low_codes: (H, W) low codes over the same pixels
-    """
+    """Count high classes, (H, W) merged, under each low code, (H, W); `counts`, {code: (C,) int64}, grows in place."""
     labelled = (high != IGNORE) & (low_codes != IGNORE)
     codes, row = low_codes[labelled].unique(return_inverse=True)
     pairs = (row * num_classes + high[labelled]).bincount(minlength=len(codes) * num_classes).view(-1, num_classes)
@@ -154,19 +142,15 @@ def table_from_counts(counts):
 
 
 def load_table(path, classes=None):
-    """Read {code: p(l | code), a list} from YAML; raise Refused if it is malformed or not over these class names."""
-    blame = "no `classes: [names]` and `code: [probabilities]` were read"
-    table = read_yaml(path, blame)
-    with naming(path, f"{blame}: "):
+    """Read {code: p(l | code), a list} from YAML. raises: Refused if it is malformed or not over these class names"""
+    table = read_yaml(path)
+    with naming(path, "should hold `classes: [names]` and rows `code: [probabilities]`: "):
         names = table.pop("classes")
         table.pop("deviations", None)  # of other rows: beyond/region_losses.py
-        if wrong := [name for name in names if not isinstance(name, str)] or [c for c in table if type(c) is not int]:
-            raise ValueError(f"class names are words, codes whole numbers, and not {wrong[0]!r}")
-        table = {code: [float(value) for value in row] for code, row in table.items()}
-    if classes is not None and list(names) != list(classes):
-        raise Refused(f"{path}: classes are {', '.join(names)[:200]}; the tile set has {', '.join(classes)}")
-    for code, row in table.items():
-        if len(row) != len(names) or min(row) < 0 or not (sum(row) == 0 or abs(sum(row) - 1) < 0.02):
-            needs = f"it needs {len(names)} probabilities that sum to 1, or to 0"
-            raise Refused(f"{path}: row {str(code)[:20]} is {str(row)[:80]}; {needs}")
+        if classes is not None and names != list(classes):
+            raise Refused(f"{path}: classes are {names}; the tile set has {list(classes)}")
+        for code, row in table.items():
+            sums = sum(row) == 0 or abs(sum(row) - 1) < 0.02
+            if type(code) is not int or len(row) != len(names) or min(row) < 0 or not sums:
+                raise ValueError(f"row {code} is {row}; it needs {len(names)} probabilities that sum to 1, or to 0")
     return {code: [value / (sum(row) or 1) for value in row] for code, row in table.items()}

@@ -1,8 +1,7 @@
 """Linear: ridge regression from coarse labels to the mean features of their cells, applied pixel by pixel [ours].
 
 No step of a gradient: normal equations are added up tile by tile, and solved once. Features are the bands and the five
-stages of a frozen ResNet-18, at random or pretrained, each upsampled bilinearly to the image. It says what a row gains
-by learning features, and, on fine labels (regions of one pixel), what an encoder knows: tools/probe.py.
+stages of a frozen ResNet-18, at random or pretrained, each upsampled bilinearly to the image.
 """
 
 import torch
@@ -17,9 +16,9 @@ CHANNELS = 64  # upsampled at a time: 64 MB of a tile of 512 px
 
 
 class Linear(nn.Module):
-    """image (B, K, H, W), normalised -> (B, C, H, W): an estimate of each class's one-hot label.
+    """image (B, K, H, W), normalised -> (B, C, H, W), by all features side by side: weight (C, D), bias (C,).
 
-    encoder: ResNet18, or None for the bands alone; weight: (C, D) of all features side by side; bias: (C,)
+    encoder: ResNet18, or None for the bands alone
     """
 
     def __init__(self, encoder, weight, bias):
@@ -34,25 +33,20 @@ class Linear(nn.Module):
 
 def feature_maps(encoder, image):
     """[bands, stem, layer1, layer2, layer3, layer4], each (B, D, h, w) of its own size, from image (B, K, H, W)."""
-    bottom, right = beyond_edge(image.shape[-2:])
-    image = F.pad(image, (0, right, 0, bottom), mode="replicate")  # as the U-Net does
+    height, width = image.shape[-2:]
+    image = F.pad(image, (0, -width % 32, 0, -height % 32), mode="replicate")  # as the U-Net does
     return [image, *(encoder(image) if encoder else [])]
-
-
-def beyond_edge(size):
-    """Rows and columns up to a multiple of 32, so that every stage's size divides the image's."""
-    return [-side % 32 for side in size]
 
 
 def upsample(features, size):
     """A feature map, bilinear between its pixels, at the image's size (H, W)."""
-    padded = [side + more for side, more in zip(size, beyond_edge(size), strict=True)]
+    padded = [side + -side % 32 for side in size]
     return F.interpolate(features, padded, mode="bilinear", align_corners=False)[..., : size[0], : size[1]]
 
 
 def classify(maps, weight, bias, size):
-    """Logits (B, C, H, W) from some feature maps and the weight (C, D) of them all; a 1x1 convolution commutes with
-    bilinear upsampling, and costs less before it."""
+    """Logits (B, C, H, W) from some feature maps and the weight (C, D) of them all. Convolved before upsampling: the
+    two commute, and it costs less."""
     parts = weight.split([features.shape[1] for features in maps], dim=1)
     convolved = (F.conv2d(features, part[:, :, None, None]) for features, part in zip(maps, parts, strict=True))
     return bias.view(-1, 1, 1) + sum(upsample(features, size) for features in convolved)
@@ -67,8 +61,7 @@ def mean_features(maps, region_index, num_regions):
 
 @torch.no_grad()
 def settle(encoder, batches):
-    """Give batch norm the statistics of these images, (B, K, H, W) each: those of a random encoder are of none, those
-    of a pretrained one may be of masked images. -> the encoder, in eval mode"""
+    """Give batch norm the statistics of these images, (B, K, H, W) each. -> the encoder, in eval mode"""
     for module in encoder.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.reset_running_stats()
@@ -93,10 +86,8 @@ class Moments:
         self.targets = self.targets + x.T @ F.one_hot(labels[known].cpu().long(), self.num_classes).double()
 
     def solve(self, first=0, last=None):
-        """-> weight (C, D) and bias (C,), by the features first to last - 1 alone.
-
-        Each feature is standardised and the ridge weighs against the mean squared error; then both are undone.
-        """
+        """-> weight (C, D) and bias (C,), by the features first to last - 1 alone. Each is standardised, and the ridge
+        weighs against the mean squared error; then both are undone."""
         columns, count = slice(1 + first, last and 1 + last), self.inputs[0, 0]
         mean, share = self.inputs[0, columns] / count, self.targets[0] / count
         covariance = self.inputs[columns, columns] / count - torch.outer(mean, mean)

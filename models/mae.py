@@ -1,7 +1,7 @@
 """Masked autoencoder (Sec. 4.5, ref. 10): a ViT whose patch embedding is a ResNet-18.
 
-Three quarters of the tokens are left out; a light decoder restores their pixels from the rest. Only the ResNet-18
-(`MaskedAutoencoder.resnet`) is used afterwards: it starts the segmenter.
+Three quarters of the tokens are left out; a light decoder restores their pixels from the rest. Only the ResNet-18 is
+used afterwards: it starts the segmenter.
 """
 
 import math
@@ -26,13 +26,11 @@ SIZES = {
 class MaskedAutoencoder(nn.Module):
     """image (B, K, H, W), normalised, H and W multiples of 32, and noise (B, N) -> loss, predicted, mask.
 
-    mask_where: what is hidden from the encoder.
-        tokens [paper, Sec. 4.5]: the masked tokens. But the ResNet-18 sees the whole image: at the start, 74 % of a
-            visible token's sensitivity lies in masked patches and 3.5 % in its own.
-        pixels [differs: nothing leaks]: the masked pixels too, which are set to zero, the band mean. But batch norm
-            sees the blanks: the stem's variance is a quarter of what it is on whole images.
-        layers [differs: nothing leaks, and statistics stay]: masked cells of 32 px, the ResNet-18's stride, are zero
-            in the image and after every layer, and batch norm sees visible positions alone.
+    mask_where: what is hidden from the encoder (docs/paper.md says what leaks).
+        tokens [paper, Sec. 4.5]: the masked tokens; the ResNet-18 sees the whole image.
+        pixels [differs: nothing leaks]: the masked pixels too, which are set to zero, the band mean.
+        layers [differs: nothing leaks, and batch norm sees no blanks]: masked cells of 32 px, the ResNet-18's stride,
+            in the image and after every layer.
     stages: the tokens are made of "last", layer4 [paper, Sec. 4.5], or of "all" five stages [differs: the segmenter
         reads all five, and layer4's alone would teach the first ones little].
     targets: pixels to restore, normalised by "patch", each by its own mean and deviation [ours: ref. 10], or by "band",
@@ -40,14 +38,7 @@ class MaskedAutoencoder(nn.Module):
     """
 
     def __init__(
-        self,
-        bands=3,
-        resnet_width=64,
-        size="base",
-        mask_ratio=0.75,
-        mask_where="tokens",
-        stages="last",
-        targets="patch",
+        self, bands, resnet_width, size="base", mask_ratio=0.75, mask_where="tokens", stages="last", targets="patch"
     ):
         super().__init__()
         self.mask_ratio, self.mask_where, self.targets = mask_ratio, mask_where, targets
@@ -75,35 +66,27 @@ class MaskedAutoencoder(nn.Module):
         returns: loss, predicted (B, N, K * 256) as `targets` normalises pixels, mask (B, N)
         """
         rows, columns = token_grid(*image.shape[-2:])
-        if noise.shape != (len(image), rows * columns):
-            raise ValueError(f"the noise is {tuple(noise.shape)}; the images need it {(len(image), rows * columns)}")
-        together = 1
-        if self.mask_where == "layers":
-            noise, together = rank_cells(noise, rows, columns), 4
-        visible_index, mask, restore_index = self.random_mask(noise, self.mask_ratio, together)
+        visible_index, mask, restore_index = self.draw_mask(noise, rows, columns)
         encoded = self.encode(image, visible_index, mask)
         predicted = self.decode(encoded, restore_index, rows, columns)
         return self.loss(image, predicted, mask), predicted, mask
 
-    @staticmethod
-    def random_mask(noise, ratio, together=1):
-        """Mask round(ratio * N) tokens of each image, those of the largest noise.
+    def draw_mask(self, noise, rows, columns):
+        """Mask the share mask_ratio of each image's tokens, those of the largest noise; with mask_where=layers of its
+        cells of 32 px, four tokens each.
 
-        noise:    (B, N)
-        together: how many tokens, of equal noise, are masked or left together: a multiple of it is masked
+        noise:   (B, N)
         returns: visible_index (B, V) int64, the tokens kept, in order of their noise;
                  mask (B, N) bool, True where masked;
                  restore_index (B, N) int64: where each token stands among visible, then masked tokens
-        raises:  ValueError if no token is left visible, or none masked
         """
-        tokens = noise.shape[1]
-        masked = round(ratio * tokens / together) * together
-        if not 0 < masked < tokens:
-            raise ValueError(f"mask_ratio {ratio} masks {masked} of {tokens} tokens; it must mask 1 to {tokens - 1}")
+        together = 1
+        if self.mask_where == "layers":
+            noise, together = rank_cells(noise, rows, columns), 4
+        visible = rows * columns - round(self.mask_ratio * rows * columns / together) * together
         # Stable, so that every device draws the same mask: in float32, equal values are no rarity.
         order = noise.argsort(dim=1, stable=True)
         restore_index = order.argsort(dim=1)
-        visible = tokens - masked
         return order[:, :visible], restore_index >= visible, restore_index
 
     def encode(self, image, visible_index, mask):
@@ -115,11 +98,11 @@ class MaskedAutoencoder(nn.Module):
             stages = masked_stages(self.resnet, image, ~cells)
         else:
             stages = self.resnet(image)
-        *stages, features = stages  # (B, 8 resnet_width, H / 32, W / 32) is the last
-        # Bilinear, and a 1x1 convolution to the encoder's width [paper silent; ours].
-        features = self.embed(F.interpolate(features, scale_factor=2, mode="bilinear", align_corners=False))
-        for i, embed in enumerate(self.embed_stages):
-            features = features + embed(stages[i])
+        # layer4 is (B, 8 resnet_width, H / 32, W / 32). Bilinear, and a 1x1 convolution to the encoder's width [paper
+        # silent; ours].
+        features = self.embed(F.interpolate(stages[4], scale_factor=2, mode="bilinear", align_corners=False))
+        for embed, stage in zip(self.embed_stages, stages, strict=False):
+            features = features + embed(stage)
         rows, columns = features.shape[-2:]
         tokens = features.flatten(2).transpose(1, 2)  # (B, N, D)
         tokens = tokens + sincos_positions(rows, columns, tokens.shape[2], tokens.device)
@@ -130,17 +113,11 @@ class MaskedAutoencoder(nn.Module):
         encoded = self.narrow(encoded)
         batch, visible, width = encoded.shape
         hidden = self.mask_token.expand(batch, rows * columns - visible, width)
-        tokens = torch.cat([encoded, hidden], dim=1)
-        tokens = tokens.gather(1, restore_index[..., None].expand(-1, -1, width))
-        tokens = tokens + sincos_positions(rows, columns, width, tokens.device)
-        return self.head(self.decoder(tokens))
+        tokens = torch.cat([encoded, hidden], dim=1).gather(1, restore_index[..., None].expand(-1, -1, width))
+        return self.head(self.decoder(tokens + sincos_positions(rows, columns, width, tokens.device)))
 
     def loss(self, image, predicted, mask):
-        """Mean squared error over masked patches. With targets=patch 1 is predicting each patch's mean, with
-        targets=band each band's.
-
-        Every image has as many masked patches, so the mean over equal micro-batches is the mean over the batch.
-        """
+        """Mean squared error over masked patches; 1 is what predicting each patch's mean costs, by band each band's."""
         target = patchify(image)
         if self.targets == "patch":
             mean, std = patch_statistics(target)
@@ -150,9 +127,8 @@ class MaskedAutoencoder(nn.Module):
 
 
 def masked_stages(resnet, image, visible):
-    """The stages of `resnet(image)` as if masked cells did not exist, as in SparK (Tian et al., ICLR 2023).
-
-    Every convolution reads zeros there, and what it writes there is dropped before the batch norm that follows it.
+    """The stages of `resnet(image)` as if masked cells did not exist, as in SparK (Tian et al., ICLR 2023): every
+    convolution reads zeros there, and what it writes there is dropped before the batch norm that follows it.
 
     image:   (B, K, H, W), zeros where masked
     visible: (B, H / 32, W / 32) bool
@@ -163,12 +139,11 @@ def masked_stages(resnet, image, visible):
     @cache
     def places(side):
         """Of all pixels of a map whose cells have side x side, those that are visible: (cells * side^2,) int64."""
-        return visible.repeat_interleave(side, dim=1).repeat_interleave(side, dim=2).flatten().nonzero().squeeze(1)
+        return enlarge(visible, side).flatten().nonzero().squeeze(1)
 
     def visible_of(x):
         """(B, D, h, w) -> (1, D, P, 1): its visible pixels."""
-        flat = x.permute(0, 2, 3, 1).flatten(0, 2)  # under channels last a pixel's values lie together
-        kept = flat.index_select(0, places(x.shape[2] // visible.shape[1]))
+        kept = x.permute(0, 2, 3, 1).flatten(0, 2).index_select(0, places(x.shape[2] // visible.shape[1]))
         # Channels last by its strides too: with others, (D, 1, D, 1), torch's batch norm gives false gradients on CPUs.
         return kept[None, :, None].permute(0, 3, 1, 2)
 
@@ -199,12 +174,17 @@ def rank_cells(noise, rows, columns):
     """Noise of tokens -> of cells of 32 px, the same for a cell's four tokens: ranks, for no two cells may be equal."""
     cells = noise.unflatten(1, (rows, columns))[:, ::2, ::2]
     rank = cells.flatten(1).argsort(dim=1, stable=True).argsort(dim=1).view(cells.shape)
-    return rank.repeat_interleave(2, dim=1).repeat_interleave(2, dim=2).flatten(1)
+    return enlarge(rank, 2).flatten(1)
+
+
+def enlarge(values, times):
+    """(..., h, w) -> (..., times h, times w), each value a square."""
+    return values.repeat_interleave(times, dim=-2).repeat_interleave(times, dim=-1)
 
 
 def token_grid(height, width):
     """Rows and columns of tokens of an image of height x width px."""
-    if height % 32 or width % 32 or min(height, width) < 32:
+    if height % 32 or width % 32:
         raise ValueError(f"the image is {height} x {width} px; the masked autoencoder needs multiples of 32")
     return height // PATCH_PX, width // PATCH_PX
 
@@ -221,26 +201,22 @@ def unpatchify(patches, height, width):
 
 
 def patch_statistics(patches):
-    """Mean and standard deviation of each patch over its pixels and bands: twice (B, N, 1)."""
+    """Mean and standard deviation of each patch: twice (B, N, 1)."""
     variance, mean = torch.var_mean(patches, dim=2, keepdim=True)
     return mean, (variance + 1e-6).sqrt()  # a flat patch has a target of zeros
 
 
 def blank(image, mask):
     """The image with its masked patches set to zero, the band mean. mask: (B, N) bool."""
-    pixels = mask.unflatten(1, (1, *token_grid(*image.shape[-2:])))
-    pixels = pixels.repeat_interleave(PATCH_PX, dim=2).repeat_interleave(PATCH_PX, dim=3)
+    pixels = enlarge(mask.unflatten(1, (1, *token_grid(*image.shape[-2:]))), PATCH_PX)
     return image.masked_fill(pixels, 0.0)
 
 
 def reconstruct(image, predicted, mask, targets="patch"):
-    """A picture: visible patches as they are, masked ones as predicted.
-
-    With targets=patch the mean and standard deviation of a masked patch are the image's: they are not predicted.
-    """
+    """A picture: visible patches as they are, masked ones as predicted; by patch with the image's own mean and standard
+    deviation, which are not predicted."""
     patches = patchify(image)
     if targets == "patch":
         mean, std = patch_statistics(patches)
         predicted = predicted * std + mean
-    patches = torch.where(mask[..., None], predicted, patches)
-    return unpatchify(patches, *image.shape[-2:])
+    return unpatchify(torch.where(mask[..., None], predicted, patches), *image.shape[-2:])

@@ -2,11 +2,10 @@
 
 `data/cells.py` makes M, the region index. Sums are float32: 900 logits of 80 overflow float16.
 
-The paper sums the network's logits: x = u in Eq. 1. Here x = u / n², with n² the pixels of a whole cell [differs: so a
-step moves a region as far as a step of Low or High moves a pixel, and softmax(u) is a pixel's probability]. Eq. 3
-reads the same x, so its tau becomes tau / n². Under Adam the two train alike but for the last layer's rate, which
-x = u multiplies by n² (docs/paper.md). The literal x = u is `supervision.aggregate=literal_sum`: the network
-multiplies its last layer's output by n² (models/unet.py: gain).
+The paper sums the network's logits: x = u in Eq. 1. Here x = u / n², with n² the pixels of a whole cell [differs: so
+softmax(u) is a pixel's probability, and one learning rate serves all rows; docs/paper.md]. Eq. 3 reads the same x, so
+its tau becomes tau / n². The literal x = u is `supervision.aggregate=literal_sum`: the network multiplies its last
+layer's output by n² (models/unet.py: gain).
 """
 
 import torch
@@ -17,16 +16,16 @@ def aggregate(logits, region_index, num_regions, cell_px, how="sum"):
 
     logits:  (B, C, H, W), before softmax: u = n² x
     cell_px: n², the pixels of a whole cell
-    how:     sum, of x = u / n² [paper, Sec. 4.3]; mean_probs, the log of the mean probability, which is learning from
-             label proportions with one class a bag (Scott and Zhang, NeurIPS 2020); or log_sum_exp
+    how:     sum, of x = u / n² [paper, Sec. 4.3]; mean_probs, the log of the mean probability: label proportions with
+             one class a bag (Scott and Zhang, NeurIPS 2020); or log_sum_exp
     returns: (B, C, R) float32 (float64 for float64 logits)
     """
+    if how in ("sum", "literal_sum"):  # they differ in the network's gain alone
+        return aggregate_logits(logits, region_index, num_regions) / cell_px
     if how == "mean_probs":
         return compositions(logits, region_index, num_regions).clamp(min=1e-12).log()
     if how == "log_sum_exp":
         return log_mean_exp(logits, region_index, num_regions)
-    if how in ("sum", "literal_sum"):  # they differ in the network's gain alone
-        return aggregate_logits(logits, region_index, num_regions) / cell_px
     raise ValueError(f"aggregate knows no {how}")
 
 
@@ -43,11 +42,8 @@ def region_means(values, region_index, num_regions):
 
 
 def log_mean_exp(logits, region_index, num_regions):
-    """log of the mean of exp(u) over each region's pixels, (B, C, R); 0 for a region without pixels.
-
-    Multiple-instance pooling (Pinheiro and Collobert, CVPR 2015, with r = 1; of coarse cells, Perantoni and Bruzzone,
-    2025): between the mean and the maximum, so a few sure pixels can speak for their cell.
-    """
+    """log of the mean of exp(u) over each region's pixels, (B, C, R); 0 for a region without pixels: between mean and
+    maximum, so a few sure pixels can speak for their cell (Pinheiro and Collobert, CVPR 2015, with r = 1)."""
     values = logits if logits.dtype == torch.float64 else logits.float()
     index = torch.where(region_index < 0, num_regions, region_index).flatten(1).long()[:, None]
     index = index.expand(-1, values.shape[1], -1)

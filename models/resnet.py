@@ -1,7 +1,7 @@
 """ResNet-18 as a feature extractor (Sec. 4.2), with torchvision's parameter names.
 
 The names are those of `torchvision.models.resnet18` without the classifier, so weights move both ways. `width` is the
-number of stem channels: 64 is ResNet-18, smaller widths give the same network with every layer thinned alike.
+number of stem channels: 64 is ResNet-18, smaller ones thin every layer alike.
 """
 
 from torch import nn

@@ -8,11 +8,9 @@ from models.resnet import ResNet18
 
 
 class Double(torch.autograd.Function):
-    """Bilinear upsampling to twice the size: (B, D, H, W) -> (B, D, 2H, 2W), as F.interpolate does it.
-
-    Its gradient is a convolution of stride 2 by the same weights. With torch's own a step on a CPU with AVX-512 takes
-    5 to 22 % longer (width 16, 128 px: 5; 256 px: 6; width 64, 512 px: 22), and GPUs add it in no fixed order.
-    """
+    """Bilinear upsampling: (B, D, H, W) -> (B, D, 2H, 2W). Its gradient is a convolution of stride 2 by the same
+    weights. By torch's own a CPU's step takes 5 % (width 16) to 22 % (width 64) longer, and GPUs add it in no fixed
+    order."""
 
     @staticmethod
     def forward(ctx, x):
@@ -40,13 +38,13 @@ class UpBlock(nn.Module):
 
 
 class UNet(nn.Module):
-    """image (B, K, H, W), any H and W from 32 px up -> logits (B, C, H, W).
+    """image (B, K, H, W) of any size -> logits (B, C, H, W).
 
     Bottleneck layer4 (/32); skips layer3 (/16), layer2 (/8), layer1 (/4) and the stem (/2), the "first four stages";
     decoder channels 4, 2, 1, 1/2 times the width [paper silent; ours].
 
-    gain: the logits are this times the last layer's output: n² where the paper's sum is taken to the letter, so that
-          they mean the same in every row (models/regions.py); else 1
+    gain: the logits are this times the last layer's output: n² where the paper's sum is taken to the letter
+          (models/regions.py), else 1
     head: how the last layer starts: zeros [paper silent; ours], or random, as torch draws it
     """
 
@@ -72,8 +70,6 @@ class UNet(nn.Module):
 
     def forward(self, image):
         height, width = image.shape[-2:]
-        if min(height, width) < 32:
-            raise ValueError(f"the image is {height} x {width} px; the network needs at least 32 x 32")
         # A multiple of 32 keeps every upsampling an exact doubling. The edge's pixels go on up to there: before a strip
         # of zeros the outermost pixels are mapped worse by several points [ours: docs/diary.md].
         image = F.pad(image, (0, -width % 32, 0, -height % 32), mode="replicate")
@@ -83,7 +79,6 @@ class UNet(nn.Module):
         x = self.up1(x, layer1)
         x = self.up0(x, stem)
         # "Upsampled and passed through a final convolutional layer": a 1x1 convolution commutes with bilinear
-        # upsampling, whose weights sum to one. After it a step of width 64 on a CPU takes 7 % longer, and mapping in
-        # bf16 8 % (width 16) to 13 %. A test holds the two orders equal.
+        # upsampling. After it a step of width 64 on a CPU takes 7 % longer. A test holds the two orders equal.
         logits = F.interpolate(self.head(x), scale_factor=2, mode="bilinear", align_corners=False)
         return self.gain * logits[..., :height, :width] if self.gain != 1 else logits[..., :height, :width]

@@ -6,13 +6,11 @@ from torch import nn
 
 
 def sincos_positions(rows, columns, width, device=None):
-    """Fixed positions of a grid of tokens, row by row: (rows * columns, width) float32.
+    """Fixed positions of a grid of tokens, row by row: (rows * columns, width) float32, width a multiple of 4.
 
     One half of the width encodes the row, the other the column; each half is sines, then cosines, of the coordinate
     times 10000^(-i / (width / 4)), i = 0 .. width / 4 - 1.
     """
-    if width % 4:
-        raise ValueError(f"the width of the tokens is {width}; sine-cosine positions need a multiple of 4")
     frequency = 10000.0 ** (-torch.arange(width // 4, device=device, dtype=torch.float32) / (width // 4))
 
     def encode(length):

@@ -108,14 +108,14 @@ def test_two_processes_and_micro_batches_equal_one(tile_set, tmp_path):
 
 
 def test_with_weight_0_the_run_equals_plain_agg_bit_for_bit(tile_set, tmp_path):
-    agg = settings(tile_set, tmp_path / "agg", "train.epochs=1")
-    zero = ["configs/demo/agg_app.yaml", *settings(tile_set, tmp_path / "zero", "train.epochs=1")[1:]]
-    run_script("train_seg.py", *agg)
-    run_script("train_seg.py", *zero, "adversarial.weight=0")
-    states = [torch.load(tmp_path / name / "last.pt", weights_only=True) for name in ("agg", "zero")]
+    states = []
+    for row, *more in (("agg",), ("agg_app", "adversarial.weight=0")):
+        words = settings(tile_set, tmp_path / row, "train.epochs=1", "data.workers=0", *more)[1:]
+        train_seg.main(load_config(SegmenterConfig, ROOT / f"configs/demo/{row}.yaml", words))
+        states.append(torch.load(tmp_path / row / "last.pt", weights_only=True))
     for part in ("segmenter", "optimizer", "averaged"):
         assert_same(states[0][part], states[1][part], part, 0)
-    assert not any("game" in record or "gradient_adversary" in record for record in records(tmp_path / "zero"))
+    assert not any("game" in record or "gradient_adversary" in record for record in records(tmp_path / "agg_app"))
 
 
 def test_ignored_pixels_of_the_exemplar_are_0_in_both_maps_and_no_class_is():
@@ -131,19 +131,16 @@ def test_stop_and_resume_is_exact_with_both_players(tile_set, tmp_path, monkeypa
     # Stopped after 4 of 8 steps, where the encoder stands still up to the 6th.
     more = "train.epochs=2", "train.average=0.9", "train.frozen_share=0.75"
     whole = trained(tile_set, tmp_path / "whole", *more)
-    stopped = {}
 
-    def save_until_6(path, state, real=checkpoint.save):
+    def save_up_to_4(path, state, real=checkpoint.save):
         if state["step"] > 4:
             raise KeyboardInterrupt
-        stopped["step"] = state["step"]
         real(path, state)
 
-    monkeypatch.setattr(checkpoint, "save", save_until_6)
-    with pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(checkpoint, "save", save_up_to_4)
         trained(tile_set, tmp_path / "again", *more)
-    monkeypatch.undo()
-    assert stopped["step"] == 4
+    assert torch.load(tmp_path / "again" / "last.pt", weights_only=True)["step"] == 4
     again = trained(tile_set, tmp_path / "again", *more)
     assert whole["step"] == again["step"] == 8
     for part in ("segmenter", "optimizer", "averaged", "discriminator", "discriminator_optimizer"):
@@ -153,15 +150,17 @@ def test_stop_and_resume_is_exact_with_both_players(tile_set, tmp_path, monkeypa
 def test_the_log_says_whether_the_game_is_alive(tile_set, tmp_path):
     trained(tile_set, tmp_path / "run", "run.log_every=1")
     record = records(tmp_path / "run")[0]
-    names = {"segmenter_hinge", "discriminator_hinge", "real_score", "made_score"}
-    names |= {"gradient_region", "gradient_adversary"}
-    assert names <= record.keys()
+    assert {"segmenter_hinge", "discriminator_hinge", "real_score", "made_score"} <= record.keys()
     assert record["gradient_region"] > 0 and record["gradient_adversary"] > 0
+<<<<<<< HEAD
     (game,) = (record["game"] for record in records(tmp_path / "run") if record["kind"] == "validation")
     shares, ragged = {"shares_made", "shares_real"}, {"ragged_made", "ragged_real"}
     assert game.keys() == {"auc"} | shares | ragged
     assert all(sum(game[key]) == pytest.approx(1) for key in shares)
     assert all(0 <= game[key] <= 1 for key in {"auc"} | ragged)
+=======
+    assert ["game" in record for record in records(tmp_path / "run")] == [False] * 4 + [True]
+>>>>>>> 9c893509341a9d2fcea9fd13c2f30e0fa59a0372
 
 
 class Reader(torch.nn.Module):
@@ -195,23 +194,18 @@ def test_the_report_on_the_game_equals_a_plain_written_out_one(tile_set, monkeyp
         made.append(logits.argmax(dim=1)[0].numpy())
         real.append(exemplar[0, 0].numpy())
     wins = np.mean([(r > m) + 0.5 * (r == m) for r in real_scores for m in made_scores])
+<<<<<<< HEAD
     assert game["auc"] == pytest.approx(wins, abs=2e-3)
+=======
+    assert len(game) == 6 and game["auc"] == pytest.approx(wins, abs=2e-3)
+    carried = np.cumsum(sorted(norms, reverse=True)) / sum(norms)
+    assert game["gradient_pixels"] == pytest.approx((carried < 0.9).mean(), abs=1e-3)
+>>>>>>> 9c893509341a9d2fcea9fd13c2f30e0fa59a0372
     for kind, maps in (("made", made), ("real", real)):
         differ = sum((m[1:] != m[:-1]).sum() + (m[:, 1:] != m[:, :-1]).sum() for m in maps)
         assert game[f"ragged_{kind}"] == pytest.approx(differ / (3 * 2 * 63 * 64))
         assert game[f"shares_{kind}"] == pytest.approx([(np.stack(maps) == c).mean() for c in range(4)])
     assert 0 < game["ragged_real"] < game["ragged_made"] < 1
-
-
-def test_scored_tiles_stand_beside_the_same_exemplar_every_time(tile_set):
-    tiles = TileSet(tile_set, "validation")
-    samples = ScoringTiles(tiles, "high", 1.0, Exemplars(tile_set, tiles.description, 0, 0))
-    alone = ScoringTiles(tiles, "high", 1.0)
-    pool = [samples.exemplars.tiles.load_high(i) for i in range(8)]
-    for i in (0, 5):
-        assert np.array_equal(samples[i]["exemplars"], samples[i]["exemplars"])
-        assert any(np.array_equal(samples[i]["exemplars"][0], labels) for labels in pool)
-        assert np.array_equal(samples[i]["image"], alone[i]["image"]) and "exemplars" not in alone[i]
 
 
 def test_the_discriminators_rate_is_its_own_and_constant(tile_set, tmp_path):
@@ -258,21 +252,13 @@ def test_the_control_shuffles_the_exemplars_of_training_and_of_the_report_inside
         monkeypatch.setattr(module, "appearance", appearance)
     trained(tile_set, tmp_path / "run", "adversarial.control=shuffled", "train.batch_size=60")
     assert len(seen) == 3 + 2  # one step of both players, and the report
-    maps = torch.cat(seen).squeeze(1)
-    assert raggedness(maps) > 1.5 * raggedness(torch.from_numpy(heldout_maps(tile_set)))
-
-
-def heldout_maps(tile_set):
     tiles = TileSet(tile_set, "heldout")
-    return np.stack([tiles.load_high(i) for i in range(len(tiles))])
+    plain = torch.from_numpy(np.stack([tiles.load_high(i) for i in range(len(tiles))]))
+    assert raggedness(torch.cat(seen).squeeze(1)) > 1.5 * raggedness(plain)
 
 
 def test_the_discriminator_tells_exemplars_from_the_same_ones_shuffled(tile_set):
-    """Health: with the settings that a run has, and maps that differ in nothing but shapes, it learns to see shapes.
-
-    Three seeds give 0.99, 1.00 and 0.97; with spectral norm, index / (C - 1), 8 channels and Adam at 2e-3 and its usual
-    betas, as the demo once had them, 0.94, 0.89 and 0.92.
-    """
+    """Health: with the settings of a run, and maps that differ in nothing but shapes. Three seeds: 0.99, 1.00, 0.97."""
     torch.manual_seed(0)
     adversarial, rng = AdversarialConfig(), np.random.default_rng(0)
     description = TileSet(tile_set, "train").description
@@ -295,22 +281,26 @@ def test_the_discriminator_tells_exemplars_from_the_same_ones_shuffled(tile_set)
     assert ranking(*map(torch.cat, scored)) > 0.95
 
 
-def test_exemplars_are_nested_and_the_same_for_a_seed(tile_set):
-    description = TileSet(tile_set, "train").description
-    few, many = (Exemplars(tile_set, description, k, seed=3) for k in (2, 6))
+def test_exemplars_are_nested_follow_the_regions_and_never_load_an_image(tile_set, monkeypatch):
+    monkeypatch.setattr(TileSet, "load", None)
+    tiles = TileSet(tile_set, "train")
+    few, many = (Exemplars(tile_set, tiles.description, k, seed=3) for k in (2, 6))
     assert list(few.chosen) == list(many.chosen[:2]) and len(set(many.chosen)) == 6
-    assert len(Exemplars(tile_set, description, 0, seed=3).chosen) == len(many.tiles) == 8
+    assert len(Exemplars(tile_set, tiles.description, 0, seed=3).chosen) == len(many.tiles) == 8
     drawn = {few.draw(np.random.default_rng(i), 64, 64, False).tobytes() for i in range(40)}
     assert drawn == {few.tiles.load_high(i).tobytes() for i in few.chosen}
-
-
-def test_exemplars_follow_the_regions_and_never_load_an_image(tile_set, monkeypatch):
-    description = TileSet(tile_set, "train").description
-    region = sorted({row["region"] for row in TileSet(tile_set, "train").rows})[0]
-    pool = Exemplars(tile_set, description, 0, 0, regions=(region,))
+    region = tiles.rows[0]["region"]
+    pool = Exemplars(tile_set, tiles.description, 0, 0, regions=(region,))
     assert {row["region"] for row in pool.tiles.rows} == {region}
-    monkeypatch.setattr(TileSet, "load", None)
     assert pool.draw(np.random.default_rng(0), 40, 50, True).shape == (40, 50)
+
+
+def test_scored_tiles_stand_beside_the_same_exemplar_every_time(tile_set):
+    tiles = TileSet(tile_set, "validation")
+    exemplars = Exemplars(tile_set, tiles.description, 0, 0)
+    samples, alone = ScoringTiles(tiles, "high", 1.0, exemplars), ScoringTiles(tiles, "high", 1.0)
+    assert np.array_equal(samples[5]["exemplars"], samples[5]["exemplars"])
+    assert np.array_equal(samples[5]["image"], alone[5]["image"]) and "exemplars" not in alone[5]
 
 
 def test_exemplars_smaller_than_the_tiles_are_refused(tile_set, tmp_path):

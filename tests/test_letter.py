@@ -74,11 +74,11 @@ def trained_by_hand(how, head_rate, n, steps):
         torch.manual_seed(step)
         images, labels = torch.randn(4, 3, 48, 48, dtype=torch.float64), torch.randint(0, 4, (4, 9))
         logits = segmenter(images)
-        loss = train_seg.segmenter_loss(task, logits, {"region_index": index, "labels": labels}) / labels.numel()
+        loss, _, _ = train_seg.segmenter_loss(task, logits, {"region_index": index, "labels": labels})
         made = made_map(logits, 1000 / n**2, "soft")
         seen = appearance(made, torch.zeros_like(made), 4, config.adversarial.blur_sigma)
         optimizer.zero_grad()
-        (loss + config.adversarial.weight * segmenter_hinge(discriminator(seen))).backward()
+        (loss / labels.numel() + config.adversarial.weight * segmenter_hinge(discriminator(seen))).backward()
         optimizer.step()
     return segmenter.state_dict(), segmenter.eval()(images).detach()
 

@@ -19,6 +19,7 @@ from data.loading import sample_index
 from data.manifest import read_manifest
 from data.transforms import crop_draw, draw
 from data.unlabelled import PretrainingCrops, UnlabelledImages, ValidationCrops, common_facts, read_unlabelled
+from models.pretrained import load_resnet18
 from models.unet import UNet
 from runtime import checkpoint
 from runtime.errors import Refused
@@ -62,8 +63,6 @@ def test_the_encoder_gives_the_same_feature_maps_in_torchvision_and_in_the_segme
     theirs = torchvision.models.resnet18()
     missing, unexpected = theirs.load_state_dict(state, strict=False)
     assert set(missing) == {"fc.weight", "fc.bias"} and not unexpected
-    from models.pretrained import load_resnet18
-
     segmenter = UNet(3, 4, 64).eval()
     report = load_resnet18(segmenter.encoder, state, "resnet18.pt")
     assert "0 missing []" in report and "0 unexpected []" in report
@@ -83,15 +82,14 @@ def test_the_segmenter_says_what_it_took_from_the_file(tile_set, mae_run, tmp_pa
 
 
 def test_stop_and_resume_is_exact(tile_set, mae_run, tmp_path, monkeypatch):
-    def stop_after_the_first(path, state, real=checkpoint.save):
+    def save_up_to_5(path, state, real=checkpoint.save):
         if state.get("step", 0) > 5:
             raise KeyboardInterrupt
         real(path, state)
 
-    monkeypatch.setattr(train_mae.checkpoint, "save", stop_after_the_first)
-    with pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(checkpoint, "save", save_up_to_5)
         pretrained(tile_set, tmp_path / "run", "train.epochs=2")
-    monkeypatch.undo()
     assert torch.load(tmp_path / "run" / "last.pt", weights_only=True)["step"] == 5
     state = pretrained(tile_set, tmp_path / "run", "train.epochs=2", "data.workers=2")
     straight = torch.load(mae_run / "last.pt", weights_only=True)
@@ -138,9 +136,6 @@ def test_crops_are_of_one_size_differ_by_position_and_repeat_by_key(folder):
     assert not torch.equal(first["noise"], other["noise"])
     fixed = ValidationCrops([validation], 64, 16)
     assert torch.equal(fixed[0]["noise"], fixed[0]["noise"])
-
-
-def test_random_crops_lie_in_the_image_and_keep_to_area_and_sides():
     for position in range(200):
         top, left, height, width = crop_draw(draw(0, 0, position), 100, 150, 0.2)
         assert 0 <= top <= 100 - height and 0 <= left <= 150 - width
@@ -204,19 +199,6 @@ def test_an_alpha_band_of_a_bare_folder_is_no_band_until_its_number_is_said(tmp_
     assert torch.equal(images.load(0)[:, 10:], torch.from_numpy(arrays[1][10:, :, :3].transpose(2, 0, 1)))
     seen = np.concatenate([arrays[i][10:, :, :3].reshape(-1, 3) for i in (1, 2)]).astype(float)  # 0 validates
     assert images.facts["band_mean"] == pytest.approx(seen.mean(axis=0).tolist())
-    assert images.facts["band_std"] == pytest.approx(seen.std(axis=0).tolist())
-
-
-def test_regions_limit_the_images(tile_set):
-    everywhere, _ = read_unlabelled(tile_set)
-    somewhere, _ = read_unlabelled(tile_set, regions=("coast",))
-    elsewhere, _ = read_unlabelled(tile_set, exclude_regions=("coast",))
-    assert len(somewhere) + len(elsewhere) == len(everywhere) and 0 < len(somewhere)
-    pixels = np.stack([somewhere.load(i).numpy() for i in range(len(somewhere))])
-    assert somewhere.facts["band_mean"] == pytest.approx(pixels.mean(axis=(0, 2, 3)).tolist())
-    assert somewhere.facts["band_mean"] != everywhere.facts["band_mean"]
-    with pytest.raises(Refused, match="atlantis.*coast"):
-        read_unlabelled(tile_set, regions=("atlantis",))
 
 
 def renamed(images, name):
@@ -257,10 +239,6 @@ def test_bad_input_is_one_line_each(tile_set, mae_run, folder, tmp_path):
     assert "0 images" in error_of("train_mae.py", *settings(tmp_path / "empty", tmp_path / "b", *bare))
     with pytest.raises(Refused, match="no regions"):
         read_unlabelled(tmp_path / "empty", regions=("coast",))
-    four = tmp_path / "four"
-    run_script("-m", "data.synthetic", four, "--tiles", 80, "--tile-px", 64, "--bands", 4)
-    line = error_of("train_mae.py", *settings(four, mae_run, "train.epochs=2"))
-    assert "(bands, band_mean, band_std differ)" in line and str(mae_run) in line
     line = error_of("train_mae.py", *settings(tile_set, mae_run, "train.epochs=2", "mae.size=base"))
     assert "mae.size=tiny" in line
     Image.new("L", (80, 80)).save(folder / "images" / "image_part_000.png")

@@ -78,10 +78,6 @@ def test_a_raster_on_the_scenes_pixels_becomes_blocks_that_windows_agree_on(lay)
         assert np.array_equal(found, expected[row : row + 64, col : col + 96])
 
 
-def test_cells_hardly_larger_than_pixels_are_cells_of_their_own(lay):
-    assert lay(random_codes(146, 185), tilted(1.03, 0, 0, 0), 16).cell_px == pytest.approx(1.03**2)
-
-
 def test_a_part_of_the_scene_is_told_by_its_share(lay, capsys):
     lay(random_codes(15, 19), tilted(10, 0, 0, 0))
     assert "note:" not in capsys.readouterr().out

@@ -6,8 +6,8 @@ import pytest
 import torch
 from random_observation import CLASSES, CODES, float64, random_model  # noqa: F401 - a fixture
 
-from beyond.posterior import counted, lay, misfits, pixels, posterior, spread
-from models.regions import compositions
+from beyond.posterior import counted, lay, misfits, posterior, spread
+from models.regions import aggregate_logits, compositions
 
 TILT = (0.093, 0.021, -0.6, -0.021, 0.094, 0.9)  # about 12.7 degrees, cells of some 10.5 px
 
@@ -101,7 +101,7 @@ def test_the_cells_of_the_posterior_are_those_of_training():
     expected = index_by_a_slow_loop(TILT, labels.shape[1:], 40, 48)
     assert torch.equal(index[0], expected)
     slow = misfit_by_a_slow_loop(model, logits[0], labels[0], TILT, cell_px)
-    seen = pixels(index, labels, logits.dtype)
+    seen = aggregate_logits(torch.ones_like(logits[:, :1]), index, labels[0].numel())
     log_probs = model(compositions(logits, index, labels[0].numel()))
     assert misfits(log_probs, counted(labels, seen, cell_px)).item() == pytest.approx(slow)
 

@@ -8,11 +8,11 @@ from commands import ROOT
 
 import evaluate
 import train_seg
-from beyond.region_losses import PRIOR_FLOOR, RHO_FLOOR, counted, match, prior_misfit, published, statistics_misfit
+from beyond.region_losses import PRIOR_FLOOR, RHO_FLOOR, Matching, counted, prior_misfit, published, statistics_misfit
 from config import SegmenterConfig
 from models.regions import log_mean_exp
 from runtime.errors import Refused
-from runtime.settings import config_from_flat, load_config
+from runtime.settings import load_config
 
 NAMES = ["water", "forest", "field", "impervious"]
 TABLE = ROOT / "configs" / "tables" / "nlcd_low2high.yaml"
@@ -99,43 +99,19 @@ def test_a_published_table_gives_deviations_or_the_largest_there_can_be():
     assert 0 not in table and 255 not in table  # rows of zeros are no shares
 
 
-class Cells:
-    """A tile set as `match` sees it: the merge, and tiles with low labels of their own or without."""
-
-    def __init__(self, low):
-        taxonomy = SimpleNamespace(names=NAMES, low={11: 0, 41: 1, 42: 1, 90: 1, 255: 255})
-        self.description, self.rows = SimpleNamespace(taxonomy=taxonomy, scale=30.0), [{"low": low}]
-
-
-def matched(monkeypatch, how, low, **more):
-    """-> the Matched, the labels that cells carry by code and by class, whether native codes were asked for."""
-    asked, tiles = [], Cells(low)
-    shares = torch.eye(4, dtype=torch.float64)[[0, 1] * 20]
-
-    def cells(tiles, chosen, scale, min_coverage, native):
-        asked.append(native)
-        return shares, torch.tensor([11, 41] * 20 if native else [0, 1] * 20), native
-
-    monkeypatch.setattr("beyond.region_losses.exemplar_cells", cells)
-    exemplars = SimpleNamespace(tiles=tiles, chosen=[0])
-    words = {"supervision.aggregate": how, **{f"supervision.{key}": value for key, value in more.items()}}
-    model = match(config_from_flat(SegmenterConfig, words), [tiles], lambda: exemplars)
-    return model, *model.rows, asked
-
-
-def test_cells_carry_rows_of_the_table_native_codes_or_classes(monkeypatch):
-    model, by_code, _, asked = matched(monkeypatch, "prior", "low.tif")
-    assert by_code == {11: 0, 41: 1, 42: 2, 90: 3, 255: 255} and asked == [True]
-    assert model.classes[:5].tolist() == [0, 1, 1, 1, 255]
-    assert model.eta.tolist() == torch.eye(4)[[0, 1, 1, 1]].tolist()  # 42 and 90, which no cell has, by their class
-    for low, more in (("", {}), ("low.tif", {"codes": "merged"})):
-        model, by_code, by_class, asked = matched(monkeypatch, "statistics", low, **more)
-        assert by_code == {11: 0, 41: 1, 42: 1, 90: 1, 255: 255} and list(by_class) == [0, 1, 2, 3]
-        assert model.classes[:5].tolist() == [0, 1, 2, 3, 255] and asked == [False]
-    of_90 = matched(monkeypatch, "prior", "low.tif", observation=str(TABLE))[0].eta[3]
+def test_cells_carry_rows_of_the_table_native_codes_or_classes():
+    taxonomy = SimpleNamespace(names=NAMES, low={11: 0, 41: 1, 42: 1, 90: 1, 255: 255})
+    table = counted(torch.eye(4)[[0, 1] * 20], torch.tensor([11, 41] * 20))
+    native = Matching("prior", table, taxonomy, True)
+    assert native.labels(taxonomy.low)[0] == {11: 0, 41: 1, 42: 2, 90: 3, 255: 255}
+    assert native.class_of[:5].tolist() == [0, 1, 1, 1, 255]
+    assert native.eta.tolist() == torch.eye(4)[[0, 1, 1, 1]].tolist()  # 42 and 90, which no cell has, by their class
+    merged = Matching("statistics", counted(torch.eye(4)[[0, 1] * 20], torch.tensor([0, 1] * 20)), taxonomy, False)
+    by_code, by_class = merged.labels(taxonomy.low)
+    assert by_code == taxonomy.low and list(by_class) == [0, 1, 2, 3]
+    assert merged.class_of[:5].tolist() == [0, 1, 2, 3, 255] and merged.eta.tolist() == torch.eye(4).tolist()
+    of_90 = Matching("prior", published(TABLE, NAMES), taxonomy, True).eta[3]
     assert of_90.tolist() == pytest.approx([0.01, 0.9, 0.08, 0], abs=0.01)
-    with pytest.raises(Refused, match="is a table of native codes; labels are merged classes"):
-        matched(monkeypatch, "prior", "", observation=str(TABLE))
 
 
 def trained(tile_set, run_dir, *more):
@@ -163,3 +139,9 @@ def test_every_region_loss_trains(tile_set, tmp_path, words):
         assert evaluate.main(evaluate.parse(words))["rows"][0]["miou"] > 0
         with pytest.raises(Refused, match="makes no use of --coarse"):
             evaluate.main(evaluate.parse([*words, "--coarse"]))
+
+
+def test_a_table_of_native_codes_is_none_of_classes(tile_set, tmp_path):
+    more = "supervision.aggregate=prior", f"supervision.observation={TABLE}", "supervision.codes=merged"
+    with pytest.raises(Refused, match="is a table of native codes; labels are merged classes"):
+        trained(tile_set, tmp_path / "run", *more)

@@ -11,6 +11,7 @@ from config import SegmenterConfig
 from data.cells import Cells, majority_blocks, region_labels
 from data.samples import collate, make_sample
 from data.tiles import Tile
+from data.transforms import dihedral
 from losses import cross_entropy_sum
 from models import build_segmenter
 from models.regions import aggregate, aggregate_logits
@@ -89,35 +90,32 @@ def small_logits():
     return (torch.randn(CLASSES, HEIGHT, WIDTH, dtype=torch.float64) * 10).requires_grad_()
 
 
-def test_a_region_loss_that_is_not_there_is_no_sum():
-    with pytest.raises(ValueError, match="knows no product"):
-        aggregate(torch.zeros(1, 2, 4, 4), torch.zeros(1, 4, 4, dtype=torch.int32), 1, 16, "product")
-
-
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_loss_and_gradient_equal_a_slow_loop(layout):
-    cells, logits = LAYOUTS[layout], small_logits()
-    expected, counted = loss_by_a_slow_loop(logits, cells)
-    (expected_gradient,) = torch.autograd.grad(expected, logits)
-    loss, batch = loss_of_the_project(logits, cells)
-    (gradient,) = torch.autograd.grad(loss, logits)
+def compare(u, cells, gain=1.0, cell_px=CELL_PX):
+    """Loss and gradient of the project, whose network multiplies by `gain`, and of the slow loop."""
+    expected, counted = loss_by_a_slow_loop(u, cells, cell_px=cell_px)
+    (expected_gradient,) = torch.autograd.grad(expected, u)
+    loss, batch = loss_of_the_project(gain * u, cells)
+    (gradient,) = torch.autograd.grad(loss, u)
     assert batch["count"] == counted > 0
     assert torch.allclose(loss, expected, atol=1e-12)
     assert torch.allclose(gradient, expected_gradient, atol=1e-12)
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_loss_and_gradient_equal_a_slow_loop(layout):
+    compare(small_logits(), LAYOUTS[layout])
+
+
 @pytest.mark.parametrize("layout", ["n that does not divide the tile", "tilted grid"])
 def test_literal_sums_are_those_of_the_networks_own_output(layout):
     """supervision.aggregate=literal_sum: the network gives n² times its last layer's u, and Eq. 1 sums x = u."""
-    cells, u = LAYOUTS[layout], (0.01 * small_logits()).detach().requires_grad_()
-    expected, counted = loss_by_a_slow_loop(u, cells, cell_px=1.0)
-    (expected_gradient,) = torch.autograd.grad(expected, u)
     gain = built_gain("low_regions", "literal_sum", CELL_PX**0.5)
-    loss, batch = loss_of_the_project(gain * u, cells)
-    (gradient,) = torch.autograd.grad(loss, u)
-    assert gain == CELL_PX and batch["count"] == counted
-    assert torch.allclose(loss, expected, atol=1e-12)
-    assert torch.allclose(gradient, expected_gradient, atol=1e-12)
+    compare((0.01 * small_logits()).detach().requires_grad_(), LAYOUTS[layout], gain, cell_px=1.0)
+
+
+def test_a_region_loss_that_is_not_there_is_no_sum():
+    with pytest.raises(ValueError, match="knows no product"):
+        aggregate(torch.zeros(1, 2, 4, 4), torch.zeros(1, 4, 4, dtype=torch.int32), 1, 16, "product")
 
 
 def test_only_regions_that_are_summed_literally_multiply_the_networks_output():
@@ -129,18 +127,11 @@ def test_only_regions_that_are_summed_literally_multiply_the_networks_output():
     assert gains.pop(("low_regions", "literal_sum")) == 256 and set(gains.values()) == {1.0}
 
 
-def test_a_whole_cells_prediction_is_the_mean_of_its_pixels_and_as_sharp_as_they_are():
-    logits = torch.tensor([3.0, -1.0, 0.5]).view(1, 3, 1, 1).expand(1, 3, 30, 30)
-    (region,) = aggregate(logits, torch.zeros(1, 30, 30, dtype=torch.int32), 1, 900)
-    assert torch.allclose(region.softmax(dim=0)[:, 0], logits[0, :, 0, 0].softmax(dim=0), atol=1e-5)
-
-
 def test_512_by_30_gives_17_by_17_whole_regions_and_leaves_two_pixels_out():
     cells = majority_blocks(np.zeros((512, 512), np.uint8), 30)
     batch = collate([make_sample(Tile(np.zeros((512, 512, 1), np.uint8), None, cells), "low_regions")])
     assert batch["labels"].shape == (1, 17 * 17) and (batch["region_index"] < 0).sum() == 512**2 - 510**2
-    assert (aggregate(torch.ones(1, 1, 512, 512), batch["region_index"], 17 * 17, 1) == 900).all()
-    assert (aggregate(torch.ones(1, 1, 512, 512), batch["region_index"], 17 * 17, 900) == 1).all()
+    assert (aggregate_logits(torch.ones(1, 1, 512, 512), batch["region_index"], 17 * 17) == 900).all()
 
 
 def test_partly_covered_cells_count_by_their_area():
@@ -161,8 +152,6 @@ def test_a_cell_of_which_just_half_lies_in_the_tile_is_half_covered(n):
 @pytest.mark.parametrize("view", range(8))
 @pytest.mark.parametrize("layout", ["n that does not divide the tile", "tilted grid"])
 def test_a_turned_tile_has_the_loss_of_the_tile(layout, view):
-    from data.transforms import dihedral
-
     cells, logits = LAYOUTS[layout], small_logits().detach()
     turned = torch.from_numpy(dihedral(logits.permute(1, 2, 0).numpy(), view).copy()).permute(2, 0, 1)
     loss, _ = loss_of_the_project(logits, cells)

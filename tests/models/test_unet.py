@@ -43,7 +43,7 @@ def test_thin_networks_train_where_their_channels_lie_last():
     run_script("-c", THIN.format(root=ROOT))
 
 
-@pytest.mark.parametrize("size", [(32, 32), (64, 96), (33, 47), (128, 100)])
+@pytest.mark.parametrize("size", [(32, 32), (64, 96), (10, 47), (128, 100)])
 def test_logits_have_the_images_size(size):
     net = UNet(bands=4, classes=5, width=8)
     assert net(torch.randn(2, 4, *size)).shape == (2, 5, *size)
@@ -58,11 +58,6 @@ def test_an_image_is_seen_as_if_its_edge_went_on():
     going_on = torch.cat([going_on, going_on[:, :, -1:].expand(-1, -1, 14, -1)], dim=2)
     with torch.no_grad():
         assert torch.equal(net(image), net(going_on)[..., :50, :70])
-
-
-def test_smaller_images_are_refused_with_their_size():
-    with pytest.raises(ValueError, match="31 x 40"):
-        UNet(width=8)(torch.zeros(1, 3, 31, 40))
 
 
 def test_the_final_convolution_commutes_with_the_upsampling():
@@ -84,13 +79,6 @@ def test_doubling_and_its_gradient_are_those_of_bilinear_interpolation(size):
     assert torch.allclose(mine, other, atol=1e-12)
 
 
-def test_decoder_channels_are_those_of_the_paper_at_full_width():
-    net = UNet(width=64)
-    blocks = (net.up3, net.up2, net.up1, net.up0)
-    assert [block.conv2.out_channels for block in blocks] == [256, 128, 64, 32]
-    assert net.encoder.channels == (64, 64, 128, 256, 512)
-
-
 def test_logits_start_at_zero_or_as_torch_draws_the_last_layer():
     image, nets = torch.randn(1, 3, 64, 64), {}
     for head in ("zeros", "random"):
@@ -101,23 +89,16 @@ def test_logits_start_at_zero_or_as_torch_draws_the_last_layer():
     assert 0.7 * bound < nets["random"].head.weight.abs().max() <= bound
     weights, others = (net.state_dict() for net in nets.values())
     assert all(torch.equal(weights[name], others[name]) for name in weights if not name.startswith("head."))
+    nets["random"](torch.randn(2, 3, 64, 64)).square().mean().backward()
+    assert all(p.grad.abs().sum() > 0 for p in nets["random"].parameters())
 
 
-@pytest.mark.parametrize("size", [(64, 64), (50, 70)])
-def test_the_gain_multiplies_the_logits_and_nothing_else(size):
+def test_the_gain_multiplies_the_logits_and_nothing_else():
     plain, literal = UNet(width=8).eval(), UNet(width=8, gain=256.0).eval()
     torch.nn.init.normal_(plain.head.weight)
-    assert literal.load_state_dict(plain.state_dict()).missing_keys == []
-    image = torch.randn(1, 3, *size)
+    literal.load_state_dict(plain.state_dict())
+    image = torch.randn(1, 3, 50, 70)
     assert torch.equal(literal(image), 256 * plain(image))
-
-
-def test_every_weight_gets_a_gradient():
-    torch.manual_seed(0)
-    net = UNet(width=8)
-    torch.nn.init.normal_(net.head.weight)  # it starts at zero, and the first step moves only itself
-    net(torch.randn(2, 3, 64, 64)).square().mean().backward()
-    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in net.parameters())
 
 
 def test_bands_in_common_are_kept_and_the_size_of_the_sum_stays():

@@ -1,6 +1,5 @@
 import math
 
-import pytest
 import torch
 
 from models.vit import Attention, Block, Transformer, sincos_positions
@@ -27,11 +26,6 @@ def test_positions_equal_a_slow_loop_on_a_non_square_grid():
 def test_a_place_has_the_same_position_whatever_the_grid():
     small, large = sincos_positions(2, 3, 32).view(2, 3, 32), sincos_positions(7, 4, 32).view(7, 4, 32)
     torch.testing.assert_close(small, large[:2, :3])
-
-
-def test_a_width_that_is_no_multiple_of_four_is_named():
-    with pytest.raises(ValueError, match="30"):
-        sincos_positions(2, 2, 30)
 
 
 def test_attention_equals_a_written_out_softmax():

@@ -18,7 +18,8 @@ def read_csv(path, required, optional=()):
         columns, known = reader.fieldnames or (), (*required, *optional)
         for column in required:
             if column not in columns:
-                raise Refused(f"{path}: no column {column!r}; the header, separated by commas, should hold {','.join(required)}")
+                wanted = ",".join(required)
+                raise Refused(f"{path}: no column {column!r}; the header should hold {wanted}, separated by commas")
         for column in columns if optional else ():
             if column not in known:
                 raise Refused(f"{path}: unknown column {column!r}; did you mean {nearest(column, known)!r}?")

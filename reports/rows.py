@@ -161,7 +161,8 @@ def config_file(arguments, name):
 
 
 def train(arguments, runs):
-    """Say what is complete and what is to be trained, then train it, --jobs at a time."""
+    """Say what is complete and what is to be trained, then train it, --jobs at a time. The demo tells each row's score
+    as soon as the row is trained; tables look at test tiles last."""
     states = {run: run.state() for run in runs}
     waiting = [run for run, state in states.items() if state != "complete"]
     print(f"{len(waiting)} of {len(states)} runs to train; each says soon how long it will take")
@@ -170,7 +171,10 @@ def train(arguments, runs):
     waiting.sort(key=lambda run: run.script != "train_mae.py")  # pretraining takes longest, and another run waits
     words = {run: (run.script, run.config, *run.overrides) for run in waiting}
     after = {run: run.after for run in waiting if run.after in words}
-    side_by_side(words, after, arguments.jobs, name=lambda run: run.dir.relative_to(arguments.out))
+    names = {run: str(run.dir.relative_to(arguments.out)) for run in runs}
+    tell = [run for run in waiting if arguments.what == "demo" and run.script == "train_seg.py"]
+    then = {run: ("evaluate.py", run.dir) for run in tell}
+    side_by_side(words, after, arguments.jobs, names.get, then)
 
 
 def score(runs, root, path, *more):

@@ -19,19 +19,21 @@ def command(*words):
     side_by_side({"it": words}, {}, 1, str)
 
 
-def side_by_side(words, after, jobs, name):
+def side_by_side(words, after, jobs, name, then=None):
     """Run {key: words of a command}, `jobs` at a time, in order but for those that must wait.
 
-    after:  {key: key of the command that must have ended before}; name: of a key, before its lines
+    after: {key: key of the command that must have ended before}; name: of a key, before its lines
+    then:  {key: words of a command that follows at once}
     raises: Refused where one fails; KeyboardInterrupt where a signal asks to stop. Those that run save and leave
     """
     signal.signal(signal.SIGTERM, _interrupt)
-    futures, alone = {}, min(jobs, len(words)) == 1
-    with ThreadPoolExecutor(jobs) as pool:
+    jobs, futures = min(jobs, len(words)), {}
+    with ThreadPoolExecutor(max(1, jobs)) as pool:
         try:
             for key in sorted(words, key=lambda key: key in after):  # FIFO: none waits for one that has not begun
                 before = futures.get(after.get(key))
-                futures[key] = pool.submit(_run, words[key], before, None if alone else name(key), pool)
+                steps = [commands[key] for commands in (words, then or {}) if key in commands]
+                futures[key] = pool.submit(_run, steps, before, name(key) if jobs > 1 else None, pool)
             wait(futures.values(), return_when=FIRST_EXCEPTION)
             for future in filter(Future.done, futures.values()):
                 future.result()
@@ -42,11 +44,17 @@ def side_by_side(words, after, jobs, name):
             raise
 
 
-def _run(words, before, name, pool):
-    """One command, printed and run. Beside others it has one thread, and `name` before each of its lines."""
+def _run(steps, before, name, pool):
+    """Commands, one after the other."""
     if before:
         before.result()
-    words, more = [str(word) for word in words], {}
+    for words in steps:
+        _run_one([str(word) for word in words], name, pool)
+
+
+def _run_one(words, name, pool):
+    """One command, printed and run. Beside others it has one thread, and `name` before each of its lines."""
+    more = {}
     print("$ python " + shlex.join(words), flush=True)
     if name is not None:
         more = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "errors": "replace"}

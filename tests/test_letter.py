@@ -31,7 +31,7 @@ def test_a_row_to_the_letter_says_what_the_paper_says(folder, row, n):
         assert game.weight == 0
         return
     assert game.temperature * n**2 == pytest.approx(1000, rel=1e-3)  # tau, Sec. 4.4
-    assert (game.maps, game.weight, game.warmup_steps, game.steps) == ("soft", 0.1, 0, 1)
+    assert (game.maps, game.weight, game.warmup_steps) == ("soft", 0.1, 0)
     assert (game.beta1, game.beta2, game.learning_rate) == (0.9, 0.999, train.learning_rate)
 
 

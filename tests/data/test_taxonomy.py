@@ -115,7 +115,7 @@ def test_unknown_codes_are_listed_with_their_counts_and_the_file(dtype):
         ("[0, 255, 0]", "[0, 256, 0]", "classes[1].color is [0, 256, 0]"),
         ("low:", "lwo:", "unknown key 'lwo'; did you mean 'low'?"),
         ("low: {11: water, 21: land}", "", "low should map codes to class names"),
-        (GOOD, "[]", "should hold a mapping, holds list"),
+        (GOOD, "[1]", "should hold a mapping, holds list"),
     ],
 )
 def test_a_bad_taxonomy_is_one_line_that_names_file_and_key(tmp_path, old, new, said):

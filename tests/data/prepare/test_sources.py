@@ -162,7 +162,7 @@ def test_a_list_of_tiles_may_name_them(tmp_path):
         ("s,de,train,x.tif,a/../../y.tif,", "line 2: 'a/../../y.tif' leaves the folder"),
         ("s,de,trian,x.tif,,", "line 2: split 'trian'; did you mean 'train'?"),
         ("s,,train,x.tif,,", "line 2: region is empty"),
-        ("s,de,train", "line 2: image is empty"),
+        ("s,de,train", "line 2: it should have 6 cells, as the header has"),
         ("../s,de,train,x.tif,,", "'../s' cannot name a tile's file"),
         (".s,de,train,x.tif,,", "'.s' cannot name a tile's file"),
         ("s,de,,x.tif,,\nS,de,,y.tif,,", "x.tif and"),

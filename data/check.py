@@ -29,7 +29,10 @@ def check(root, decode=False, workers=1):
     one = partial(check_tile, Path(root), description, decode)
     records, problems = zip(*map_unordered(one, rows, workers, "tiles"), strict=True)
     records = sorted(records, key=lambda record: record["tile"])
-    return len(rows), sorted(sum(problems, [])), list(shared_ground(records))
+    notes, systems = list(shared_ground(records)), {record["ground"][0] for record in records if record["ground"]}
+    if len(systems) > 1:
+        notes.append(f"note: tiles in {len(systems)} coordinate systems; the build alone sees where these overlap")
+    return len(rows), sorted(sum(problems, [])), notes
 
 
 def check_tile(root, description, decode, row):
@@ -65,7 +68,8 @@ def main(arguments=None):
         tiles, problems, notes = check(given.root, given.decode, given.workers)
         for line in (*problems, *notes):
             print(line)
-        print(f"{given.root}: {tiles} tiles, {len(problems) or 'no'} problem{'' if len(problems) == 1 else 's'}")
+        count = f"{len(problems) or 'no'} problem{'' if len(problems) == 1 else 's'}"
+        print(f"{given.root}: {tiles} tiles, {count}{'; make the set anew in another folder' if problems else ''}")
         return 2 if problems else 0
 
     return command.status(report, "begins anew")

@@ -48,7 +48,7 @@ def shared_ground(records):
             covered[one] = covered.get(one, False) | seen
     if shared:
         share = sum(seen.mean() for seen in shared.values()) / len(splits)
-        where = "lies in other tiles too, as scenes overlap; drawn splits keep it together"
+        where = "lies in other tiles too, as scenes overlap"
         yield f"{share:.1%} of the tiles' ground {where}"
     for split in sorted({splits[tile] for tile in covered}):
         tiles = [tile for tile in splits if splits[tile] == split]

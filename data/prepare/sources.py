@@ -117,5 +117,5 @@ def _checked(scenes, where):
             raise Refused(f"{where}: {scene.name!r:.80} cannot name a tile's file")
         first = seen.setdefault(scene.name.casefold(), scene)
         if first is not scene:
-            raise Refused(f"{where}: {first.image} and {scene.image} are both named {scene.name}")
+            raise Refused(f"{where}: {first.image} and {scene.image} are both named {scene.name}: fill `scene`")
     return sorted(scenes, key=lambda scene: scene.name)

@@ -29,7 +29,7 @@ def build(root, scenes, options, workers=1):
     """
     root = Path(root)
     if begin(root, scenes, options):
-        print(f"{root}: is complete already")
+        print(f"{root}: is complete already; python -m data.check says whether its files are whole")
         return None
     for folder in ("", "images", "high", "low", ".build", ".build/scenes"):
         remove_leftovers(root / folder)

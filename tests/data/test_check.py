@@ -64,7 +64,7 @@ def test_real_tiles_pass_and_a_damaged_one_is_found(tmp_path, capsys):
     assert main([str(tmp_path), "--workers", "1"]) == 2
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 2 and "m_3708020_sw_17_1_4_000_000.tif: truncated" in lines[0]
-    assert lines[1] == f"{tmp_path}: 8 tiles, 1 problem"
+    assert lines[1] == f"{tmp_path}: 8 tiles, 1 problem; make the set anew in another folder"
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -79,6 +79,13 @@ def test_decoding_names_every_damaged_tile_in_one_pass(root, workers):
         f"{root}/{name}" for name in ("high/t4", "high/t5", "images/t0", "images/t2", "images/t3", "low/t1")
     ]
     assert "codes without a class: 77 (2 times)" in problems[-1] and not any("\n" in line for line in problems)
+
+
+def test_tiles_of_two_coordinate_systems_are_told_for_their_overlap_is_not_seen(root):
+    assert check(root)[2] == []
+    for name, system in (("t0", 32618), ("t1", 32617)):
+        geotiffs.write(root / f"images/{name}.tif", np.zeros((PX, PX, 3), np.uint8), (1, 0, 0, 0, -1, 0), system)
+    assert "tiles in 2 coordinate systems" in check(root)[2][-1]
 
 
 def test_without_decoding_only_headers_are_read(root, monkeypatch):

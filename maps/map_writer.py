@@ -69,7 +69,9 @@ class MapWriter(contextlib.AbstractContextManager):
             raise OSError(errno.ENOSPC, "the disk is full")
         with rasterio.open(self.raw, "r+") as raw:
             raw.build_overviews([2**i for i in range(1, halvings + 1)], rasterio.enums.Resampling[self.how])
-        options = {"COMPRESS": "DEFLATE", "BLOCKSIZE": TILE, "BIGTIFF": "IF_SAFER", "NUM_THREADS": "ALL_CPUS"}
+        # Validators take a tall raster of one column of tiles for strips, where the tiles are no wider than it.
+        side = TILE - 16 * (TILE in {-(-self.file.width // 2**i) for i in range(halvings + 1)})
+        options = {"COMPRESS": "DEFLATE", "BLOCKSIZE": side, "BIGTIFF": "IF_SAFER", "NUM_THREADS": "ALL_CPUS"}
         rasterio.shutil.copy(self.raw, path, driver="COG", **options)
         with rasterio.open(path) as made:  # the last tile stands at the end of the file
             made.read(1, window=rasterio.windows.Window(made.width - 1, made.height - 1, 1, 1))

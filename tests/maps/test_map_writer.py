@@ -41,7 +41,7 @@ def written(folder, pixels, names=NAMES, palette=COLORS, **place):
 
 
 @pytest.mark.filterwarnings("ignore:Dataset has no geotransform")
-@pytest.mark.parametrize("height, width", [(1, 1), (3, 3001), (512, 512), (1300, 1025)])
+@pytest.mark.parametrize("height, width", [(1, 1), (3, 3001), (512, 512), (1300, 1024), (1300, 1025)])
 @pytest.mark.parametrize("bands", [1, 4])
 def test_a_map_reads_back_and_is_cloud_optimised(tmp_path, height, width, bands):
     pixels = blobs(height, width, bands)

@@ -23,14 +23,11 @@ WHY_NONE = "; --no-filter keeps tiles of few classes, or under one class; scenes
 
 
 def build(root, scenes, options, workers=1):
-    """Build the tile set of some scenes (data/prepare/sources.py) below root, or complete it.
-
-    returns: the summary of write_tile_set; None where the tile set was complete already
-    """
+    """Build the tile set of some scenes (data/prepare/sources.py) below root, or complete it."""
     root = Path(root)
     if begin(root, scenes, options):
         print(f"{root}: is complete already; python -m data.check says whether its files are whole")
-        return None
+        return
     for folder in ("", "images", "high", "low", ".build", ".build/scenes"):
         remove_leftovers(root / folder)
     to_do = [scene for scene in scenes if result_of(root, scene) is None]
@@ -50,7 +47,7 @@ def build(root, scenes, options, workers=1):
             table = {**dict.fromkeys(codes, IGNORE), **getattr(taxonomy, kind)}
             taxonomy = replace(taxonomy, **{kind: table})
     print_notes(results)
-    return write_tile_set(
+    write_tile_set(
         root,
         name=options.source if options.source in ("chesapeake", "naip215") else root.absolute().name,
         taxonomy=taxonomy,

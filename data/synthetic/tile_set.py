@@ -35,7 +35,7 @@ def make_tile(root, index, *, tile_px, scale, bands, seed, taxonomy):
 
 
 def make_tile_set(root, *, tiles=400, tile_px=128, scale=16, bands=3, seed=0, workers=1):
-    """Make a tile set of landscapes below root; returns write_tile_set's summary, None where it is there already.
+    """Make a tile set of landscapes below root, where it is not there already.
 
     raises: Refused for settings that cannot be, and a root that holds another tile set
     """
@@ -49,9 +49,9 @@ def make_tile_set(root, *, tiles=400, tile_px=128, scale=16, bands=3, seed=0, wo
         raise Refused(f"{root}: was made with other settings, {made or 'or by others'}; give them or another folder")
     if complete:
         print(f"{root}: is complete already")
-        return None
+        return
     write_text(begun, asked)
     make = partial(make_tile, root, taxonomy=taxonomy, **settings)
     records = list(map_unordered(make, range(tiles), workers, "tiles"))
     facts = {"image_gsd": 1.0, "scale": scale, "tile_px": tile_px, "seed": seed}
-    return write_tile_set(root, name="synthetic", taxonomy=taxonomy, records=records, **facts)
+    write_tile_set(root, name="synthetic", taxonomy=taxonomy, records=records, **facts)

@@ -252,7 +252,7 @@ def validate(task, segmenter, batches):
         confusion += confusion_matrix(predicted.argmax(dim=1), labels, classes)
     confusion, total = ranks.sum(confusion), ranks.sum(total)
     held = int((confusion.sum(dim=1) > 0).sum())
-    likelihood = math.exp(-total.item() / max(1, confusion.sum().item()))
+    likelihood = math.exp(-total.item() / confusion.sum().item())
     return {"classes": held, **selection_scores(confusion), "likelihood": likelihood}
 
 

@@ -13,6 +13,7 @@ requirements-scenes.txt. A second run completes the first; scenes that are done 
 import sys
 from pathlib import Path
 
+from data.manifest import MIN_TILE_PX
 from data.prepare.cutting import Options
 from data.prepare.sources import NAIP215_ROTATIONS, chesapeake, naip215, scene_list
 from data.prepare.tile_set import DEFAULT_SCALE, build
@@ -24,7 +25,6 @@ from runtime.workers import default_workers
 
 TAXONOMIES = Path(__file__).resolve().parents[2] / "configs" / "taxonomies"
 LOW2HIGH = TAXONOMIES / "low2high.yaml"
-MIN_TILE_PX = 32  # the segmenter's smallest image
 NAIP_BANDS = 4  # red, green, blue, near infrared, which many of its files tag as alpha
 NAIP215_SCALE = {"majority": 32, "nlcd": 50}  # 19 m; 30 m, the paper's cell, on pixels of 0.6 m
 # What a source knows of itself, where an option does not say otherwise.

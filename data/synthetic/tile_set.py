@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from data.coarse import low_label
+from data.manifest import MIN_TILE_PX
 from data.synthetic.landscape import REGIONS, landscape
 from data.taxonomy import load_taxonomy
 from data.tile_io import epsg_system
@@ -17,7 +18,6 @@ from runtime.files import write_text
 from runtime.workers import map_unordered
 
 TAXONOMY = Path(__file__).resolve().parents[2] / "configs" / "taxonomies" / "low2high.yaml"
-MIN_TILE_PX = 32  # the segmenter's smallest image
 EPSG = 32618  # UTM 18 N, as most of the Chesapeake set; the places are made up
 
 

@@ -22,7 +22,7 @@ from collections import defaultdict
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from reports.tables import T95  # noqa: E402
+from reports.tables import interval  # noqa: E402
 
 
 def few(root, out, tiles, seed):
@@ -46,10 +46,9 @@ def table(paths):
     for tiles, seeds in sorted(scores.items()):
         for i, what in enumerate(("mIoU", "border")):
             first, second = ([seed[row][i] for seed in seeds] for row in (0, 1))
-            gains = [b - a for a, b in zip(first, second, strict=True)]
-            half = T95[len(gains) - 2] * statistics.stdev(gains) / len(gains) ** 0.5
+            gain, half = interval([b - a for a, b in zip(first, second, strict=True)])
             said = f"{statistics.mean(first):5.1f} -> {statistics.mean(second):5.1f}"
-            print(f"{tiles:5} tiles, {len(gains)} seeds, {what:6} {said}: {statistics.mean(gains):+.1f} +- {half:.1f}")
+            print(f"{tiles:5} tiles, {len(seeds)} seeds, {what:6} {said}: {gain:+.1f} +- {half:.1f}")
 
 
 def main():

@@ -146,11 +146,16 @@ def differences(rows):
         if not {name, base} <= miou.keys() or len(miou[name]) < 2:
             continue
         pairs = [100 * (a - b) for a, b in zip(miou[name], miou[base], strict=True)]
-        t = T95[min(len(pairs) - 1, len(T95)) - 1]
-        mean, half = statistics.mean(pairs), t * statistics.stdev(pairs) / len(pairs) ** 0.5
+        mean, half = interval(pairs)
         told = "" if abs(mean) > half else ": no difference that could be told"
         lines.append(f"{name} - {base}: {mean:+.2f} +- {half:.2f} mIoU (95 %, {len(pairs)} pairs){told}")
     return lines
+
+
+def interval(pairs):
+    """Mean of paired differences, and half of its 95 % interval (t)."""
+    t = T95[min(len(pairs) - 1, len(T95)) - 1]
+    return statistics.mean(pairs), t * statistics.stdev(pairs) / len(pairs) ** 0.5
 
 
 def class_ious(rows):

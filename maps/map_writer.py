@@ -7,7 +7,7 @@ import math
 from data.rasters import gdal
 from data.taxonomy import IGNORE
 from runtime.errors import DiskFull, naming
-from runtime.files import open_whole, remove_leftovers, temporary_of
+from runtime.files import open_whole, temporary_of
 
 TILE = 512  # pixels along a tile, and the size up to which a raster has no overview
 
@@ -32,10 +32,7 @@ class MapWriter(contextlib.AbstractContextManager):
         layout = {"tiled": True, "blockxsize": TILE, "blockysize": TILE, "interleave": "pixel", "bigtiff": "IF_SAFER"}
         with self._writing():
             path.parent.mkdir(parents=True, exist_ok=True)
-            raw = path.with_name(f"{path.name}.raw")
-            for left in (path, raw):
-                remove_leftovers(left.parent, left.name)
-            self.raw = temporary_of(raw)
+            self.raw = temporary_of(path.with_name(f"{path.name}.raw"))
             self.file = rasterio.open(self.raw, "w", "GTiff", **place, **facts, **layout)
             self.file.descriptions = names
             if palette:

@@ -2,14 +2,11 @@
 
 import contextlib
 import os
-import time
 from pathlib import Path
 
 import yaml
 
 from runtime.errors import Refused, naming
-
-DAY_S = 86_400
 
 
 def require_file(path):
@@ -48,15 +45,8 @@ def write_text(path, text):
 
 
 def temporary_of(path):
-    """The name of a file before it is whole: it says which process writes it."""
+    """The name of a file before it is whole: it says which process writes it. A kill may leave one, unread."""
     return path.with_name(f".{path.name}.{os.getpid()}.tmp")
-
-
-def remove_leftovers(folder, name="*"):
-    """Delete what kills left of files that were being written, of one name or all: what nobody wrote to for a day."""
-    for leftover in Path(folder).glob(f".{name}.*.tmp"):
-        if time.time() - leftover.stat().st_mtime > DAY_S:
-            leftover.unlink()
 
 
 def read_yaml(path, blame="not YAML"):

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from runtime import checkpoint, command
 from runtime.errors import DiskFull, naming, reason
-from runtime.files import remove_leftovers, write_text
+from runtime.files import write_text
 from runtime.settings import check_resumable, check_same_data, flatten, to_yaml
 from runtime.signals import Stopped, StopRequest
 
@@ -61,8 +61,6 @@ class Run:
 
     def _open(self):
         self.path, kept = self.dir / "log.jsonl", []
-        for folder in (self.dir, self.dir / "figures"):
-            remove_leftovers(folder)
         write_text(self.dir / "config.yaml", to_yaml(self.config))
         if self.path.exists() and self.done:
             lines = self.path.read_text().splitlines(keepends=True)  # a kill may have cut the last one short

@@ -15,7 +15,7 @@ from data.prepare.taking import take_tile
 from data.taxonomy import IGNORE, taxonomy_to_dict
 from data.tile_writer import write_tile_set
 from runtime.errors import Refused
-from runtime.files import remove_leftovers, write_text
+from runtime.files import write_text
 from runtime.workers import map_unordered
 
 DEFAULT_SCALE = 30  # of coarse labels that are made from fine ones: NLCD's, on 1 m imagery [paper, Sec. 4.3]
@@ -28,8 +28,6 @@ def build(root, scenes, options, workers=1):
     if begin(root, scenes, options):
         print(f"{root}: is complete already; python -m data.check says whether its files are whole")
         return
-    for folder in ("", "images", "high", "low", ".build", ".build/scenes"):
-        remove_leftovers(root / folder)
     to_do = [scene for scene in scenes if result_of(root, scene) is None]
     list(map_unordered(partial(build_scene, root, options), to_do, workers, "scenes"))
     results = [result_of(root, scene) for scene in scenes]

@@ -1,4 +1,3 @@
-import os
 import resource
 
 import numpy as np
@@ -100,14 +99,6 @@ def test_a_map_that_fails_leaves_the_older_one_and_nothing_else(tmp_path):
             assert path.read_bytes() == before
             raise KeyboardInterrupt
     assert path.read_bytes() == before and {p.name for p in tmp_path.iterdir()} == {"map.tif", "scene.tif"}
-
-
-def test_what_a_killed_process_left_of_a_map_is_deleted(tmp_path):
-    for name in (".map.tif.77.tmp", ".map.tif.raw.77.tmp", ".other.tif.raw.77.tmp"):
-        (tmp_path / name).write_bytes(b"half")
-        os.utime(tmp_path / name, (0, 0))
-    written(tmp_path, blobs(20, 20))
-    assert {p.name for p in tmp_path.iterdir()} == {"map.tif", "scene.tif", ".other.tif.raw.77.tmp"}
 
 
 @pytest.mark.parametrize("most, when", [(100_000, ""), (2_500_000, ""), (500_000, "map"), (-90, "map")])

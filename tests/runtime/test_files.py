@@ -1,11 +1,9 @@
 """Files that are whole or absent, and YAML: read plain, or refused at once in one line."""
 
-import os
-
 import pytest
 
 from runtime.errors import Refused
-from runtime.files import open_whole, read_yaml, remove_leftovers, temporary_of, write_text
+from runtime.files import open_whole, read_yaml, write_text
 
 
 def written(tmp_path, text):
@@ -20,18 +18,6 @@ def test_what_breaks_off_leaves_the_older_file_and_nothing_else(tmp_path):
         file.write(b"half")
         raise ZeroDivisionError
     assert [(path.name, path.read_text()) for path in (tmp_path / "new").iterdir()] == [("a.txt", "old")]
-
-
-def test_what_a_kill_left_goes_and_what_a_process_writes_stays(tmp_path):
-    paths = [temporary_of(tmp_path / name) for name in ("a.tif", "b.tif", "c.tif")]
-    for path in paths:
-        path.touch()
-    for path in paths[:2]:
-        os.utime(path, (0, 0))
-    remove_leftovers(tmp_path, "a.tif")
-    assert sorted(tmp_path.iterdir()) == paths[1:]
-    remove_leftovers(tmp_path)
-    assert list(tmp_path.iterdir()) == paths[2:]
 
 
 @pytest.mark.parametrize("text, said", [

@@ -168,7 +168,7 @@ def train(arguments, runs):
     print(f"{len(waiting)} of {len(states)} runs to train; each says soon how long it will take")
     print("\n".join(f"  {state:<9} {run.dir}" for run, state in states.items()))
 
-    waiting.sort(key=lambda run: run.script != "train_mae.py")  # pretraining takes longest, and another run waits
+    waiting.sort(key=lambda run: run.script != "train_mae.py")  # others wait for it
     words = {run: (run.script, run.config, *run.overrides) for run in waiting}
     after = {run: run.after for run in waiting if run.after in words}
     names = {run: str(run.dir.relative_to(arguments.out)) for run in runs}

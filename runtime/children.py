@@ -20,9 +20,9 @@ def command(*words):
 
 
 def side_by_side(words, after, jobs, name, then=None):
-    """Run {key: words of a command}, `jobs` at a time, in order but for those that must wait.
+    """Run {key: words of a command}, `jobs` at a time, in order.
 
-    after: {key: key of the command that must have ended before}; name: of a key, before its lines
+    after: {key: an earlier key, whose command must have ended before}; name: of a key, before its lines
     then:  {key: words of a command that follows at once}
     raises: Refused where one fails; KeyboardInterrupt where a signal asks to stop. Those that run save and leave
     """
@@ -30,7 +30,7 @@ def side_by_side(words, after, jobs, name, then=None):
     jobs, futures = min(jobs, len(words)), {}
     with ThreadPoolExecutor(max(1, jobs)) as pool:
         try:
-            for key in sorted(words, key=lambda key: key in after):  # FIFO: none waits for one that has not begun
+            for key in words:
                 before = futures.get(after.get(key))
                 steps = [commands[key] for commands in (words, then or {}) if key in commands]
                 futures[key] = pool.submit(_run, steps, before, name(key) if jobs > 1 else None, pool)

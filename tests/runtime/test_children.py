@@ -42,7 +42,7 @@ def test_one_at_a_time_they_come_in_order_and_print_as_they_are(tmp_path, capfd)
 def test_two_at_a_time_with_their_names_and_one_thread_each_and_one_waits_for_another(tmp_path, capfd, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     threads = "-c", "import os; print('threads', os.environ['OMP_NUM_THREADS'])"
-    words = {"late": noting(tmp_path, "late"), "slow": noting(tmp_path, "slow", 0.4), "c": noting(tmp_path, "c")}
+    words = {"slow": noting(tmp_path, "slow", 0.4), "c": noting(tmp_path, "c"), "late": noting(tmp_path, "late")}
     side_by_side({**words, "threads": threads}, {"late": "slow"}, 2, name=lambda key: f"run {key}")
     noted = log(tmp_path)
     assert noted.index("c begins") < noted.index("slow ends") < noted.index("late begins")

@@ -45,11 +45,10 @@ DEMO_TILES = "--tiles", 2000, "--bands", 4  # as NAIP has; a hundred of them tes
 
 def demo(arguments):
     """Every row of Tables 1 and 2 but Self-Epitomic LSR, on made-up landscapes or the tile set that --data names."""
-    roots = arguments.data or [arguments.out / "tiles"]
     if not arguments.data:
-        command("-m", "data.synthetic", roots[0], *DEMO_TILES)
-    command("evaluate.py", "--oracle", "--linear", "--data", roots[0])  # rows that need no training: seconds
-    train_and_score(arguments, roots, rows_with_configs(arguments), "--oracle", "--linear", sheet=True)
+        arguments.data = [arguments.out / "tiles"]
+        command("-m", "data.synthetic", *arguments.data, *DEMO_TILES)
+    train_and_score(arguments, arguments.data, rows_with_configs(arguments), "--oracle", "--linear", sheet=True)
     print(f"pictures: {arguments.out}/figure6-0.png, and figures/ in the folder of each run")
     print("read: docs/lesson.md explains the rows, docs/paper.md the code; run next: a change of docs/change.md, or")
     print("python reproduce.py beyond --data runs/demo/tiles --out runs/demo")

@@ -161,19 +161,22 @@ def config_file(arguments, name):
 
 
 def train(arguments, runs):
-    """Say what is complete and what is to be trained, then train it, --jobs at a time. The demo tells each row's score
-    as soon as the row is trained; tables look at test tiles last."""
+    """Say what is complete and what is to be trained, then train it, --jobs at a time. The demo tells rows that need no
+    training at once, and each other as soon as it is trained; tables look at test tiles last."""
     states = {run: run.state() for run in runs}
     waiting = [run for run, state in states.items() if state != "complete"]
     print(f"{len(waiting)} of {len(states)} runs to train; each says soon how long it will take")
     print("\n".join(f"  {state:<9} {run.dir}" for run, state in states.items()))
 
-    waiting.sort(key=lambda run: run.script != "train_mae.py")  # others wait for it
-    words = {run: (run.script, run.config, *run.overrides) for run in waiting}
+    names, baselines, then = {run: str(run.dir.relative_to(arguments.out)) for run in runs}, {}, {}
+    if arguments.what == "demo":
+        baselines = {root: ("evaluate.py", "--oracle", "--linear", "--data", root) for root in arguments.data}
+        names |= dict.fromkeys(baselines, "baselines")
+        then = {run: ("evaluate.py", run.dir) for run in waiting if run.script == "train_seg.py"}
+    else:
+        waiting.sort(key=lambda run: run.script != "train_mae.py")  # pretraining takes longest, and others wait for it
+    words = {**baselines, **{run: (run.script, run.config, *run.overrides) for run in waiting}}
     after = {run: run.after for run in waiting if run.after in words}
-    names = {run: str(run.dir.relative_to(arguments.out)) for run in runs}
-    tell = [run for run in waiting if arguments.what == "demo" and run.script == "train_seg.py"]
-    then = {run: ("evaluate.py", run.dir) for run in tell}
     side_by_side(words, after, arguments.jobs, names.get, then)
 
 

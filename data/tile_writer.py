@@ -174,16 +174,17 @@ def print_shares(root, records, names):
     print(f"{'split':<12}{'tiles':>7}  {'label':<6}" + "".join(f"{name:>12}" for name in names))
     notes = []
     for split in SPLITS:
-        own, labels = [record for record in records if record["split"] == split], []
+        own, lines, labels = [record for record in records if record["split"] == split], [], []
         for kind in ("high", "low"):
             counts = [record[f"{kind}_pixels"] for record in own if record[f"{kind}_pixels"]]
             totals = np.sum(counts, axis=0)
             if np.any(totals):
                 labels.append(kind)
-                shares = "".join(f"{100 * share:>10.2f} %" for share in totals / totals.sum())
-                print(f"{split:<12}{len(own):>7}  {kind:<6}{shares}")
-        if own and not labels:
-            print(f"{split:<12}{len(own):>7}  no label")
+                lines.append(f"{kind:<6}" + "".join(f"{100 * share:>10.2f} %" for share in totals / totals.sum()))
+            elif counts:
+                lines.append(f"{kind:<6}  every pixel is ignored")
+        for line in lines or ["no label"] * bool(own):
+            print(f"{split:<12}{len(own):>7}  {line}")
         if split in NEEDED_FOR and (not own or (split == "heldout" and "high" not in labels)):
             lacking = "fine labels" if own else "tiles"
             notes.append(f"note: {root} has no {lacking} of the split {split}, {NEEDED_FOR[split]}")

@@ -157,6 +157,10 @@ def test_splits_without_tiles_or_without_the_labels_that_they_need_are_said(tmp_
     notes = [line.split(",")[0] for line in capsys.readouterr().out.splitlines() if line.startswith("note: ")]
     lacking = ("tiles of the split validation", "fine labels of the split heldout", "tiles of the split test")
     assert notes == [f"note: {tmp_path / 'out'} has no {what}" for what in lacking]
+    tile = np.ones((64, 64), np.uint8)
+    rows = [write_scene(raw, "void", tile[..., None].repeat(3, 2), high=0 * tile, low=11 * tile, split="train")]
+    assert run(tmp_path / "void", *words_for(write_list(raw, rows), source="--tiled")) == 0
+    assert "train             1  high    every pixel is ignored" in capsys.readouterr().out
 
 
 def test_a_missing_file_and_a_missing_taxonomy_are_named_before_anything_is_cut(tmp_path, capsys):

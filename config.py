@@ -135,7 +135,7 @@ class TrainConfig(LoopConfig):
 class RunConfig:
     dir: str = opt("", "the run's folder: config.yaml, log.jsonl, last.pt, best.pt, metrics.json, figures/; required")
     name: str = opt("", "the row's name in tables; empty: the name of the run's folder")
-    seed: int = opt(0, "of the weights and of every draw", least=0)
+    seed: int = opt(0, "of the weights and of every draw", least=0, below=2**63)
     device: str = opt("auto", "where the networks are", ("auto", "cpu", "cuda", "mps"))
     log_every: int = opt(20, "steps between records in log.jsonl", least=1)
 

@@ -175,6 +175,9 @@ def parse(argv=None):
         return arguments
     if not (arguments.checkpoints or arguments.oracle or arguments.lsr or arguments.linear):
         parser.error("nothing to score: name a CHECKPOINT, --oracle, --lsr, --linear or --scene")
+    if arguments.coarse and not arguments.checkpoints:
+        parser.error("--coarse is for checkpoints, and none is named")
+    command.require_options(vars(arguments), lsr_patches=1)
     if arguments.data is None and arguments.checkpoints:
         config = checkpoint.load(checkpoint_path(arguments.checkpoints[0])).get("config", {})
         arguments.data = config.get("data.root")

@@ -56,7 +56,7 @@ def main(arguments):
     trained.segmenter.to(memory_format=torch.channels_last)  # maps are made faster so on all CPUs, unlike training
     share = list(zip(scenes, output_paths(scenes, arguments.out, arguments.probs), strict=True))
     share = share[ranks.rank :: ranks.world]
-    jobs = [job for job in share if arguments.overwrite or not job[1][0].exists()]
+    jobs = [job for job in share if arguments.overwrite or not all(file.exists() for file in job[1])]
     if len(jobs) < len(share):
         command.say(f"{len(share) - len(jobs)} of {len(share)} maps exist and are skipped; --overwrite makes them anew")
     failed = torch.tensor(0)

@@ -135,6 +135,8 @@ def figure5(arguments):
     roots = needed(arguments)
     results = {root: [] for root in roots}
     pool = [sum(row["split"] == "heldout" for row in read_manifest(HERE / root)[1]) for root in roots]
+    if max(arguments.exemplars) > min(pool):
+        raise Refused(f"--exemplars {max(arguments.exemplars)}: the split heldout has {min(pool)} label maps")
     for (root, seed), rows in planned(arguments, roots, lambda *of: exemplar_runs(arguments, *of)).items():
         path = folder(arguments, root) / f"figure5-{seed}.json"
         results[root].append(score([row[-1] for row in rows], root, path))

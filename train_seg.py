@@ -24,7 +24,7 @@ from reports.game import probe_game, watch_game
 from runtime import command, distributed
 from runtime.run import Run
 from runtime.schedule import learning_rate
-from runtime.settings import from_command_line
+from runtime.settings import from_command_line, require
 from supervision import Task, open_supervision
 
 
@@ -40,6 +40,8 @@ def main(config):
     data = open_supervision(config, run.saved)
     description = data.description
     tiles = len(data.train.tiles)
+    alone = micro_batch == 1 and description.tile_px <= 32  # batch norm would see one value a channel
+    require(not alone, "train.batch_size: a forward pass needs two tiles of 32 px, or one of 64 px, for batch norm")
     # best.pt is chosen on labels of the kind that supervises: fine ones would be a teacher that coarse rows lack.
     # Rows beyond the paper read shares of classes: likelihood sees all codes, and is steadier over few cells [ours].
     measure = "likelihood" if data.observed else "mIoU"

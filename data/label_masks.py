@@ -12,7 +12,7 @@ def require_label(label, colors=()):
     """Refused unless a raster can be a label: one band of integers or of whole numbers, or colours where the taxonomy
     says so. label: data.tile_io.Stored or data.rasters.Raster"""
     holds = f"{label.path}: has {label.bands} bands of {label.dtype}"
-    if colors and label.dtype != np.uint8:
+    if colors and (label.dtype != np.uint8 or label.bands > 4):
         raise Refused(f"{holds}; a mask of colours has red, green and blue of uint8, or a palette, or is grey")
     if not colors and (label.bands - (label.alpha is not None) != 1 or label.dtype.kind not in "iuf"):
         mend = "; of a mask of colours the taxonomy says so: `colors`" if label.bands in (3, 4) else ""

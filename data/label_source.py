@@ -30,7 +30,8 @@ class Label:
         self.raster, self.table, self.colors, self.cells, self.block = raster, table, colors, None, None
         # What a float label's nodata hides has no code. A mask of colours has codes of our own.
         self.ignored = set() if colors or raster.dtype.kind == "f" or raster.nodata is None else {raster.nodata}
-        likely = *self.ignored, *sorted({0, 255} & table.keys()), *range(255, -1, -1)
+        most = 127 if raster.dtype == np.int8 else 255
+        likely = *self.ignored, *sorted({0, most} & table.keys()), *range(most, -1, -1)
         self.none = next(code for code in likely if table.get(code, IGNORE) == IGNORE)
 
     def known(self):

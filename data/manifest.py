@@ -48,11 +48,14 @@ def read_manifest(root):
     returns: Description, list of dicts with the keys COLUMNS; paths are relative to root and stay inside it by name
              (root / row["image"]); "" where there is no high or low
     """
-    description, path, rows = read_description(root), Path(root) / "tiles.csv", []
+    description, path, rows, seen = read_description(root), Path(root) / "tiles.csv", [], set()
     for line, row in read_csv(path, COLUMNS):
         where = f"{path}, line {line}"
         if row["split"] not in SPLITS:
             raise Refused(f"{where}: split {row['split']!r}; did you mean {nearest(row['split'], SPLITS)!r}?")
+        if row["tile"] in seen:  # a tile in two splits would be tested on what it was trained on
+            raise Refused(f"{where}: tile {row['tile']} stands twice")
+        seen.add(row["tile"])
         rows.append({**row, **{key: relative_path(row[key], where) for key in ("image", "high", "low")}})
     if not rows:
         raise Refused(f"{path}: no tile is listed")
@@ -89,8 +92,8 @@ FACTS = {  # of dataset.yaml: what is a good value, by a test and in words
     "tile_px": (lambda v: type(v) is int and v >= MIN_TILE_PX, f"pixels, {MIN_TILE_PX} or more"),
     "bands": (lambda v: type(v) is int and v > 0, "a count"),
     "dtype": (lambda v: v in ("uint8", "uint16"), "uint8 or uint16"),
-    "band_mean": (lambda v: isinstance(v, list), "one number per band"),
-    "band_std": (lambda v: isinstance(v, list), "one number per band"),
+    "band_mean": (lambda v: isinstance(v, list) and all(0 <= mean < math.inf for mean in v), "one number per band"),
+    "band_std": (lambda v: isinstance(v, list) and all(map(_number, v)), "one number per band, above 0"),
 }
 
 
@@ -104,6 +107,9 @@ def read_description(root):
     for key, (is_good, meaning) in FACTS.items():
         if not is_good(values.get(key)):
             raise Refused(f"{path}: {key} is {values.get(key)!r:.80}; it should be {meaning}")
+    for key in ("band_mean", "band_std"):
+        if len(values[key]) != values["bands"]:
+            raise Refused(f"{path}: {key} has {len(values[key])} numbers; there are {values['bands']} bands")
     fields = {key: values.get(key) for key in (*FACTS, "range")}
     fields = {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
     return Description(**fields, taxonomy=taxonomy)

@@ -105,7 +105,7 @@ def collate(samples):
 
     image (B, K, H, W) as stored; color (B, 2) gain and offset; count: labels that supervise;
     labels (B, H, W); or (B, R), padded with ignored regions, and region_index (B, H, W), -1 for none;
-    exemplars (B, steps, H, W), where there is an adversary; coarse, where it is asked for
+    exemplars (B, 1, H, W), where there is an adversary; coarse, where it is asked for
     """
     arrays = samples[0].keys() & {"image", "region_index", "exemplars", "void"}
     batch = {name: torch.stack([to_tensor(s[name]) for s in samples]) for name in sorted(arrays)}

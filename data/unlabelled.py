@@ -14,7 +14,7 @@ from data.manifest import chosen_rows, read_manifest
 from data.tile_io import PICTURES, TIFFS
 from data.transforms import crop_draw, draw, normalize
 from data.voids import filled, input_bands
-from runtime.errors import Refused
+from runtime.errors import Refused, naming
 
 
 def read_unlabelled(
@@ -41,7 +41,8 @@ def read_unlabelled(
     else:
         if regions or exclude_regions:
             raise Refused(f"{root}: is a bare folder and has no regions; leave data.regions and the like empty")
-        found = sorted(p for p in root.glob(pattern) if p.suffix.lower() in TIFFS + PICTURES)
+        with naming(f"data.images={pattern}"):
+            found = sorted(p for p in root.glob(pattern) if p.suffix.lower() in TIFFS + PICTURES)
         if len(found) < 2:
             few = f"{len(found)} images (.tif, .png, .jpg) match data.images={pattern}"
             raise Refused(f"{root}: {few}; two are the least")

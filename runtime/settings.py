@@ -1,6 +1,7 @@
 """Typed settings: dataclasses of `opt` fields filled from YAML and `section.key=value`. config.py declares a run's."""
 
 import dataclasses
+import math
 import operator
 import typing
 
@@ -170,7 +171,7 @@ def _convert(key, value, setting, where):
         return text
     try:  # PyYAML reads 1e-3 as a word, so numbers are read from words here
         value = {"true": True, "false": False}[text.lower()] if kind is bool else kind(float(text))
-        if kind is not bool and value != float(text):  # a share of a whole number, or not a number
+        if kind is not bool and (value != float(text) or math.isinf(value)):  # 1.5 for a whole number, nan, inf
             raise ValueError
     except (KeyError, ValueError, OverflowError):
         words = {bool: "true or false", int: "a whole number", float: "a number"}[kind]

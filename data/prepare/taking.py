@@ -55,6 +55,7 @@ def take_tile(root, scene, options):
     files = [("image", image, keep, marked_pixels, image.affine, nodata)]
     for kind, label in labels.items():
         keep = void is None and unlabelled is None and not label.colors and label.raster.dtype.kind in "iu"
+        keep = keep and codes[kind].shape == label.raster.size  # of a larger coarse label only the cells over the tile
         files.append((kind, label.raster, keep, codes[kind], grid if label.cells else image.affine, None))
     paths = {"high": "", "low": ""}
     for kind, source, keep, array, affine, value in files:

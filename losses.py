@@ -67,7 +67,7 @@ def appearance(index_map, exemplar, classes, blur_sigma):
 
 
 def blur(maps, sigma):
-    """A 3x3 Gaussian blur of (B, 1, H, W), the border reflected, to the last bit as torchvision's gaussian_blur."""
+    """A 3x3 Gaussian blur of (B, D, H, W), the border reflected, to the last bit as torchvision's gaussian_blur."""
     line = torch.exp(-0.5 * (torch.arange(-1.0, 2.0, device=maps.device, dtype=maps.dtype) / sigma) ** 2)
     line = line / line.sum()  # a weighted mean: where all is one class, the blur changes nothing
     kernel = torch.outer(line, line).expand(len(maps), 1, 3, 3)

@@ -9,10 +9,10 @@ import torch
 from beyond.observed import Observed, observe
 from data.manifest import Description
 from data.samples import Exemplars, ScoringTiles, TrainingTiles
-from data.taxonomy import IGNORE
 from data.tiles import TileSet
 from runtime import distributed
 from runtime.errors import Refused
+from runtime.labels import IGNORE
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ def open_supervision(config, saved):
     training, validation = (TileSet(config.data.root, split, *places, needs) for split in ("train", "validation"))
     description = training.described()
     exemplars = open_exemplars(config, description) if config.adversarial.weight else None
+    # None in all rows of the paper.
     observed = observe(config, (training, validation), partial(open_exemplars, config, description), saved)
     if observed is not None:
         training, validation = observed.relabelled(training), observed.relabelled(validation)

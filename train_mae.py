@@ -34,7 +34,7 @@ def main(config):
     torch.manual_seed(config.run.seed)
     run = Run(config, ranks)
 
-    # Data: training crops are endless; validation shares do not overlap, so nothing is scored twice.
+    # Data. Training crops go on to the run's end; validation shares do not overlap, so nothing is scored twice.
     data = config.data
     chosen = data.validation_share, data.regions, data.exclude_regions, data.heldout
     roots = data.root, *data.more_roots
@@ -70,8 +70,8 @@ def main(config):
     )
     # Wrapped for DDP after loading: last.pt keeps the network's own names, whatever the number of processes.
     mae_ddp = ranks.wrap(mae)
-    loading = data.workers, device.type == "cuda"  # memory is pinned where a GPU copies from it
-    batches = training_batches(samples, run.done, run.steps, per_rank, micro_batch, ranks.rank, *loading)
+    loading = {"workers": data.workers, "pin_memory": device.type == "cuda"}  # pinned where a GPU copies from it
+    batches = training_batches(samples, run.done, run.steps, per_rank, micro_batch, ranks.rank, **loading)
 
     for step in run.each_step("images"):
         # Learning rate of this step, scaled by the global batch: a batch of 256 has the rate of the config.
@@ -103,7 +103,7 @@ def main(config):
 
         # Every eval_every steps: all ranks validate; rank 0 saves best.pt if it is one, and resnet18.pt.
         if run.evaluate_now:
-            shares = scoring_batches(validation_samples, micro_batch, ranks.rank, ranks.world, *loading)
+            shares = scoring_batches(validation_samples, micro_batch, ranks.rank, ranks.world, **loading)
             # A loss of 1 means that it only predicts each patch's mean, with mae.targets=band each band's.
             loss = validate(mae, shares, autocast, ranks)
             improved = loss < run.best["loss"]

@@ -36,7 +36,7 @@ def main(config):
     torch.manual_seed(config.run.seed)
     run = Run(config, ranks)
 
-    # Data. Training batches are endless; validation shares do not overlap, so nothing is scored twice.
+    # Data. Training batches go on to the run's end; validation shares do not overlap, so nothing is scored twice.
     data = open_supervision(config, run.saved)
     description = data.description
     tiles = len(data.train.tiles)
@@ -81,8 +81,8 @@ def main(config):
     # Wrapped for DDP after loading: last.pt keeps the networks' own names, whatever the number of processes.
     segmenter_ddp = ranks.wrap(segmenter)
     discriminator_ddp = ranks.wrap(discriminator) if game else None
-    loading = config.data.workers, device.type == "cuda"  # memory is pinned where a GPU copies from it
-    batches = training_batches(data.train, run.done, run.steps, per_rank, micro_batch, ranks.rank, *loading)
+    loading = {"workers": config.data.workers, "pin_memory": device.type == "cuda"}  # pinned where a GPU copies from it
+    batches = training_batches(data.train, run.done, run.steps, per_rank, micro_batch, ranks.rank, **loading)
 
     for step in run.each_step():
         # Learning rate of this step. The discriminator's is constant: it plays on as long as the segmenter moves.
@@ -109,7 +109,7 @@ def main(config):
 
         # Every eval_every steps: all ranks validate; rank 0 saves best.pt if it is one.
         if run.evaluate_now:
-            shares = scoring_batches(data.validation, micro_batch, ranks.rank, ranks.world, *loading)
+            shares = scoring_batches(data.validation, micro_batch, ranks.rank, ranks.world, **loading)
             result = validate(task, scored, shares)
             if game:  # is it alive? AUC, raggedness, gradients: docs/paper.md says how to read them
                 result["game"] = watch_game(task, scored, discriminator, data.watched)

@@ -8,9 +8,10 @@ from data.cells import PIXEL_GRID, compose, corners, invert, majority_blocks, pi
 from data.label_masks import codes_of, require_label
 from data.laying import cell_px, low_grid, same_pixels
 from data.rasters import grids_under, require_one_place
-from data.taxonomy import IGNORE, merge
+from data.taxonomy import merge
 from runtime import command
 from runtime.errors import Refused
+from runtime.labels import IGNORE
 
 SIDE = 1024  # pixels along the windows by which the whole scene is surveyed
 SIZE_TOLERANCE = 0.05  # cells of another system are wider or narrower by some percent

@@ -63,7 +63,8 @@ def majority_blocks(classes, n):
 
 
 def region_index(cells, height, width):
-    """The paper's M, (H, W) int32: the cell over each pixel as row * w + column, -1 where no cell lies."""
+    """M over all cells, (H, W) int32: the cell over each pixel as row * w + column, -1 where no cell lies. Training
+    takes the cells that supervise alone (data/samples.py: supervising_regions)."""
     return cell_index(cells.to_cell, cells.labels.shape, height, width)
 
 

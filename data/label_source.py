@@ -8,9 +8,10 @@ import numpy as np
 
 from data.cells import PIXEL_GRID, cell_index, compose, corners, invert
 from data.label_masks import codes_of, require_label
-from data.taxonomy import IGNORE, Unknown, merge
+from data.taxonomy import Unknown, merge
 from data.tile_writer import count_labels
 from data.voids import join
+from runtime.labels import IGNORE
 
 ROWS = 256  # read at a time where a whole label is asked for its codes
 

@@ -65,7 +65,8 @@ def low_grid(image, low, n, grid=None):
 
 
 def tile_grid(image, low, scale):
-    """`low_grid` of a tile whose set has this scale. raises: Refused where its cells are of another one"""
+    """`low_grid` of a tile whose set has this scale: None where the label has the image's pixels, of which blocks are
+    made. raises: Refused where its cells are of another scale"""
     own = low.affine and image.affine and not same_pixels(image, low)  # else the two do not say how wide a cell is
     grid, n = low_grid(image, low, None if own else round(scale))
     if grid and not same_scale(n, scale):

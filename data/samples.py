@@ -74,7 +74,7 @@ def make_sample(tile, labels, min_coverage=1.0, view=0, color=(1.0, 0.0)):
         sample["labels"] = dihedral(labels if tile.void is None else np.where(tile.void, IGNORE, labels), view)
     else:
         cells = tile.cells
-        index, order = regions(cells.to_cell, cells.labels.shape, height, width, min_coverage, view)
+        index, order = supervising_regions(cells.to_cell, cells.labels.shape, height, width, min_coverage, view)
         labels = cells.labels.ravel()
         if tile.void is not None:
             index = np.where(dihedral(tile.void, view), np.int32(-1), index)
@@ -84,10 +84,11 @@ def make_sample(tile, labels, min_coverage=1.0, view=0, color=(1.0, 0.0)):
 
 
 @lru_cache(maxsize=16)
-def regions(to_cell, shape, height, width, min_coverage=1.0, view=0):
+def supervising_regions(to_cell, shape, height, width, min_coverage=1.0, view=0):
     """The cells that supervise (`covered_cells`), under one dihedral view.
 
-    returns: M over them alone, (H, W) int32, -1 elsewhere; of each region its cell's place in the labels, -1 for none
+    returns: the paper's M, over them alone, (H, W) int32, -1 elsewhere; of each region its cell's place in the labels,
+             -1 for none
     """
     covered = covered_cells(to_cell, shape, height, width, min_coverage)
     cells = np.where(covered, np.arange(covered.size).reshape(shape), -1)
@@ -96,7 +97,7 @@ def regions(to_cell, shape, height, width, min_coverage=1.0, view=0):
         cells = dihedral(grid, view)
     order = cells.ravel()
     region = np.full(covered.size + 1, -1, np.int32)
-    region[order[order >= 0]] = np.flatnonzero(order >= 0)
+    region[order[order >= 0]] = np.flatnonzero(order >= 0)  # the last entry stays -1, for index -1: pixels of no cell
     return region[dihedral(cell_index(to_cell, shape, height, width), view)], order
 
 
@@ -105,7 +106,7 @@ def collate(samples):
 
     image (B, K, H, W) as stored; color (B, 2) gain and offset; count: labels that supervise;
     labels (B, H, W); or (B, R), padded with ignored regions, and region_index (B, H, W), -1 for none;
-    exemplars (B, 1, H, W), where there is an adversary; coarse, where it is asked for
+    exemplars (B, 1, H, W), where there is an adversary; coarse, and void (B, H, W), where they are asked for
     """
     arrays = samples[0].keys() & {"image", "region_index", "exemplars", "void"}
     batch = {name: torch.stack([to_tensor(s[name]) for s in samples]) for name in sorted(arrays)}

@@ -12,9 +12,10 @@ from data.cells import PIXEL_GRID, Cells, compose, invert, majority_blocks
 from data.label_masks import require_label
 from data.laying import tile_grid
 from data.manifest import chosen_rows, read_manifest
-from data.taxonomy import IGNORE, merge
+from data.taxonomy import merge
 from data.voids import filled
 from runtime.errors import Refused
+from runtime.labels import IGNORE
 
 KEPT_BYTES = 2**28  # a set of tiles that takes no more stays in memory, in each process that reads it
 

@@ -17,8 +17,9 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from data.cells import cell_index, compose, invert  # noqa: E402
 from data.synthetic.landscape import REGIONS, landscape  # noqa: E402
-from data.taxonomy import IGNORE, load_taxonomy, merge  # noqa: E402
+from data.taxonomy import load_taxonomy, merge  # noqa: E402
 from data.tile_writer import write_tile, write_tile_set  # noqa: E402
+from runtime.labels import IGNORE  # noqa: E402
 
 TAXONOMY = Path(__file__).resolve().parent.parent / "configs" / "taxonomies" / "low2high.yaml"
 PX, N, TILT_DEGREES = 128, 16, 12.7  # tile, cell, and the tilt of NLCD in real/chesapeake_2m

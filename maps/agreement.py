@@ -10,10 +10,11 @@ from tqdm import tqdm
 from data.label_source import Label
 from data.laying import require_same_pixels, same_pixels
 from data.rasters import Raster, in_one_system, require_one_place
-from data.taxonomy import IGNORE, merge
+from data.taxonomy import merge
 from data.voids import join
 from metrics import Tally
 from runtime.errors import Refused
+from runtime.labels import IGNORE
 
 ROWS = 256  # read at a time
 MARGIN_PX = 3  # rows beside those counted, which their borders may be near to

@@ -5,9 +5,9 @@ import errno
 import math
 
 from data.rasters import gdal
-from data.taxonomy import IGNORE
 from runtime.errors import DiskFull, naming
 from runtime.files import open_whole, temporary_of
+from runtime.labels import IGNORE
 
 TILE = 512  # pixels along a tile, and the size up to which a raster has no overview
 

@@ -3,10 +3,10 @@
 import numpy as np
 
 from data.rasters import Raster
-from data.taxonomy import IGNORE
 from reports.figures import color_image, color_labels, contact_sheet, legend
 from runtime import command
 from runtime.errors import reason
+from runtime.labels import IGNORE
 
 ENDING = "_preview.png"
 SIDE_PX = 2048  # at most, of the longer side of each panel

@@ -1,6 +1,6 @@
 """Region aggregation (Sec. 4.3, Fig. 4): fine logits -> one prediction per low-resolution pixel.
 
-`data/cells.py` makes M, the region index. Sums are float32: 900 logits of 80 overflow float16.
+`data/samples.py: supervising_regions` makes M, the region index. Sums are float32: 900 logits of 80 overflow float16.
 
 The paper sums the network's logits: x = u in Eq. 1. Here x = u / n², with n² the pixels of a whole cell [differs: so
 softmax(u) is a pixel's probability, and one learning rate serves all rows; docs/paper.md]. Eq. 3 reads the same x, so
@@ -20,7 +20,7 @@ def aggregate(logits, region_index, num_regions, cell_px, how="sum"):
              one class a bag (Scott and Zhang, NeurIPS 2020); or log_sum_exp
     returns: (B, C, R) float32 (float64 for float64 logits)
     """
-    if how in ("sum", "literal_sum"):  # they differ in the network's gain alone
+    if how in ("sum", "literal_sum"):  # of literal sums the network's gain, n², cancels this division
         return aggregate_logits(logits, region_index, num_regions) / cell_px
     if how == "mean_probs":
         return compositions(logits, region_index, num_regions).clamp(min=1e-12).log()

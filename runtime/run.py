@@ -19,8 +19,8 @@ class Run:
     """One training run.
 
     saved:  what its last.pt holds, until `begin` has taken it up; None where there is none
-    done:   steps that are done; steps: of the whole run
-    best:   {"step": int, NAME: the value that selects}, as the script keeps it
+    done:   steps that are done; steps: of the whole run, from `begin` on
+    best:   {"step": int, NAME: the value that selects}, from `begin` on, as the script keeps it
     record: the means of the last record
     evaluate_now, save_now, stop_now: what is due after the step that ended; stop_now is the signal that asks, or 0
     """

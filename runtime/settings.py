@@ -105,8 +105,8 @@ def check_resumable(saved, config, where):
     saved: {"section.key": value} of the run's checkpoint
     """
     defaults, settings, whole = {**flatten(type(config)()), **RETIRED}, {**RETIRED, **flatten(config)}, None
-    if config.train.schedule == "cosine":
-        whole = "train.schedule=cosine its rate fell towards 0 over those epochs"
+    if config.train.schedule != "constant":
+        whole = f"train.schedule={config.train.schedule} its rate fell over those epochs"
     elif frozen := settings.get("train.frozen_share"):
         whole = f"train.frozen_share={frozen} its ResNet-18 stood still for a share of those epochs"
     for key, value in settings.items():

@@ -12,10 +12,11 @@ from pathlib import Path
 from data.laying import same_scale
 from data.prepare.cutting import cut_scene
 from data.prepare.taking import take_tile
-from data.taxonomy import IGNORE, taxonomy_to_dict
+from data.taxonomy import taxonomy_to_dict
 from data.tile_writer import write_tile_set
 from runtime.errors import Refused
 from runtime.files import write_text
+from runtime.labels import IGNORE
 from runtime.workers import map_unordered
 
 DEFAULT_SCALE = 30  # of coarse labels that are made from fine ones: NLCD's, on 1 m imagery [paper, Sec. 4.3]

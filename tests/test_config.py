@@ -168,7 +168,7 @@ def test_a_run_goes_on_with_more_epochs_or_moved_data_and_refuses_another_experi
     for other in ("train.epochs=4", "train.learning_rate=1", "run.seed=1", "model.width=32"):
         with pytest.raises(Refused, match=f"runs/x.*{other.split('=')[0]}"):
             check_resumable(saved, load_config(SegmenterConfig, path, [other]), "runs/x")
-    wholes = {"schedule=cosine": "its rate fell towards 0", "frozen_share=0.2": "its ResNet-18 stood still for a share"}
+    wholes = {"schedule=cosine": "its rate fell over", "frozen_share=0.2": "its ResNet-18 stood still for a share"}
     for whole, why in wholes.items():
         short, long = (load_config(SegmenterConfig, path, [f"train.{whole}", f"train.epochs={n}"]) for n in (5, 6))
         with pytest.raises(Refused, match=f"runs/x.* train.epochs=5, not 6; by train.{whole} {why}"):

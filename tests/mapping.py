@@ -1,9 +1,6 @@
-"""predict.py in this process, with the signals of a test left as they were; scenes and maps for it."""
-
-import signal
+"""predict.py in this process; scenes and maps for it."""
 
 import numpy as np
-import pytest
 import rasterio
 
 import predict
@@ -11,12 +8,6 @@ from data import tile_io
 
 UTM = (1.0, 0.0, 400_000.0, 0.0, -1.0, 4_100_000.0)
 EPSG_26918 = tile_io.epsg_system(26918)
-
-
-@pytest.fixture(autouse=True)
-def default_signals():
-    yield
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def run(*words):

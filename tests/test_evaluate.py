@@ -5,7 +5,7 @@ import pytest
 import rasterio
 import torch
 from commands import ROOT, error_of, run_script
-from mapping import UTM, default_signals, run, save  # noqa: F401 - a fixture
+from mapping import UTM, run, save
 from random_checkpoint import NAMES, save_random_checkpoint
 from rasterio.transform import Affine
 from rasterio.warp import Resampling, calculate_default_transform, reproject

@@ -4,10 +4,7 @@ import re
 
 import pytest
 from commands import ROOT
-
-import train_seg
-from config import SegmenterConfig
-from runtime.settings import load_config
+from made_runs import trained
 
 FAST = ["train.epochs=1", "model.width=4", "train.batch_size=16"]
 
@@ -28,7 +25,7 @@ def test_the_notebook_runs_on_what_the_demo_leaves(notebook, tile_set, tmp_path,
     (demo / "tiles").symlink_to(tile_set)
     for row in ("low", "agg", "agg_app", "high"):
         words = [f"data.root={demo / 'tiles'}", f"run.dir={demo / row}-0", *FAST]
-        train_seg.main(load_config(SegmenterConfig, ROOT / "configs" / "demo" / f"{row}.yaml", words))
+        trained(f"configs/demo/{row}.yaml", *words)
     setup = notebook.cells[1]
     for name, place in (("DEMO", demo), ("OUT", tmp_path / "out")):
         line = rf'^{name} = Path\(".*"\)$'

@@ -6,7 +6,7 @@ import pytest
 import rasterio
 import torch
 from commands import TORCHRUN, error_of, run_script
-from mapping import UTM, default_signals, read, run, save, save_scene  # noqa: F401 - a fixture
+from mapping import UTM, read, run, save, save_scene
 from PIL import Image
 from random_checkpoint import COLORS, NAMES, save_random_checkpoint
 from rio_cogeo.cogeo import cog_validate

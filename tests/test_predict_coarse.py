@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from commands import error_of
-from mapping import UTM, default_signals, read, save  # noqa: F401 - a fixture
+from mapping import UTM, read, save
 from mapping import run as predict
 from random_checkpoint import NAMES, save_random_checkpoint
 from rasterio.warp import transform

@@ -4,14 +4,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-import torch
 from commands import ROOT, run_script
+from made_runs import assert_same, saved, trained
 from PIL import Image
-from test_train_seg import assert_same
 
 import evaluate
 import reproduce
-import train_seg
 from config import PretrainConfig, SegmenterConfig
 from data.tiles import TileSet
 from reports import baselines
@@ -52,8 +50,7 @@ def test_two_runs_at_a_time_train_what_one_alone_does(demo, tile_set, tmp_path):
     start = f"model.init={out / 'mae-0' / 'resnet18.pt'}"  # which Ours waited for
     for name, more in (("low", []), ("ours", [start])):
         words = [*FAST, *more, f"data.root={tile_set}", f"run.dir={tmp_path / name}"]
-        train_seg.main(load_config(SegmenterConfig, ROOT / f"configs/demo/{name}.yaml", words))
-        ours, alone = (torch.load(d / "last.pt", weights_only=True) for d in (out / f"{name}-0", tmp_path / name))
+        ours, alone = saved(out / f"{name}-0"), trained(f"configs/demo/{name}.yaml", *words)
         for part in ("segmenter", "averaged", "optimizer"):
             assert_same(ours[part], alone[part], part, 0)
 

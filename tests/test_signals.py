@@ -1,7 +1,6 @@
 """Stopping and going on: signals to one process and to torchrun, Ctrl-C to a whole group, one rank's death."""
 
 import contextlib
-import json
 import os
 import shutil
 import signal
@@ -11,18 +10,12 @@ import time
 from functools import partial
 
 import pytest
-import torch
 from commands import ROOT, TORCHRUN
-from test_train_seg import assert_same
+from made_runs import assert_same, losses, records, saved, trained
 
-import train_mae
-import train_seg
-from config import PretrainConfig, SegmenterConfig
 from data.loading import sample_index
 from data.tiles import TileSet
-from runtime.settings import load_config
 
-CONFIGS = {train_seg: SegmenterConfig, train_mae: PretrainConfig}
 SMALL = ["model.width=8", "train.batch_size=8", "train.precision=off", "run.log_every=1"]
 
 
@@ -63,53 +56,33 @@ class _Begun:
         self.process.communicate()
 
 
-def records(run_dir):
-    path = run_dir / "log.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
-@pytest.fixture
-def as_a_script():
-    """Call a script's main here as it runs in a process of its own: on one thread, with its own signal handlers."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield lambda script, words: script.main(load_config(CONFIGS[script], words[0], words[1:]))
-    torch.set_num_threads(threads)
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
-
-
 @pytest.mark.parametrize(
     "script, config, number, more",
     [
-        (train_seg, "agg_app", signal.SIGINT, ["train.average=0.9", "train.learning_rate=1e-3"]),
-        (train_mae, "mae", signal.SIGTERM, ["data.crop_px=64"]),
+        ("train_seg.py", "agg_app", signal.SIGINT, ["train.average=0.9", "train.learning_rate=1e-3"]),
+        ("train_mae.py", "mae", signal.SIGTERM, ["data.crop_px=64"]),
     ],
 )
 def test_a_signal_to_the_group_saves_and_the_same_command_goes_on_bit_for_bit(
-    tile_set, tmp_path, as_a_script, script, config, number, more
+    tile_set, tmp_path, script, config, number, more
 ):
     command = [f"configs/demo/{config}.yaml", f"data.root={tile_set}", *SMALL, *more, "data.workers=2",
                "train.epochs=2", "train.eval_every=12"]  # fmt: skip
     straight, stopped = tmp_path / "straight", tmp_path / "stopped"
-    as_a_script(script, [*command, "data.workers=0", f"run.dir={straight}"])
-    with begin(f"{script.__name__}.py", *command, f"run.dir={stopped}") as run:
+    states = [trained(*command, "data.workers=0", f"run.dir={straight}")]
+    with begin(script, *command, f"run.dir={stopped}") as run:
         run.until(lambda: len(records(stopped)) >= 3)
         os.killpg(run.process.pid, number)  # the loader's workers hear it too
         status, printed = run.end()
-    step = torch.load(stopped / "last.pt", weights_only=True)["step"]
-    steps = torch.load(straight / "last.pt", weights_only=True)["step"]
+    step, steps = saved(stopped)["step"], states[0]["step"]
     said = f"{stopped}: {number.name}: stopped at step {step} of {steps}; the same command goes on"
     assert status == 128 + number and printed.splitlines()[-1] == said and "Traceback" not in printed
     assert 3 <= step < 12 and records(stopped)[-1]["step"] == step
-    as_a_script(script, [*command, "data.workers=0", f"run.dir={stopped}"])
-    states = [torch.load(run_dir / "last.pt", weights_only=True) for run_dir in (straight, stopped)]
+    states.append(trained(*command, "data.workers=0", f"run.dir={stopped}"))
     for state in states:
         state["config"].pop("run.dir")
     assert_same(*states, "last.pt", 0)
-    losses = [[r["loss"] for r in records(run_dir) if r["kind"] == "train"] for run_dir in (straight, stopped)]
-    assert losses[0] == losses[1]
+    assert losses(straight) == losses(stopped)
 
 
 def test_a_second_signal_leaves_at_once_but_not_the_same_one_passed_on_twice():
@@ -139,14 +112,13 @@ def test_two_ranks_end_with_the_error_of_one_go_on_and_stop_at_one_step(tile_set
         status, printed = run.end(120)
     assert status != 0 and "error: rank 1" in printed and f"{victim}: " in printed
     victim.write_bytes(sound)
-    before = torch.load(run_dir / "last.pt", weights_only=True)["step"]
+    before, since = saved(run_dir)["step"], (run_dir / "last.pt").stat().st_mtime_ns
     assert before == 4
-    saved = (run_dir / "last.pt").stat().st_mtime_ns
     with begin(*command) as run:
-        run.until(lambda: (run_dir / "last.pt").stat().st_mtime_ns != saved)
+        run.until(lambda: (run_dir / "last.pt").stat().st_mtime_ns != since)
         run.process.terminate()
         status, printed = run.end()
-    step = torch.load(run_dir / "last.pt", weights_only=True)["step"]
+    step = saved(run_dir)["step"]
     assert status != 0 and f"going on from step {before}" in printed
     assert step > before and printed.count(f"stopped at step {step} of ") == 1
 

@@ -4,13 +4,14 @@ import math
 
 import pytest
 import torch
-from random_observation import CLASSES, CODES, float64, random_model  # noqa: F401 - a fixture
+from random_observation import CLASSES, CODES, random_model
 
 from beyond.observation import FLOOR, SLOPE, Observation, features, fit, merged_table
 from beyond.table import fit_codes, from_plain, from_yaml, to_plain, to_yaml
 from models.regions import compositions
 from runtime.errors import Refused
 
+pytestmark = pytest.mark.usefixtures("float64")
 NAMES = ["water", "forest", "field"]
 MERGED = {0: 255, 11: 0, 41: 1, 42: 1, 43: 1, 81: 2}
 

@@ -6,15 +6,13 @@ import numpy as np
 import pytest
 import torch
 from commands import error_of
+from made_runs import trained
 
 import evaluate
-import train_seg
 from beyond.table import from_yaml
-from config import SegmenterConfig
 from data import tile_io
 from runtime import checkpoint
 from runtime.errors import Refused
-from runtime.settings import load_config
 
 NAMES = ["water", "forest", "field", "impervious"]
 
@@ -23,8 +21,7 @@ def train(tile_set, run_dir, *more):
     """A few steps of Obs -> the state that last.pt holds."""
     small = ["model.width=4", "train.batch_size=16", "train.precision=off", "train.epochs=1", "data.workers=0"]
     words = [f"data.root={tile_set}", f"run.dir={run_dir}", "train.schedule=constant", "run.device=cpu", *small, *more]
-    train_seg.main(load_config(SegmenterConfig, "configs/demo/obs.yaml", words))
-    return checkpoint.load(run_dir / "last.pt")
+    return trained("configs/demo/obs.yaml", *words)
 
 
 def same(a, b):

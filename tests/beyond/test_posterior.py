@@ -4,11 +4,12 @@ import math
 
 import pytest
 import torch
-from random_observation import CLASSES, CODES, float64, random_model  # noqa: F401 - a fixture
+from random_observation import random_model
 
 from beyond.posterior import counted, lay, misfits, posterior, spread
 from models.regions import aggregate_logits, compositions
 
+pytestmark = pytest.mark.usefixtures("float64")
 TILT = (0.093, 0.021, -0.6, -0.021, 0.094, 0.9)  # about 12.7 degrees, cells of some 10.5 px
 
 

@@ -1,18 +1,15 @@
-import json
 import math
 from types import SimpleNamespace
 
 import pytest
 import torch
 from commands import ROOT
+from made_runs import losses, trained
 
 import evaluate
-import train_seg
 from beyond.region_losses import PRIOR_FLOOR, RHO_FLOOR, Matching, counted, prior_misfit, published, statistics_misfit
-from config import SegmenterConfig
 from models.regions import log_mean_exp
 from runtime.errors import Refused
-from runtime.settings import load_config
 
 NAMES = ["water", "forest", "field", "impervious"]
 TABLE = ROOT / "configs" / "tables" / "nlcd_low2high.yaml"
@@ -114,12 +111,11 @@ def test_cells_carry_rows_of_the_table_native_codes_or_classes():
     assert of_90.tolist() == pytest.approx([0.01, 0.9, 0.08, 0], abs=0.01)
 
 
-def trained(tile_set, run_dir, *more):
+def losses_of(tile_set, run_dir, *more):
     small = ["model.width=4", "train.batch_size=10", "train.precision=off", "data.workers=0", "run.log_every=1"]
     words = [f"data.root={tile_set}", f"run.dir={run_dir}", "run.device=cpu", "train.epochs=4", *small, *more]
-    train_seg.main(load_config(SegmenterConfig, ROOT / "configs/demo/agg.yaml", words))
-    lines = map(json.loads, (run_dir / "log.jsonl").read_text().splitlines())
-    return [line["loss"] for line in lines if "loss" in line]
+    trained("configs/demo/agg.yaml", *words)
+    return losses(run_dir)
 
 
 @pytest.mark.parametrize(
@@ -132,8 +128,8 @@ def trained(tile_set, run_dir, *more):
 )
 def test_every_region_loss_trains(tile_set, tmp_path, words):
     how, *more = words.split()
-    losses = trained(tile_set, tmp_path / "run", f"supervision.aggregate={how}", *more)
-    assert len(losses) == 24 and all(map(math.isfinite, losses)) and sum(losses[-6:]) < sum(losses[:6])
+    each = losses_of(tile_set, tmp_path / "run", f"supervision.aggregate={how}", *more)
+    assert len(each) == 24 and all(map(math.isfinite, each)) and sum(each[-6:]) < sum(each[:6])
     if how in ("statistics", "prior"):  # and nothing of it is left to use at test
         words = [str(tmp_path / "run"), "--data", str(tile_set), "--device", "cpu"]
         assert evaluate.main(evaluate.parse(words))["rows"][0]["miou"] > 0
@@ -144,4 +140,4 @@ def test_every_region_loss_trains(tile_set, tmp_path, words):
 def test_a_table_of_native_codes_is_none_of_classes(tile_set, tmp_path):
     more = "supervision.aggregate=prior", f"supervision.observation={TABLE}", "supervision.codes=merged"
     with pytest.raises(Refused, match="is a table of native codes; labels are merged classes"):
-        trained(tile_set, tmp_path / "run", *more)
+        losses_of(tile_set, tmp_path / "run", *more)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from mapping import default_signals, read, run, save, save_scene  # noqa: F401 - a fixture
+from mapping import read, run, save, save_scene
 from PIL import Image
 from random_checkpoint import COLORS, save_random_checkpoint
 

@@ -1,6 +1,5 @@
 """Self-Epitomic label super-resolution: each step against a slow loop, then whole tiles, made up and real."""
 
-import os
 from pathlib import Path
 
 import pytest
@@ -74,14 +73,6 @@ def test_a_count_is_the_sum_of_softmaxes_of_the_slow_likelihood_over_patch_area(
         assert slow.argmax() == row * 13 + col  # a patch is best explained where it was drawn
         expected[index] += slow.flatten().softmax(0).view(10, 13)
     torch.testing.assert_close(counts.double(), expected, rtol=1e-3, atol=1e-6)
-
-
-def test_counts_do_not_depend_on_the_batch():
-    image, codes = random_image(3, 20, 24), torch.full((20, 24), 81)
-    centres = draw_centres(codes, [81], 50, 7, torch.Generator().manual_seed(0))
-    whole, single = (count_positions(image, centres, codes[:1, :1].expand(50, 1)[:, 0], [81], batch=b) for b in (64, 1))
-    torch.testing.assert_close(whole, single, rtol=1e-4, atol=1e-6)
-    assert whole.sum().item() == pytest.approx(50, rel=1e-4)
 
 
 def test_em_keeps_its_tables_normalised_and_equals_the_whole_array_form():
@@ -176,10 +167,8 @@ def test_the_published_table_loads_with_22_rows_that_sum_to_one_or_zero():
 
 
 @pytest.mark.parametrize("text, message", [
-    ("classes: [a, b]\n11: [0.5, 0.5, 0]\n", "row 11"),
     ("classes: [a, b]\n11: [0.5, 0.4]\n", "row 11"),
     ("classes: [a, b]\nforest: [0.5, 0.5]\n", "forest"),
-    ("11: [0.5, 0.5]\n", "classes"),
     ("classes: [b, a]\n11: [0.5, 0.5]\n", r"the tile set has \['a', 'b'\]"),
 ])  # fmt: skip
 def test_a_malformed_table_is_one_line_that_names_the_file(tmp_path, text, message):
@@ -198,11 +187,9 @@ def test_a_gpu_gives_the_labels_of_the_cpu():
     assert (cpu == gpu.cpu()).float().mean() > 0.99
 
 
-@pytest.mark.skipif("LOW2HIGH_REAL" not in os.environ, reason="LOW2HIGH_REAL is unset")
-def test_a_real_patch_of_forest_and_field_comes_near_its_high_label():
-    folder = Path(os.environ["LOW2HIGH_REAL"]) / "chesapeake"
+def test_a_real_patch_of_forest_and_field_comes_near_its_high_label(real):
     image, high, codes = (
-        torch.from_numpy(tifffile.imread(folder / f"m_3708020_sw_17_1_3_{kind}.tif"))
+        torch.from_numpy(tifffile.imread(real / "chesapeake" / f"m_3708020_sw_17_1_3_{kind}.tif"))
         for kind in ("naip-new", "lc", "nlcd")
     )
     labels, probs = super_resolve(image.permute(2, 0, 1) / 255, codes, load_table(NLCD_TABLE), patches=1000)

@@ -1,8 +1,6 @@
 """From main to the shell: one line and a status, whatever ends it."""
 
 import signal
-import sys
-from types import SimpleNamespace
 
 import pytest
 
@@ -28,15 +26,3 @@ def test_an_end_is_one_line_and_a_status(capsys, error, status, line):
     with pytest.raises(SystemExit) as ended:
         command.run(main)
     assert ended.value.code == status and capsys.readouterr().err == line + "\n"
-
-
-def test_a_line_and_its_end_are_one_write(monkeypatch):
-    written = []
-    monkeypatch.setattr(sys, "stdout", SimpleNamespace(write=written.append, flush=lambda: None))
-    command.say("0.tif: mapped")
-    assert [piece for piece in written if piece] == ["0.tif: mapped\n"]
-
-
-@pytest.mark.parametrize("result, status", [(None, 0), (2, 2), ({"rows": []}, 0)])
-def test_only_a_number_is_a_status(result, status):
-    assert command.status(lambda: result) == status

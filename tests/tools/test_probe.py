@@ -3,12 +3,10 @@ import json
 import numpy as np
 import pytest
 import torch
-from commands import ROOT, error_of, run_script
+from commands import error_of, run_script
+from made_runs import trained
 
-import train_seg
-from config import SegmenterConfig
 from data.tiles import TileSet
-from runtime.settings import load_config
 from tools import probe
 
 
@@ -18,7 +16,7 @@ def trained_encoder(tile_set, tmp_path_factory):
     folder = tmp_path_factory.mktemp("encoder")
     words = [f"data.root={tile_set}", f"run.dir={folder}", "model.width=8", "data.workers=0", "train.epochs=15"]
     words += ["train.batch_size=10", "train.average=0", "train.precision=off"]
-    train_seg.main(load_config(SegmenterConfig, ROOT / "configs/demo/high.yaml", words))
+    trained("configs/demo/high.yaml", *words)
     state = torch.load(folder / "best.pt", weights_only=True)["segmenter"]
     start = "encoder."
     torch.save({k[len(start) :]: v for k, v in state.items() if k.startswith(start)}, folder / "resnet18.pt")

@@ -198,20 +198,17 @@ def share(codes, first_rows):
     return rows[:, None].repeat(PX, 1)
 
 
-@pytest.mark.parametrize(
-    "source, label, rule",
-    [
-        ("high", two_classes((1, 2)), "classes"),
-        ("low", two_classes((11, 41)), "classes"),
-        ("high", share((4, 5, 6), 12), "classes"),  # three codes, one merged class
-        ("low", share((12, 11, 41), 8), "classes"),  # ignore is no class
-        ("high", share((1, 2, 3), 25), "dominant"),  # 78 %
-        ("low", share((81, 41, 11), 25), "dominant"),
-        ("high", share((1, 2, 3), 24), None),  # 75 % is not over 75 %
-        ("high", np.zeros((PX, PX), np.uint8), "empty"),
-        ("low", np.full((PX, PX), 12, np.uint8), "empty"),
-    ],
-)
+@pytest.mark.parametrize("source, label, rule", [
+    ("high", two_classes((1, 2)), "classes"),
+    ("low", two_classes((11, 41)), "classes"),
+    ("high", share((4, 5, 6), 12), "classes"),  # three codes, one merged class
+    ("low", share((12, 11, 41), 8), "classes"),  # ignore is no class
+    ("high", share((1, 2, 3), 25), "dominant"),  # 78 %
+    ("low", share((81, 41, 11), 25), "dominant"),
+    ("high", share((1, 2, 3), 24), None),  # 75 % is not over 75 %
+    ("high", np.zeros((PX, PX), np.uint8), "empty"),
+    ("low", np.full((PX, PX), 12, np.uint8), "empty"),
+])  # fmt: skip
 def test_a_tile_is_dropped_if_either_label_source_breaks_a_rule(tmp_path, capsys, source, label, rule):
     image, good = np.ones((PX, 2 * PX, 3), np.uint8), {"high": [1, 2, 3, 5], "low": [11, 41, 81, 22]}
     parts = {kind: busy(PX, 2 * PX, codes) for kind, codes in good.items()}
@@ -272,33 +269,25 @@ def test_whether_an_alpha_band_is_one_of_the_bands_or_hides_pixels_is_not_guesse
 
 # What a user can get wrong, beside what tests/test_messages.py asks
 
-FAR, CELLS = (1.0, 0, 7e5, 0, -1.0, 4.3e6), (10.0, 0, 5e5, 0, -10.0, 4.3e6)
+CELLS = (10.0, 0, 5e5, 0, -10.0, 4.3e6)
 
 
-@pytest.mark.parametrize(
-    "parts, options, said",
-    [
-        ({"high_transform": FAR}, (), "s_high.tif: does not overlap RAW/s_image.tif"),
-        ({"high_crs": None, "high_transform": None, "high": busy(64, 95, [1, 2])}, (), "s_high.tif: is 64 x 95 px"),
-        ({"high_crs": None}, (), "s_high.tif: has no coordinate system, and RAW/s_image.tif has one; --same-crs"),
-        ({"low": busy(7, 10, [11, 41]), "low_transform": CELLS}, ("--scale", 30), "its pixels are 10 times those of"),
-        ({"low": np.full((64, 96), 77, np.uint8)}, (), "s_low.tif: codes without a class: 77 (6144 times); the"),
-        ({"high": np.zeros((64, 96, 2), np.uint8)}, (), "s_high.tif: has 2 bands of uint8; a label has one"),
-        ({"high": np.full((64, 96), 0.5, np.float32)}, (), "s_high.tif: holds numbers that are not whole, as 0.5"),
-        ({"high": np.full((64, 96), 2, np.uint8)}, (), "(dropped: empty 0, classes 6, dominant 0); --no-filter keeps "),
-        ({"high": np.zeros((64, 96), np.uint8)}, (), "empty 6, classes 0, dominant 0); --no-filter keeps "),
-        ({}, ("--tile-px", 96), "classes 0, dominant 0); --no-filter keeps "),
-        ({}, ("--tile-px", 16), "--tile-px 16: should be 32 or more"),
-        ({}, ("--scale", 0), "--scale 0: should be 1 or more"),
-        ({}, ("--range", 1, 0), "--range 1 0: the first is to be the smaller"),
-        ({}, ("--seed", -1), "--seed -1: should be 0 or more"),
-        ({}, ("--taxonomy", "none.yaml"), "none.yaml: No such file"),
-        ({}, ("--rotation", 1), "--rotation and --coarse are of --naip215"),
-    ],
-)
+@pytest.mark.parametrize("parts, options, said", [
+    ({"high_crs": None, "high_transform": None, "high": busy(64, 95, [1, 2])}, (), "s_high.tif: is 64 x 95 px"),
+    ({"low": busy(7, 10, [11, 41]), "low_transform": CELLS}, ("--scale", 30), "its pixels are 10 times those of"),
+    ({"high": np.zeros((64, 96, 2), np.uint8)}, (), "s_high.tif: has 2 bands of uint8; a label has one"),
+    ({"high": np.full((64, 96), 0.5, np.float32)}, (), "s_high.tif: holds numbers that are not whole, as 0.5"),
+    ({"high": np.full((64, 96), 2, np.uint8)}, (), "(dropped: empty 0, classes 6, dominant 0); --no-filter keeps "),
+    ({}, ("--tile-px", 96), "classes 0, dominant 0); --no-filter keeps "),
+    ({}, ("--tile-px", 16), "--tile-px 16: should be 32 or more"),
+    ({}, ("--scale", 0), "--scale 0: should be 1 or more"),
+    ({}, ("--range", 1, 0), "--range 1 0: the first is to be the smaller"),
+    ({}, ("--taxonomy", "none.yaml"), "none.yaml: No such file"),
+    ({}, ("--rotation", 1), "--rotation and --coarse are of --naip215"),
+])  # fmt: skip
 def test_a_mistake_is_one_line_and_exit_status_2(tmp_path, capsys, parts, options, said):
     assert build_scene(tmp_path, *options, **parts)[0] == 2
-    assert said.replace("RAW", str(tmp_path / "raw")) in one_line(capsys)
+    assert said in one_line(capsys)
 
 
 def test_who_knows_better_says_that_two_systems_are_one(tmp_path):

@@ -1,6 +1,7 @@
-"""Runs of train_seg.py and train_mae.py, most of them in this process, and what they leave."""
+"""Runs of train_seg.py and train_mae.py, most of them in this process: their tile sets, and what they leave."""
 
 import contextlib
+import csv
 import json
 from pathlib import Path
 
@@ -29,6 +30,20 @@ def trained(path, *overrides):
     config = load_config(kind, ROOT / path, overrides)
     script.main(config)
     return saved(Path(config.run.dir))
+
+
+def relisted(tile_set, root, change):
+    """A tile set of the same files, whose tiles.csv has the rows that `change` makes of these."""
+    root.mkdir(parents=True)
+    for path in tile_set.iterdir():
+        if path.name != "tiles.csv":
+            (root / path.name).symlink_to(path)
+    with open(tile_set / "tiles.csv", newline="") as old, open(root / "tiles.csv", "w", newline="") as new:
+        rows = list(csv.DictReader(old))
+        writer = csv.DictWriter(new, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(change(rows))
+    return root
 
 
 def saved(run_dir):

@@ -1,5 +1,7 @@
 """predict.py in this process; scenes and maps for it."""
 
+import math
+
 import numpy as np
 import rasterio
 
@@ -8,6 +10,12 @@ from data import tile_io
 
 UTM = (1.0, 0.0, 400_000.0, 0.0, -1.0, 4_100_000.0)
 EPSG_26918 = tile_io.epsg_system(26918)
+
+
+def tilted(gsd, left=0.0, top=0.0, degrees=0.0):
+    """The affine of pixels of so many metres that begin so far from a scene's corner, turned."""
+    cos, sin = gsd * math.cos(math.radians(degrees)), gsd * math.sin(math.radians(degrees))
+    return (cos, sin, UTM[2] + left, sin, -cos, UTM[5] + top)
 
 
 def run(*words):

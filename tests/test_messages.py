@@ -7,9 +7,9 @@ import geotiffs
 import numpy as np
 import pytest
 import torch
+from made_runs import relisted, trained
 from random_checkpoint import save_random_checkpoint
 
-import train_seg
 from beyond.informed import load_informed
 from config import SegmenterConfig
 from data import tile_io
@@ -63,11 +63,8 @@ def changed(name, old, new):
 
 
 def unlabelled(folder, tiles):
-    shutil.copytree(tiles, folder / "set")
-    lines = (folder / "set" / "tiles.csv").read_text().splitlines()
-    bare = [lines[0], *(",".join([*line.split(",")[:4], "", ""]) for line in lines[1:])]
-    written(folder / "set", "tiles.csv", "\n".join(bare))
-    TileSet(folder / "set", "train", needs=("high",))
+    bare = relisted(tiles, folder / "set", lambda rows: [{**row, "high": "", "low": ""} for row in rows])
+    TileSet(bare, "train", needs=("high",))
 
 
 def mask_of_colours(folder, tiles):
@@ -97,7 +94,7 @@ def no_whole_cell(folder, tiles):
         a, b, c, d, e, f = stored.affine
         tile_io.write(path, stored.pixels[:1, :1], affine=(a, b, c - 8, d, e, f), system=stored.system)
     words = [f"data.root={folder / 'set'}", f"run.dir={folder / 'run'}", "model.width=2", "data.workers=0"]
-    train_seg.main(load_config(SegmenterConfig, "configs/demo/agg.yaml", [*words, "train.epochs=1"]))
+    trained("configs/demo/agg.yaml", *words, "train.epochs=1")
 
 
 def disk_full(folder, tiles):

@@ -19,24 +19,15 @@ from data.tiles import TileSet
 SMALL = ["model.width=8", "train.batch_size=8", "train.precision=off", "run.log_every=1"]
 
 
-def begin(*words):
+class Begun(contextlib.AbstractContextManager):
     """A command of the project in a group of its own, as a terminal starts it; ended with its `with` block."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return contextlib.closing(_Begun(list(map(str, words)), environment))
 
-
-class _Begun:
-    def __init__(self, words, environment):
-        self.process = subprocess.Popen(
-            [sys.executable, *words],
-            cwd=ROOT,
-            env=environment,
-            start_new_session=True,
-            preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # who runs the tests may ignore Ctrl-C
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+    def __init__(self, *words):
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        listens = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # who runs the tests may ignore Ctrl-C
+        how = {"cwd": ROOT, "env": environment, "start_new_session": True, "preexec_fn": listens}
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        self.process = subprocess.Popen([sys.executable, *map(str, words)], **how, **pipes)
 
     def until(self, holds):
         end = time.monotonic() + 120
@@ -50,19 +41,16 @@ class _Begun:
         printed, _ = self.process.communicate(timeout=seconds)
         return self.process.returncode, printed
 
-    def close(self):
+    def __exit__(self, *_):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.communicate()
 
 
-@pytest.mark.parametrize(
-    "script, config, number, more",
-    [
-        ("train_seg.py", "agg_app", signal.SIGINT, ["train.average=0.9", "train.learning_rate=1e-3"]),
-        ("train_mae.py", "mae", signal.SIGTERM, ["data.crop_px=64"]),
-    ],
-)
+@pytest.mark.parametrize("script, config, number, more", [
+    ("train_seg.py", "agg_app", signal.SIGINT, ["train.average=0.9", "train.learning_rate=1e-3"]),
+    ("train_mae.py", "mae", signal.SIGTERM, ["data.crop_px=64"]),
+])  # fmt: skip
 def test_a_signal_to_the_group_saves_and_the_same_command_goes_on_bit_for_bit(
     tile_set, tmp_path, script, config, number, more
 ):
@@ -70,7 +58,7 @@ def test_a_signal_to_the_group_saves_and_the_same_command_goes_on_bit_for_bit(
                "train.epochs=2", "train.eval_every=12"]  # fmt: skip
     straight, stopped = tmp_path / "straight", tmp_path / "stopped"
     states = [trained(*command, "data.workers=0", f"run.dir={straight}")]
-    with begin(script, *command, f"run.dir={stopped}") as run:
+    with Begun(script, *command, f"run.dir={stopped}") as run:
         run.until(lambda: len(records(stopped)) >= 3)
         os.killpg(run.process.pid, number)  # the loader's workers hear it too
         status, printed = run.end()
@@ -89,7 +77,7 @@ def test_a_second_signal_leaves_at_once_but_not_the_same_one_passed_on_twice():
     code = "import time; from runtime.signals import StopRequest; s = StopRequest(); print(1, flush=True)\n" + (
         "while True: time.sleep(60)"
     )
-    with begin("-c", code) as run:
+    with Begun("-c", code) as run:
         assert run.process.stdout.readline()
         for seconds in (0, 0.1, 1.1):
             time.sleep(seconds)
@@ -108,13 +96,13 @@ def test_two_ranks_end_with_the_error_of_one_go_on_and_stop_at_one_step(tile_set
     victim.write_bytes(sound[:2000])
     command = [*TORCHRUN, "train_seg.py", "configs/demo/agg.yaml", f"data.root={root}", f"run.dir={run_dir}", *SMALL,
                "data.workers=0", "train.epochs=500", "train.eval_every=2"]  # fmt: skip
-    with begin(*command) as run:
+    with Begun(*command) as run:
         status, printed = run.end(120)
     assert status != 0 and "error: rank 1" in printed and f"{victim}: " in printed
     victim.write_bytes(sound)
     before, since = saved(run_dir)["step"], (run_dir / "last.pt").stat().st_mtime_ns
     assert before == 4
-    with begin(*command) as run:
+    with Begun(*command) as run:
         run.until(lambda: (run_dir / "last.pt").stat().st_mtime_ns != since)
         run.process.terminate()
         status, printed = run.end()
@@ -126,7 +114,7 @@ def test_two_ranks_end_with_the_error_of_one_go_on_and_stop_at_one_step(tile_set
 def test_ctrl_c_ends_a_command_that_works_in_processes_with_one_line(tmp_path):
     out = tmp_path / "set"
     command = ["-m", "data.synthetic", out, "--tiles", 5000, "--tile-px", 64, "--workers", 2]
-    with begin(*command) as run:
+    with Begun(*command) as run:
         run.until(lambda: len(list(out.glob("images/*.tif"))) > 3)
         os.killpg(run.process.pid, signal.SIGINT)
         status, printed = run.end(20)

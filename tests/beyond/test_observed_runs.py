@@ -111,9 +111,8 @@ def test_the_coarse_label_at_test_is_a_row_of_its_own_and_tells_more(tile_set, o
     assert informed["accuracy"] > plain["accuracy"] + 0.1  # a network of a few steps has seen next to nothing
 
 
-@pytest.mark.parametrize("damage", [{"classes": ["a"], "rows": {1: 2}}, []])
-def test_a_damaged_table_in_a_checkpoint_is_one_line(tile_set, obs_run, tmp_path, damage):
+def test_a_damaged_table_in_a_checkpoint_is_one_line(obs_run, tmp_path):
     state = checkpoint.load(obs_run / "last.pt")
-    torch.save({**state, "observation": damage}, tmp_path / "last.pt")
-    with pytest.raises(Refused, match="last.pt: (should hold|classes are)"):
+    torch.save({**state, "observation": {"classes": ["a"], "rows": {1: 2}}}, tmp_path / "last.pt")
+    with pytest.raises(Refused, match="last.pt: classes are"):
         evaluate.load_informed(tmp_path / "last.pt", "cpu")

@@ -107,13 +107,6 @@ def test_the_cells_of_the_posterior_are_those_of_training():
     assert misfits(log_probs, counted(labels, seen, cell_px)).item() == pytest.approx(slow)
 
 
-def test_the_posterior_works_where_gradients_are_off():
-    model, (logits, labels, to_cell, cell_px) = random_model(), window("blocks")
-    expected = posterior(model, logits, labels, to_cell, cell_px)
-    with torch.inference_mode():
-        assert torch.equal(posterior(model, logits.clone(), labels.clone(), to_cell, cell_px), expected)
-
-
 def test_the_offset_is_bilinear_between_the_centres_of_cells():
     to_cell, shape = (0.125, 0, 0, 0, 0.125, 0), (5, 6)
     like, offsets = torch.zeros(1, 2, 40, 48), torch.randn(1, 2, 5, 6)

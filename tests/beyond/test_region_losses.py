@@ -118,14 +118,11 @@ def losses_of(tile_set, run_dir, *more):
     return losses(run_dir)
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        *("sum", "literal_sum", "mean_probs", "log_sum_exp", "statistics", "prior", "observation"),
-        *("observation supervision.codes=merged", "prior supervision.codes=merged"),
-        f"statistics supervision.observation={TABLE.relative_to(ROOT)}",
-    ],
-)
+@pytest.mark.parametrize("words", [
+    *("sum", "literal_sum", "mean_probs", "log_sum_exp", "statistics", "prior", "observation"),
+    *("observation supervision.codes=merged", "prior supervision.codes=merged"),
+    f"statistics supervision.observation={TABLE.relative_to(ROOT)}",
+])  # fmt: skip
 def test_every_region_loss_trains(tile_set, tmp_path, words):
     how, *more = words.split()
     each = losses_of(tile_set, tmp_path / "run", f"supervision.aggregate={how}", *more)

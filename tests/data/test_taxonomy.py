@@ -40,15 +40,6 @@ def test_low2high_follows_the_published_precedents():
         assert {code for code, i in taxonomy.low.items() if i == index} == codes
 
 
-def test_dubais_colours_have_the_codes_that_its_tile_sets_hold():
-    taxonomy, colors = load_taxonomy(SHIPPED[0]), load_colors(SHIPPED[0])
-    assert taxonomy.high == taxonomy.low == {0: IGNORE, 1: 0, 2: 1, 3: 2, 4: 3, 5: 3}
-    assert colors["high"] == colors["low"]
-    assert {bytes(color).hex().upper(): code for color, code in colors["high"].items()} == {
-        "9B9B9B": 0, "000000": 0, "E2A929": 1, "FEDD3A": 2, "8429F6": 3, "3C1098": 4, "6EC1E4": 5,
-    }  # fmt: skip
-
-
 COLORED = """
 classes: [{name: water, color: [0, 0, 255]}, {name: land, color: [0, 255, 0]}]
 colors: {"#0000ff": water, "#00FF00": land, "#808080": ignore, "#964B00": land}

@@ -48,13 +48,6 @@ def test_reflectance_keeps_its_values_and_nan_is_no_data(tmp_path, capsys):
     assert np.array_equal(tile.image[:, 16:], expected(values[:, 16:], 0, 1))
 
 
-def test_two_images_of_one_range_keep_their_difference(tmp_path):
-    assert build(tmp_path, [reflectance(), reflectance() / 2], "--range", 0, 1) == 0
-    tiles = TileSet(tmp_path / "set", "all")
-    bright, dark = (tiles.load(i).image.mean() for i in range(2))
-    assert dark / bright == pytest.approx(0.5, abs=1e-3)
-
-
 @pytest.mark.parametrize("most", [10000, 1])
 def test_signed_numbers_with_their_nodata_and_a_range_that_most_values_leave(tmp_path, capsys, most):
     numbers = (reflectance() * 10000).astype(np.int16)

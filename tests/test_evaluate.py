@@ -52,9 +52,8 @@ def score(folder, *more):
 def test_a_map_is_scored_against_codes_where_both_hold_a_class(tmp_path):
     predicted, truth = save_pair(tmp_path)
     out = tmp_path / "scores.json"
-    printed = run_script(
-        "evaluate.py", "--scene", tmp_path / "map.tif", tmp_path / "truth.tif", "--taxonomy", TAXONOMY, "--out", out
-    )
+    words = "--scene", tmp_path / "map.tif", tmp_path / "truth.tif", "--taxonomy", TAXONOMY, "--out", out
+    printed = run_script("evaluate.py", *words)
     result = json.loads(out.read_text())
     (row,) = result["rows"]
     expected = counted(predicted, truth)

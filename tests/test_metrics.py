@@ -5,14 +5,13 @@ import pytest
 import torch
 
 import evaluate
+import metrics
 from metrics import (
-    SCORES,
     Tally,
     border_counts,
     border_f1,
     class_shares,
     confusion_matrix,
-    of_classes,
     raggedness,
     ranking,
     selection_scores,
@@ -74,7 +73,7 @@ def test_a_false_pixel_of_a_class_that_truth_lacks_is_a_class_of_its_own_in_tabl
 
 def test_a_score_takes_a_function_and_one_line(monkeypatch):
     def worst_iou(confusion):
-        _, iou, present = of_classes(confusion)
+        _, iou, present = metrics.of_classes(confusion)
         return iou[present].min().item()
 
     def row(name):
@@ -83,7 +82,7 @@ def test_a_score_takes_a_function_and_one_line(monkeypatch):
         return {"name": name, **evaluate.report(tally, classes)}
 
     classes = [{"name": "water"}, {"name": "field"}]
-    monkeypatch.setitem(SCORES, "worst_iou", ("worst IoU", "confusion", worst_iou))
+    monkeypatch.setitem(metrics.SCORES, "worst_iou", ("worst IoU", "confusion", worst_iou))
     assert row("Low")["worst_iou"] == 0.5
     head, line = evaluate.table([row("Low")], classes).splitlines()
     assert len(head) == len(line) and "worst IoU" in head and " 50.00" in line

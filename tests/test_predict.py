@@ -8,8 +8,7 @@ import torch
 from commands import TORCHRUN, error_of, run_script
 from mapping import UTM, read, run, save, save_scene
 from PIL import Image
-from random_checkpoint import COLORS, NAMES, save_random_checkpoint
-from rio_cogeo.cogeo import cog_validate
+from random_checkpoint import NAMES, save_random_checkpoint
 
 import predict
 from data.voids import filled
@@ -36,22 +35,17 @@ def whole_scene(trained, pixels):
         return load_trained(trained, "cpu")(image).softmax(dim=1)[0].numpy()
 
 
-def test_a_map_has_the_scenes_georeference_and_the_classes_colours(trained, tmp_path):
+def test_a_map_has_the_scenes_georeference_and_probabilities_the_classes_names(trained, tmp_path):
     scene = save_scene(tmp_path / "scene.tif", 610, 530)
     run(trained, scene, "--out", tmp_path / "map.tif", "--probs", "--window", 256)
     labels, probs = read(tmp_path / "map.tif"), read(tmp_path / "map_probs.tif")
     assert labels.shape == (610, 530) and set(np.unique(labels)) <= {0, 1, 2, 3}
     assert probs.shape == (610, 530, 4) and np.abs(probs.sum(axis=2, dtype=int) - 254).max() <= 2
     with rasterio.open(scene) as original:
-        for name in ("map.tif", "map_probs.tif"):
-            assert cog_validate(tmp_path / name, quiet=True) == (True, [], [])
+        for name in ("map.tif", "map_probs.tif"):  # maps/test_map_writer.py looks at all that they hold
             with rasterio.open(tmp_path / name) as made:
                 assert (made.crs, made.transform, made.nodata) == (original.crs, original.transform, 255)
-                descriptions = made.descriptions
-                if name == "map.tif":
-                    assert [made.colormap(1)[i][:3] for i in range(4)] == list(COLORS)
-                    assert all(f"{i} {class_name}" in descriptions[0] for i, class_name in enumerate(NAMES))
-    assert descriptions == NAMES
+                assert name == "map.tif" or made.descriptions == NAMES
 
 
 def test_a_picture_gives_a_map_without_georeference(trained, tmp_path):

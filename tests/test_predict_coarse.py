@@ -90,21 +90,17 @@ def test_who_knows_better_says_that_two_systems_are_one(trained, tmp_path):
     assert np.array_equal(one, run(trained, scene, tmp_path / "two.tif", "--coarse", coarse, "--same-crs"))
 
 
-def test_where_the_coarse_map_ends_the_scene_is_mapped_without(trained, tmp_path, capsys):
-    scene, coarse = scene_and_coarse(tmp_path, tilted(12, 0, 0, 0), (21, 10))  # 120 of 290 columns
-    probs = run(trained, scene, tmp_path / "map.tif", "--coarse", coarse)
-    assert capsys.readouterr().out.count("nlcd.tif has classes over 41.") == 1
-    plain = run(trained, scene, tmp_path / "plain.tif")
-    assert np.array_equal(probs[:, 160:], plain[:, 160:]) and np.abs(probs - plain)[:, :110].max() > 0.1
-
-
-def test_tta_and_holes_go_with_it(trained, tmp_path):
-    scene, coarse = scene_and_coarse(tmp_path, *GRIDS["tilted"])
+@pytest.mark.parametrize("more", [(), ("--tta",)])
+def test_where_the_coarse_map_ends_the_scene_is_mapped_without(trained, tmp_path, capsys, more):
+    scene, coarse = scene_and_coarse(tmp_path, tilted(12), (21, 10))  # 120 of 290 columns
     pixels = read(scene)
     pixels[50:90, 30:120] = 0
     save(scene, pixels, nodata=0)
-    probs = run(trained, scene, tmp_path / "map.tif", "--coarse", coarse, "--tta")
+    probs = run(trained, scene, tmp_path / "map.tif", "--coarse", coarse, *more)
+    assert capsys.readouterr().out.count("nlcd.tif has classes over 41.") == 1
     assert np.array_equal((probs > 1).all(axis=2), (pixels == 0).all(axis=2))
+    plain = run(trained, scene, tmp_path / "plain.tif", *more)
+    assert np.array_equal(probs[:, 160:], plain[:, 160:]) and np.abs(probs - plain)[:, :110].max() > 0.1
 
 
 def test_coarse_maps_that_cannot_be_used_are_one_line(trained, tmp_path):

@@ -124,19 +124,15 @@ def test_the_encoder_may_have_a_rate_of_its_own_or_be_frozen_for_a_while(tile_se
             assert all(torch.equal(other[name], full[name]) for other in (slow, *frozen, thawed)), name
 
 
-def test_the_average_of_a_short_run_is_of_its_steps_and_not_of_the_random_start(tile_set, tmp_path, monkeypatch):
-    decays = []
-
-    def noted(average, network, decay):
-        decays.append(decay)
-        update_average(average, network, decay)
-
-    monkeypatch.setattr(train_seg, "update_average", noted)
-    short(tile_set, tmp_path / "run", "train.average=0.15")
-    assert decays == [0, 0.1, 0.15, 0.15]  # step / (step + 9), at most the average asked for
-    decays.clear()
-    short(tile_set, tmp_path / "other", "train.average=0.99")
-    assert decays == pytest.approx([0, 1 / 10, 2 / 11, 3 / 12])
+@pytest.mark.parametrize("average, decays", [(0.15, [0, 0.1, 0.15, 0.15]), (0.99, [0, 1 / 10, 2 / 11, 3 / 12])])
+def test_the_average_of_a_short_run_is_of_its_steps_and_not_of_the_random_start(
+    tile_set, tmp_path, monkeypatch, average, decays
+):
+    """Its decay is step / (step + 9), at most the average asked for."""
+    seen = []
+    monkeypatch.setattr(train_seg, "update_average", lambda average, network, decay: seen.append(decay))
+    short(tile_set, tmp_path / "run", f"train.average={average}")
+    assert seen == pytest.approx(decays)
 
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(tile_set, tmp_path):

@@ -5,7 +5,6 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from commands import error_of
 from made_runs import trained
 
 import evaluate
@@ -65,14 +64,6 @@ def test_the_table_stands_in_the_checkpoint_and_where_a_person_reads_it(obs_run)
     assert {11, 21, 22, 41} <= set(table["rows"])
 
 
-def test_the_line_says_which_codes_count_as_their_class(tile_set, tmp_path, capsys):
-    train(tile_set, tmp_path / "run")
-    printed = capsys.readouterr().out
-    assert printed.count("no more than their merged class: 24 (4), 31 (3)") == 1
-    train(tile_set, tmp_path / "merged", "supervision.codes=merged")
-    assert "of 4 labels, fitted to 128 cells of 8 places" in capsys.readouterr().out
-
-
 def test_a_run_goes_on_bit_for_bit_and_with_its_own_table(tile_set, tmp_path):
     straight = train(tile_set, tmp_path / "straight", "train.epochs=2")
     train(tile_set, tmp_path / "stopped")
@@ -85,8 +76,6 @@ def test_a_table_given_by_hand_is_the_table(tile_set, obs_run, tmp_path):
     again = train(tile_set, tmp_path / "run", given)
     fitted = checkpoint.load(obs_run / "last.pt")
     same({**fitted, "observation": None}, {**again, "observation": None})
-    words = f"data.root={tile_set}", f"run.dir={tmp_path / 'r'}", "supervision.observation=no_such.yaml"
-    assert "no_such.yaml" in error_of("train_seg.py", "configs/demo/obs.yaml", *words)
 
 
 def test_fine_labels_are_seen_of_exemplar_places_alone(tile_set, obs_run, tmp_path):

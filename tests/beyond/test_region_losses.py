@@ -54,17 +54,6 @@ def test_losses_of_compositions_equal_slow_loops_and_their_gradients_finite_diff
     assert fast(composition, torch.full_like(labels, 255), eta, rho) == 0
 
 
-def test_codes_are_compared_in_the_mean_and_the_prior_cell_by_cell():
-    """Two cells of one code, one all of each class, where the code says half of each."""
-    labels, half = torch.zeros(1, 2), torch.full((1, 2), 0.5)
-    mixed, pure = torch.full((1, 2, 2), 0.5), torch.eye(2)[None]
-    assert statistics_misfit(pure, labels, half, half) == statistics_misfit(mixed, labels, half, half) == 0
-    assert torch.allclose(prior_misfit(pure, labels, half), prior_misfit(mixed, labels, half), atol=1e-6)
-    same = torch.tensor([[1.0, 1.0], [0.0, 0.0]])[None]  # both all of the first class
-    for misfit in (statistics_misfit, prior_misfit):
-        assert misfit(same, labels, half, half) > misfit(pure, labels, half, half) + 0.1
-
-
 def test_pooling_is_the_log_of_the_mean_of_exp_over_each_region():
     torch.manual_seed(0)
     logits = (100 * torch.randn(2, 3, 6, 7, dtype=torch.float64)).requires_grad_()

@@ -3,7 +3,7 @@
 import geotiffs
 import numpy as np
 import pytest
-from made_scenes import LOW2HIGH, PX, REAL, real
+from made_scenes import LOW2HIGH, PX
 
 from data import tile_io
 from data.check import check, main
@@ -41,10 +41,9 @@ def truncate(path):
     path.write_bytes(path.read_bytes()[:-100])
 
 
-@real
-def test_real_tiles_pass_and_a_damaged_one_is_found(tmp_path, capsys):
+def test_real_tiles_pass_and_a_damaged_one_is_found(real, tmp_path, capsys):
     options = ("--taxonomy", str(LOW2HIGH), "--tile-px", "256", "--scale", "30", "--no-filter", "--workers", "1")
-    assert build([str(tmp_path), "--scenes", f"{REAL}/chesapeake/scenes.csv", *options]) == 0
+    assert build([str(tmp_path), "--scenes", f"{real}/chesapeake/scenes.csv", *options]) == 0
     assert main([str(tmp_path), "--decode", "--workers", "1"]) == 0
     assert capsys.readouterr().out.endswith(f"{tmp_path}: 8 tiles, no problems\n")
     truncate(tmp_path / "images" / "m_3708020_sw_17_1_4_000_000.tif")

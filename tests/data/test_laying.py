@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data.laying import low_grid, require_same_pixels, same_pixels, tile_grid
+from data.laying import low_grid, require_same_pixels, same_pixels
 from data.tile_io import Stored
 from runtime.errors import Refused
 
@@ -72,10 +72,3 @@ def test_half_a_centimetre_of_difference_is_none_and_a_drift_is_seen():
 def test_labels_that_do_not_go_with_an_image_are_named(grid, n, said):
     with pytest.raises(Refused, match=said):
         low_grid(IMAGE, label(60, 90, grid), n)
-
-
-def test_a_tile_of_another_scale_than_its_set_is_named():
-    grid = (10.0, 0.0, 5e5, 0.0, -10.0, 4.3e6)
-    assert tile_grid(IMAGE, label(60, 90, grid), 10) == grid and tile_grid(IMAGE, label(), 30) is None
-    with pytest.raises(Refused, match="l.tif: is at scale 10, the tile set at 12"):
-        tile_grid(IMAGE, label(60, 90, grid), 12)

@@ -1,5 +1,7 @@
 """What rasterio is asked: where rasters lie over each other in any system, how wide their pixels are, what is void."""
 
+import sys
+
 import geotiffs
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ import rasterio
 import rasterio.warp
 from made_scenes import LOW2HIGH
 
-from data import rasters, tile_io
+from data import tile_io
 from data.cells import region_index
 from data.prepare.__main__ import main
 from data.rasters import Raster, grids_under, ground_size, system_tags
@@ -118,21 +120,7 @@ def test_near_infrared_that_is_tagged_as_alpha_hides_nothing(real):
 
 
 def test_without_rasterio_a_command_that_needs_it_says_so_in_one_line(tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(__import__("sys").modules, "rasterio", None)
+    monkeypatch.setitem(sys.modules, "rasterio", None)
     assert main([str(tmp_path / "out"), "--chesapeake", str(tmp_path)]) == 2
     line = capsys.readouterr().err
     assert line.endswith("pip install -r requirements-scenes.txt\n") and line.count("\n") == 1
-    with pytest.raises(Refused):
-        rasters.gdal()
-
-
-def test_bands_of_different_nodata_values_are_refused(tmp_path):
-    geotiffs.write(tmp_path / "i.tif", np.zeros((8, 8, 2), np.uint8), (1.0, 0.0, 0.0, 0.0, -1.0, 8.0), 26917)
-    bands = "".join(
-        f'<VRTRasterBand dataType="Byte" band="{i}"><NoDataValue>{nodata}</NoDataValue><SimpleSource><SourceFilename '
-        f'relativeToVRT="1">i.tif</SourceFilename><SourceBand>{i}</SourceBand></SimpleSource></VRTRasterBand>'
-        for i, nodata in ((1, 0), (2, 255))
-    )
-    (tmp_path / "i.vrt").write_text(f'<VRTDataset rasterXSize="8" rasterYSize="8">{bands}</VRTDataset>')
-    with pytest.raises(Refused, match="different nodata values"):
-        Raster(tmp_path / "i.vrt")

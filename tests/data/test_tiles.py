@@ -8,7 +8,6 @@ from mapping import tilted
 
 from beyond.observed import exemplar_cells
 from data import tile_io
-from data.samples import ScoringTiles, collate
 from data.taxonomy import load_taxonomy
 from data.tile_writer import write_tile, write_tile_set
 from data.tiles import TileSet
@@ -128,15 +127,6 @@ def test_cells_carry_the_labels_that_they_are_read_as(tmp_path, kind):
         to = merged[codes[0]] if codes else label - 50
         assert (before[after == label] == to).all()
     assert ((before == 255) == (after == 255)).all()
-
-
-def test_batches_carry_all_cells_where_they_are_asked_for(tmp_path):
-    tiles = TileSet(make_set(tmp_path / "set", "tilted"), "test")
-    cells = tiles.load(0).cells
-    batch = collate([ScoringTiles(tiles, "high", 1.0, coarse=True)[0]] * 2)
-    assert batch["labels"].shape == (2, SIDE, SIDE) and batch["coarse"]["to_cell"] == [tuple(cells.to_cell)] * 2
-    assert np.array_equal(batch["coarse"]["labels"][1].numpy(), cells.labels)
-    assert "coarse" not in collate([ScoringTiles(tiles, "high", 1.0)[0]])
 
 
 def test_an_image_of_another_type_or_without_data_is_named(tmp_path):

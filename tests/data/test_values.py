@@ -29,13 +29,6 @@ def expected(values, low, high):
     return 1 + np.rint((values.astype(np.float64) - low) / (high - low) * 65534)
 
 
-def test_without_a_range_a_float_image_is_refused_with_what_to_say(tmp_path, capsys):
-    assert build(tmp_path, [reflectance()]) == 2
-    line = capsys.readouterr().err
-    assert "0.tif: pixels are float32; say which values" in line and "--range 0 1" in line and line.count("\n") == 1
-    assert build(tmp_path, [reflectance()], "--range", 1, 1) == 2
-
-
 def test_reflectance_keeps_its_values_and_nan_is_no_data(tmp_path, capsys):
     values = reflectance()
     values[:, :16] = np.nan

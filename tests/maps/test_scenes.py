@@ -109,7 +109,3 @@ def test_a_scene_that_does_not_say_how_large_its_pixels_are_stays_as_it_is(tmp_p
     Image.fromarray(np.zeros((40, 50, 3), np.uint8)).save(tmp_path / "a.png")
     with Raster(tmp_path / "a.png") as scene, ExitStack() as stack:
         assert at_size(scene, FACTS, True, stack) is scene
-    path = save(tmp_path / "b.tif", np.ones((40, 50, 3), np.uint8), affine=(0.5, 0, 0, 0, -0.5, 0), system=())
-    with Raster(path) as scene, ExitStack() as stack:  # its units are taken for metres
-        made = at_size(scene, FACTS, True, stack)
-        assert made.size == (20, 25) and made.crs is None and (made.window(0, 0, 20, 25, 3)[0] == 1).all()

@@ -7,19 +7,8 @@ import tifffile
 import torch
 import torch.nn.functional as F
 
-from models.epitomes import (
-    IGNORE,
-    add_counts,
-    count_positions,
-    draw_centres,
-    fit_classes,
-    load_table,
-    log_likelihood,
-    position_given_code,
-    super_resolve,
-    table_from_counts,
-    wrap_image,
-)
+from models import epitomes
+from models.epitomes import IGNORE, add_counts, draw_centres, load_table, super_resolve, table_from_counts
 from runtime.errors import Refused
 
 NLCD_TABLE = Path(__file__).parents[2] / "configs" / "tables" / "nlcd_low2high.yaml"
@@ -56,7 +45,7 @@ def slow_log_likelihood(image, patch, inverse_variance):
 def test_likelihood_equals_a_slow_loop_over_positions(bands, height, width, patch_px):
     image, patches = random_image(bands, height, width), random_image(2 * bands, patch_px, patch_px, seed=1)
     patches = patches.view(2, bands, patch_px, patch_px)
-    fast = log_likelihood(*wrap_image(image, patch_px), patches)
+    fast = epitomes.log_likelihood(*epitomes.wrap_image(image, patch_px), patches)
     slow = torch.stack([slow_log_likelihood(image, patch, 100.0) for patch in patches])
     assert fast.shape == (2, height, width)
     torch.testing.assert_close(fast.double(), slow, rtol=1e-5, atol=1e-2)
@@ -65,7 +54,7 @@ def test_likelihood_equals_a_slow_loop_over_positions(bands, height, width, patc
 def test_a_count_is_the_sum_of_softmaxes_of_the_slow_likelihood_over_patch_area():
     image, patch_px = random_image(3, 10, 13), 5
     centres, centre_codes = torch.tensor([[2, 2], [7, 10], [4, 6]]), torch.tensor([81, 11, 81])
-    counts = count_positions(image, centres, centre_codes, [11, 41, 81], patch_px=patch_px)
+    counts = epitomes.count_positions(image, centres, centre_codes, [11, 41, 81], patch_px=patch_px)
     expected = torch.zeros(3, 10, 13, dtype=torch.float64)
     for (row, col), index in zip(centres.tolist(), [2, 0, 2], strict=True):
         patch = image[:, row - 2 : row + 3, col - 2 : col + 3]
@@ -79,7 +68,7 @@ def test_em_keeps_its_tables_normalised_and_equals_the_whole_array_form():
     counts, rows = 3 * random_image(5, 9, 11), random_image(5, 4, 1)[..., 0]
     rows /= rows.sum(1, keepdim=True)
     start = 10 + random_image(4, 9, 11, seed=1)
-    position = position_given_code(counts)
+    position = epitomes.position_given_code(counts)
     torch.testing.assert_close(position.sum((1, 2)), torch.ones(5))
     expected = (start / start.sum(0)).double()
     for _ in range(20):
@@ -87,7 +76,7 @@ def test_em_keeps_its_tables_normalised_and_equals_the_whole_array_form():
         q /= q.sum((1, 2), keepdim=True)
         expected = torch.einsum("kl,khwl->lhw", rows.double(), q) + 1e-11
         expected /= expected.sum(0)
-    probs = fit_classes(position, rows, start)
+    probs = epitomes.fit_classes(position, rows, start)
     torch.testing.assert_close(probs.sum(0), torch.ones(9, 11))
     torch.testing.assert_close(probs.double(), expected, rtol=1e-3, atol=1e-5)
 

@@ -30,9 +30,6 @@ def waves(count, size_px):
     return (image - image.mean((0, 2, 3), keepdim=True)) / image.std((0, 2, 3), keepdim=True)
 
 
-# The mask
-
-
 @pytest.mark.parametrize("rows, columns, ratio, masked", [(4, 4, 0.75, 12), (4, 6, 0.6, 14), (32, 32, 0.75, 768)])
 def test_exactly_the_asked_share_is_masked_in_each_image(rows, columns, ratio, masked):
     mae, tokens = tiny(mask_ratio=ratio), rows * columns
@@ -53,9 +50,6 @@ def test_with_mask_where_layers_whole_cells_of_32_px_are_masked(height, width):
         cells = mask[:, ::2, ::2]
         assert torch.equal(mask, cells.repeat_interleave(2, dim=1).repeat_interleave(2, dim=2))
         assert cells.sum((1, 2)).tolist() == [round(0.75 * height * width / 32**2)] * 5
-
-
-# The order
 
 
 def test_patches_are_cut_row_by_row_and_put_back():
@@ -120,9 +114,6 @@ def test_each_stage_adds_its_own_pixels_to_a_token():
     torch.testing.assert_close(tokens[:, 6 * 1 + 2], expected)
 
 
-# What the encoder may see
-
-
 def encoded(mae, image, noise):
     visible_index, mask, _ = mae.draw_mask(noise, 4, 6)
     with torch.no_grad():
@@ -150,22 +141,6 @@ def test_masked_stages_are_the_resnets_own_where_all_is_visible(training):
     stages = masked_stages(ours, image, torch.ones(4, 2, 2, dtype=torch.bool))
     for value, expected in zip([*stages, *ours.buffers()], [*theirs(image), *theirs.buffers()], strict=True):
         torch.testing.assert_close(value, expected, rtol=1e-4, atol=1e-4)
-
-
-def test_a_visible_cell_among_masked_ones_is_an_image_of_its_own():
-    mae = tiny().eval()
-    image, visible = waves(1, 96), torch.zeros(1, 3, 3, dtype=torch.bool)
-    visible[0, 1, 1] = True
-    alone = image[..., 32:64, 32:64]
-    stages = masked_stages(mae.resnet, F.pad(alone, (32, 32, 32, 32)), visible)
-    for stage, expected in zip(stages, mae.resnet(alone), strict=True):
-        side = stage.shape[-1] // 3
-        torch.testing.assert_close(stage[..., side : 2 * side, side : 2 * side], expected)
-        stage[..., side : 2 * side, side : 2 * side] = 0
-        assert not stage.any()
-
-
-# The loss
 
 
 def test_the_loss_equals_a_slow_loop_over_masked_patches():
@@ -222,9 +197,6 @@ def test_a_batch_of_a_few_images_is_overfitted(settings):
     assert losses[-1] < 0.1 * losses[0]
 
 
-# Pictures
-
-
 def test_a_picture_keeps_visible_patches_and_puts_what_is_predicted_in_masked_ones():
     image, noise = draw(bands=4)
     image = 50 * image + 90
@@ -235,9 +207,6 @@ def test_a_picture_keeps_visible_patches_and_puts_what_is_predicted_in_masked_on
     means = patchify(reconstruct(image, torch.zeros_like(patches), mask))
     assert torch.equal(means[~mask], patches[~mask])
     torch.testing.assert_close(means[mask], patches[mask].mean(1, keepdim=True).expand(-1, 1024))
-
-
-# Sizes and bad input
 
 
 @pytest.mark.parametrize("bands, height, width", [(3, 32, 32), (4, 64, 96), (6, 32, 160)])

@@ -37,12 +37,9 @@ def panels_drawn(tmp_path, monkeypatch, *records):
     return drawn
 
 
-def test_a_row_with_an_adversary_shows_the_game_too(tmp_path, monkeypatch):
+def test_a_row_shows_loss_and_scores_with_an_adversary_the_game_too_and_pretraining_both_losses(tmp_path, monkeypatch):
     drawn = panels_drawn(tmp_path, monkeypatch, GRADIENTS, {**SCORES, "game": GAME})
     assert len(drawn) == 5 and ["predictions", "exemplars"] in drawn.values() and ["AUC", "guessing"] in drawn.values()
-
-
-def test_a_row_without_shows_loss_and_scores_and_pretraining_both_losses(tmp_path, monkeypatch):
     drawn = panels_drawn(tmp_path, monkeypatch, {}, SCORES)
     assert list(drawn.values()) == [["training"], ["accuracy", "macro F1", "mIoU"]]
     drawn = panels_drawn(tmp_path, monkeypatch, {}, {"loss": 0.9})

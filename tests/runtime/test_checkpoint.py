@@ -1,28 +1,13 @@
 """Checkpoints and records: whole or not at all, whatever breaks off their writing."""
 
-import contextlib
-import resource
-import signal
-
 import pytest
 import torch
+from full_disk import no_file_above
 from opened import opened
 
 from runtime import checkpoint
 from runtime.errors import Refused
 from runtime.files import write_text
-
-
-@contextlib.contextmanager
-def no_file_above(size):
-    """The system refuses to let a file grow, as on a full disk, with another reason."""
-    before, ignored = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, ignored)
 
 
 def test_a_disk_that_fills_leaves_every_file_of_a_run_whole(tmp_path):

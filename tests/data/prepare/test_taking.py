@@ -8,7 +8,7 @@ import geotiffs
 import numpy as np
 import pytest
 from made_scenes import (
-    MASK_COLORS, PX, REAL, UTM, busy, colored, epsg_of, files, manifest, one_line, photographs, read, real,
+    MASK_COLORS, PX, UTM, busy, colored, epsg_of, files, manifest, one_line, photographs, read,
     run, words_for, write_list, write_scene,
 )  # fmt: skip
 from PIL import Image
@@ -53,9 +53,8 @@ def test_tiles_elsewhere_are_linked_relatively_and_move_with_their_set(tmp_path)
     assert check(tmp_path / "there" / "set", decode=True) == (3, [], [])
 
 
-@real
-def test_real_patches_can_be_taken_as_they_are(tmp_path):
-    listed = f"{REAL}/chesapeake/scenes.csv"
+def test_real_patches_can_be_taken_as_they_are(real, tmp_path):
+    listed = f"{real}/chesapeake/scenes.csv"
     assert run(tmp_path / "set", *taken(listed, scale=30)) == 0
     assert run(tmp_path / "cut", *words_for(listed, "--tile-px", 256, "--no-filter")) == 0
     one, other = (read_manifest(tmp_path / name)[0] for name in ("set", "cut"))
@@ -84,9 +83,6 @@ def test_no_file_of_a_user_is_replaced(tmp_path, capsys):
     tiles = write_list(tmp_path / "raw", pre_cut(tmp_path / "raw"), "tiles.csv")
     assert run(tmp_path / "raw", *taken(tiles)) == 2
     assert "is where the manifest goes; give the list another name" in one_line(capsys)
-    rows, _ = photographs(tmp_path, size=(64, 64))  # pictures never become GeoTIFFs in their own folder
-    assert run(tmp_path, *taken(write_list(tmp_path, rows), "--taxonomy", colored(tmp_path))) == 2
-    assert f"give another folder than {tmp_path}" in one_line(capsys) and not list((tmp_path / "images").glob("*.tif"))
 
 
 def test_pictures_become_geotiffs_and_geotiffs_stay_as_they_are(tmp_path):

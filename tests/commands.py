@@ -3,7 +3,6 @@
 import multiprocessing
 import os
 import runpy
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -21,38 +20,20 @@ FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["torch.distributed", "torchvision.transforms.v2.functional", "tifffile", "yaml", "tqdm"])
 
 
-def run_script(*words, status=0, **environment):
-    """A command of the project, in its folder -> what it printed; fails unless it ends with `status`.
-
-    It is a fork, but for lines of Python (-c) and with variables of its own.
-    """
+def run_script(*words, status=0):
+    """A command of the project, in its folder -> what it printed; fails unless it ends with `status`."""
     words = [str(word) for word in words]
     with tempfile.TemporaryDirectory() as folder:
         paths = [f"{folder}/{name}" for name in ("stdout", "stderr")]
-        new = environment or words[0] == "-c"
-        left = _started(words, paths, environment) if new else _forked(words, paths)
+        process = FORKS.Process(target=_command, args=(words, paths, {**os.environ, "OMP_NUM_THREADS": "1"}))
+        process.start()
+        process.join(SECONDS)
+        if process.exitcode is None:
+            process.kill()
+            pytest.fail(f"{words} took more than {SECONDS} s")
         printed = "".join(Path(path).read_text(errors="replace") for path in paths)
-    assert left == status, printed
+    assert process.exitcode == status, printed
     return printed
-
-
-def _started(words, paths, environment):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
-    with open(paths[0], "w") as out, open(paths[1], "w") as err:
-        process = subprocess.run(
-            [sys.executable, *words], cwd=ROOT, stdout=out, stderr=err, env=environment, timeout=SECONDS
-        )
-    return process.returncode
-
-
-def _forked(words, paths):
-    process = FORKS.Process(target=_command, args=(words, paths, {**os.environ, "OMP_NUM_THREADS": "1"}))
-    process.start()
-    process.join(SECONDS)
-    if process.exitcode is None:
-        process.kill()
-        pytest.fail(f"{words} took more than {SECONDS} s")
-    return process.exitcode
 
 
 def _command(words, paths, environment):
@@ -64,7 +45,9 @@ def _command(words, paths, environment):
     torch.set_num_threads(1)  # which the variable says too late
     os.chdir(ROOT)
     sys.path[0] = str(ROOT)
-    if words[0] == "-m":
+    if words[0] == "-c":
+        exec(words[1], {})
+    elif words[0] == "-m":
         sys.argv = words[1:]
         runpy.run_module(words[1], run_name="__main__", alter_sys=True)
     else:

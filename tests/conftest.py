@@ -1,4 +1,5 @@
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -6,6 +7,22 @@ import torch
 from commands import run_script
 
 torch.set_num_threads(1)  # two would wait for each other on a busy machine, and tests are small
+
+
+@pytest.fixture(autouse=True)
+def signals_as_they_were():
+    """Scripts whose main a test calls have handlers of their own."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture
+def float64():
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
 
 
 @pytest.fixture(scope="session")

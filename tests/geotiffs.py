@@ -4,6 +4,7 @@ import warnings
 
 import numpy as np
 import rasterio
+import rasterio.warp
 from rasterio.errors import NotGeoreferencedWarning
 
 UTM = (1.0, 0.0, 500_000.0, 0.0, -1.0, 4_300_000.0)
@@ -46,3 +47,13 @@ def hide(path, held, how):
     else:
         with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=how == "mask"):
             write(path, pixels, *place, mask=held)
+
+
+def codes_by_proj(image, coarse):
+    """The coarse code under the centre of each pixel of an image, each centre transformed by PROJ."""
+    with rasterio.open(image) as scene, rasterio.open(coarse) as raster:
+        col, row = np.meshgrid(np.arange(scene.width) + 0.5, np.arange(scene.height) + 0.5)
+        x, y = scene.transform * (col.ravel(), row.ravel())
+        x, y = rasterio.warp.transform(scene.crs, raster.crs, x, y)
+        x, y = ~raster.transform * (np.array(x), np.array(y))
+        return raster.read(1)[np.floor(y).astype(int), np.floor(x).astype(int)].reshape(scene.shape)

@@ -2,12 +2,10 @@
 
 import csv
 import hashlib
-import os
 from pathlib import Path
 
 import geotiffs
 import numpy as np
-import pytest
 from PIL import Image
 
 from data import tile_io
@@ -16,8 +14,6 @@ from data.prepare.__main__ import main
 
 REPOSITORY = Path(__file__).parents[1]
 LOW2HIGH = REPOSITORY / "configs" / "taxonomies" / "low2high.yaml"
-REAL = os.environ.get("LOW2HIGH_REAL")
-real = pytest.mark.skipif(not REAL, reason="LOW2HIGH_REAL is unset")
 PX = 32
 UTM = geotiffs.UTM
 COLORED = """

@@ -1,9 +1,8 @@
-"""predict.py in this process, with the signals of a test left as they were; scenes and maps for it."""
+"""predict.py in this process; scenes and maps for it."""
 
-import signal
+import math
 
 import numpy as np
-import pytest
 import rasterio
 
 import predict
@@ -13,10 +12,10 @@ UTM = (1.0, 0.0, 400_000.0, 0.0, -1.0, 4_100_000.0)
 EPSG_26918 = tile_io.epsg_system(26918)
 
 
-@pytest.fixture(autouse=True)
-def default_signals():
-    yield
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+def tilted(gsd, left=0.0, top=0.0, degrees=0.0):
+    """The affine of pixels of so many metres that begin so far from a scene's corner, turned."""
+    cos, sin = gsd * math.cos(math.radians(degrees)), gsd * math.sin(math.radians(degrees))
+    return (cos, sin, UTM[2] + left, sin, -cos, UTM[5] + top)
 
 
 def run(*words):

@@ -10,8 +10,7 @@ from runtime.settings import config_from_flat, flatten
 
 def opened(folder, step=0, *overrides):
     """A run of epochs of ten items, in one process; it goes on from `step` where that is not 0."""
-    words = dict(override.split("=") for override in overrides)
-    words = {key: int(value) for key, value in words.items()}
+    words = {key: int(value) for key, value in (override.split("=") for override in overrides)}
     config = config_from_flat(SegmenterConfig, {"run.dir": str(folder), **words})
     best = {"step": 0, "score": -1.0}
     if step:

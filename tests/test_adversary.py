@@ -1,48 +1,29 @@
 """The two-player update of train_seg.py (Sec. 4.4) against a plain written-out version, and its boundaries."""
 
-import json
-import shutil
-
 import numpy as np
 import pytest
 import torch
-from commands import ROOT, TORCHRUN, run_script
-from test_train_seg import assert_same, settings
+from made_runs import assert_same, by_one_and_two_processes, records, saved, settings, stopped_after, trained
 from torchvision.transforms.functional import gaussian_blur
 
 import train_seg
-from config import AdversarialConfig, SegmenterConfig
+from config import SegmenterConfig
 from data.samples import Exemplars, ScoringTiles, TrainingTiles, collate, shuffled
 from data.tiles import TileSet
-from metrics import raggedness, ranking
-from models import build_discriminator
+from metrics import raggedness
 from models.discriminator import Discriminator
 from models.unet import UNet
 from reports import game
-from runtime import checkpoint, distributed
-from runtime.errors import Refused
-from runtime.settings import config_from_flat, load_config
+from runtime import distributed
+from runtime.settings import config_from_flat
 from supervision import Task
 
 GAME = ["adversarial.weight=0.1", "adversarial.width=4", "train.epochs=1", "data.workers=0", "train.average=0"]
 
 
-def trained(tile_set, run_dir, *more):
-    """train_seg.py in this process -> last.pt."""
-    path, *overrides = settings(tile_set, run_dir, *GAME, *more)
-    train_seg.main(load_config(SegmenterConfig, ROOT / path, overrides))
-    return torch.load(run_dir / "last.pt", weights_only=True)
-
-
-def records(run_dir):
-    return [json.loads(line) for line in (run_dir / "log.jsonl").read_text().splitlines()]
-
-
-@pytest.fixture
-def float64():
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
+def played(tile_set, run_dir, *more):
+    """A run with an adversary -> last.pt."""
+    return trained(*settings(tile_set, run_dir, *GAME, *more))
 
 
 @pytest.mark.parametrize("how", ["sum", "literal_sum"])
@@ -50,7 +31,7 @@ def test_three_steps_equal_a_plain_written_out_update(tile_set, tmp_path, float6
     batch_size, weight, n, classes, rate = 20, 0.1, 16, 4, 1e-3
     tau = 1.11 * n**2  # the paper's 1000 / 900, at this n
     more = "train.batch_size=20", "train.schedule=constant", f"supervision.aggregate={how}"
-    state = trained(tile_set, tmp_path / "run", *more)
+    state = played(tile_set, tmp_path / "run", *more)
     assert state["step"] == 3
 
     torch.manual_seed(0)
@@ -96,13 +77,8 @@ def test_three_steps_equal_a_plain_written_out_update(tile_set, tmp_path, float6
 
 
 def test_two_processes_and_micro_batches_equal_one(tile_set, tmp_path):
-    states = []
-    for processes, micro_batch in ((1, 0), (2, 5)):
-        run_dir = tmp_path / str(processes)
-        command = settings(tile_set, run_dir, *GAME, "train.batch_size=20", f"train.micro_batch={micro_batch}")
-        command += ["train.encoder_rate=0.5", "train.frozen_share=0.5"]
-        run_script(*(TORCHRUN if processes == 2 else []), "-m", "tests.two_processes", *command)
-        states.append(torch.load(run_dir / "last.pt", weights_only=True))
+    more = "train.batch_size=20", "train.encoder_rate=0.5", "train.frozen_share=0.5"
+    states = by_one_and_two_processes(tmp_path, *settings(tile_set, tmp_path, *GAME, *more))
     for part in ("segmenter", "discriminator"):
         assert_same(states[0][part], states[1][part], part, 1e-8)
 
@@ -111,8 +87,7 @@ def test_with_weight_0_the_run_equals_plain_agg_bit_for_bit(tile_set, tmp_path):
     states = []
     for row, *more in (("agg",), ("agg_app", "adversarial.weight=0")):
         words = settings(tile_set, tmp_path / row, "train.epochs=1", "data.workers=0", *more)[1:]
-        train_seg.main(load_config(SegmenterConfig, ROOT / f"configs/demo/{row}.yaml", words))
-        states.append(torch.load(tmp_path / row / "last.pt", weights_only=True))
+        states.append(trained(f"configs/demo/{row}.yaml", *words))
     for part in ("segmenter", "optimizer", "averaged"):
         assert_same(states[0][part], states[1][part], part, 0)
     assert not any("game" in record or "gradient_adversary" in record for record in records(tmp_path / "agg_app"))
@@ -127,36 +102,26 @@ def test_ignored_pixels_of_the_exemplar_are_0_in_both_maps_and_no_class_is():
         assert (seen[..., 9:23, 9:23] == 0).all() and (seen[..., :7, :] > 0).all() and seen.max() <= 1
 
 
-def test_stop_and_resume_is_exact_with_both_players(tile_set, tmp_path, monkeypatch):
+def test_stop_and_resume_is_exact_with_both_players(tile_set, tmp_path):
     # Stopped after 4 of 8 steps, where the encoder stands still up to the 6th.
     more = "train.epochs=2", "train.average=0.9", "train.frozen_share=0.75"
-    whole = trained(tile_set, tmp_path / "whole", *more)
-
-    def save_up_to_4(path, state, real=checkpoint.save):
-        if state["step"] > 4:
-            raise KeyboardInterrupt
-        real(path, state)
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(checkpoint, "save", save_up_to_4)
-        trained(tile_set, tmp_path / "again", *more)
-    assert torch.load(tmp_path / "again" / "last.pt", weights_only=True)["step"] == 4
-    again = trained(tile_set, tmp_path / "again", *more)
+    whole = played(tile_set, tmp_path / "whole", *more)
+    with stopped_after(4):
+        played(tile_set, tmp_path / "again", *more)
+    assert saved(tmp_path / "again")["step"] == 4
+    again = played(tile_set, tmp_path / "again", *more)
     assert whole["step"] == again["step"] == 8
     for part in ("segmenter", "optimizer", "averaged", "discriminator", "discriminator_optimizer"):
         assert_same(whole[part], again[part], part, 0)
 
 
 def test_the_log_says_whether_the_game_is_alive(tile_set, tmp_path):
-    trained(tile_set, tmp_path / "run", "run.log_every=1")
-    record = records(tmp_path / "run")[0]
-    assert {"segmenter_hinge", "discriminator_hinge", "real_score", "made_score"} <= record.keys()
-    assert record["gradient_region"] > 0 and record["gradient_adversary"] > 0
-    (game,) = (record["game"] for record in records(tmp_path / "run") if record["kind"] == "validation")
-    shares, ragged = {"shares_made", "shares_real"}, {"ragged_made", "ragged_real"}
-    assert game.keys() == {"auc"} | shares | ragged
-    assert all(sum(game[key]) == pytest.approx(1) for key in shares)
-    assert all(0 <= game[key] <= 1 for key in {"auc"} | ragged)
+    played(tile_set, tmp_path / "run", "run.log_every=1")
+    first, *others = records(tmp_path / "run")
+    assert {"segmenter_hinge", "discriminator_hinge", "real_score", "made_score"} <= first.keys()
+    assert first["gradient_region"] > 0 and first["gradient_adversary"] > 0
+    (game,) = (record["game"] for record in others if record["kind"] == "validation")
+    assert game.keys() == {"auc", "shares_made", "shares_real", "ragged_made", "ragged_real"}
 
 
 class Reader(torch.nn.Module):
@@ -199,7 +164,7 @@ def test_the_report_on_the_game_equals_a_plain_written_out_one(tile_set, monkeyp
 
 
 def test_the_discriminators_rate_is_its_own_and_constant(tile_set, tmp_path):
-    state = trained(tile_set, tmp_path / "run", "train.schedule=cosine", "adversarial.learning_rate=3e-4")
+    state = played(tile_set, tmp_path / "run", "train.schedule=cosine", "adversarial.learning_rate=3e-4")
     (theirs,), (ours,) = (state[key]["param_groups"] for key in ("discriminator_optimizer", "optimizer"))
     assert theirs["lr"] == 3e-4 and tuple(theirs["betas"]) == (0.0, 0.99)
     assert ours["lr"] < 1e-3 and tuple(ours["betas"]) == (0.9, 0.999)
@@ -209,8 +174,8 @@ def test_a_frozen_discriminator_stays_as_it_starts_and_still_pays_the_segmenter(
     torch.manual_seed(0)
     UNet(3, 4, 8)
     start = Discriminator(4, 3).state_dict()
-    frozen = trained(tile_set, tmp_path / "frozen", "adversarial.control=frozen")
-    plain = trained(tile_set, tmp_path / "plain", "adversarial.weight=0")
+    frozen = played(tile_set, tmp_path / "frozen", "adversarial.control=frozen")
+    plain = played(tile_set, tmp_path / "plain", "adversarial.weight=0")
     assert_same(frozen["discriminator"], start, "discriminator", 0)
     weight = frozen["segmenter"]["head.weight"]
     assert (weight - plain["segmenter"]["head.weight"]).abs().max() > 1e-5
@@ -240,35 +205,11 @@ def test_the_control_shuffles_the_exemplars_of_training_and_of_the_report_inside
 
     for module in (train_seg, game):
         monkeypatch.setattr(module, "appearance", appearance)
-    trained(tile_set, tmp_path / "run", "adversarial.control=shuffled", "train.batch_size=60")
+    played(tile_set, tmp_path / "run", "adversarial.control=shuffled", "train.batch_size=60")
     assert len(seen) == 3 + 2  # one step of both players, and the report
     tiles = TileSet(tile_set, "heldout")
     plain = torch.from_numpy(np.stack([tiles.load_high(i) for i in range(len(tiles))]))
     assert raggedness(torch.cat(seen).squeeze(1)) > 1.5 * raggedness(plain)
-
-
-def test_the_discriminator_tells_exemplars_from_the_same_ones_shuffled(tile_set):
-    """Health: with the settings of a run, and maps that differ in nothing but shapes. Three seeds: 0.99, 1.00, 0.97."""
-    torch.manual_seed(0)
-    adversarial, rng = AdversarialConfig(), np.random.default_rng(0)
-    description = TileSet(tile_set, "train").description
-    maps, mixed = (Exemplars(tile_set, description, 0, 0, shuffle_px=px) for px in (0, 16))
-    discriminator = build_discriminator(adversarial)
-    betas = adversarial.beta1, adversarial.beta2
-    adam = torch.optim.Adam(discriminator.parameters(), adversarial.learning_rate, betas)
-
-    def seen(pool):
-        drawn = torch.from_numpy(np.stack([pool.draw(rng, 64, 64, True) for _ in range(8)]))[:, None]
-        return train_seg.appearance(drawn.float(), drawn, 4, adversarial.blur_sigma)
-
-    for _ in range(300):
-        real_scores, made_scores = discriminator(torch.cat([seen(maps), seen(mixed)])).chunk(2)
-        adam.zero_grad()
-        train_seg.discriminator_hinge(real_scores, made_scores).backward()
-        adam.step()
-    with torch.no_grad():
-        scored = [[discriminator(seen(pool)).flatten() for _ in range(8)] for pool in (maps, mixed)]
-    assert ranking(*map(torch.cat, scored)) > 0.95
 
 
 def test_exemplars_are_nested_follow_the_regions_and_never_load_an_image(tile_set, monkeypatch):
@@ -283,20 +224,3 @@ def test_exemplars_are_nested_follow_the_regions_and_never_load_an_image(tile_se
     pool = Exemplars(tile_set, tiles.description, 0, 0, regions=(region,))
     assert {row["region"] for row in pool.tiles.rows} == {region}
     assert pool.draw(np.random.default_rng(0), 40, 50, True).shape == (40, 50)
-
-
-def test_scored_tiles_stand_beside_the_same_exemplar_every_time(tile_set):
-    tiles = TileSet(tile_set, "validation")
-    exemplars = Exemplars(tile_set, tiles.description, 0, 0)
-    samples, alone = ScoringTiles(tiles, "high", 1.0, exemplars), ScoringTiles(tiles, "high", 1.0)
-    assert np.array_equal(samples[5]["exemplars"], samples[5]["exemplars"])
-    assert np.array_equal(samples[5]["image"], alone[5]["image"]) and "exemplars" not in alone[5]
-
-
-def test_exemplars_smaller_than_the_tiles_are_refused(tile_set, tmp_path):
-    root = tmp_path / "other"
-    shutil.copytree(tile_set, root)
-    text = (root / "dataset.yaml").read_text()
-    (root / "dataset.yaml").write_text(text.replace("tile_px: 64", "tile_px: 32"))
-    with pytest.raises(Refused, match="32 px, smaller than the tiles of 64"):
-        Exemplars(root, TileSet(tile_set, "train").description, 0, 0)

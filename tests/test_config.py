@@ -66,29 +66,21 @@ def test_words_of_the_command_line_stay_as_they_were_typed(tmp_path):
     assert config.data.dihedral is False and config.train.epochs == 10
 
 
-@pytest.mark.parametrize(
-    "text, names",
-    [
-        ("trian: {epochs: 3}", ["trian.epochs", "train.epochs"]),  # more in test_messages.py
-        ("train: 3", ["no setting train;"]),
-        ("epochs: 3", ["no setting epochs; did you mean train.epochs?"]),
-        ("train: {epochs: 2.5}", ["train.epochs=2.5", "whole number"]),
-        ("train: {epochs: }", ["train.epochs= ", "whole number"]),
-        ("train: {epochs: .inf}", ["train.epochs=inf", "whole number"]),
-        ("data: {gain: .nan}", ["data.gain=nan", "a number"]),
-        ("data: {dihedral: 3}", ["data.dihedral=3", "true or false, as data.dihedral=true"]),
-        ("train: {precision: on}", ["train.precision=true"]),
-        ("supervision: {labels: [low]}", ["supervision.labels=['low']", "low_regions"]),
-        ("supervision: {aggregate: observation, labels: high}", ["supervision.labels=high", "low_regions"]),
-        ("supervision: {observation: table.yaml}", ["table.yaml", "aggregate=observation"]),
-        ("adversarial: {control: frozen}", ["adversarial.control=frozen", "adversarial.weight must be above 0"]),
-        ("train: {epochs: 3, epochs: 5}", ["line 1: key epochs stands twice"]),
-        ("train: {weight_decay: 0.1}\nmodel: {width: 4}", ["train.weight_decay is a setting of train_mae.py"]),
-        ("[1, 2]", ["should hold a mapping"]),
-        ("train: {epochs: 3", ["not YAML"]),
-        ("a: !!python/object/apply:os.system [ls]", ["not YAML"]),
-    ],
-)
+@pytest.mark.parametrize("text, names", [  # more in test_messages.py, and YAML that is none in runtime/test_files.py
+    ("train: 3", ["no setting train;"]),
+    ("epochs: 3", ["no setting epochs; did you mean train.epochs?"]),
+    ("train: {epochs: 2.5}", ["train.epochs=2.5", "whole number"]),
+    ("train: {epochs: }", ["train.epochs= ", "whole number"]),
+    ("data: {gain: .nan}", ["data.gain=nan", "a number"]),
+    ("data: {dihedral: 3}", ["data.dihedral=3", "true or false, as data.dihedral=true"]),
+    ("train: {precision: on}", ["train.precision=true"]),
+    ("supervision: {labels: [low]}", ["supervision.labels=['low']", "low_regions"]),
+    ("supervision: {aggregate: observation, labels: high}", ["supervision.labels=high", "low_regions"]),
+    ("supervision: {observation: table.yaml}", ["table.yaml", "aggregate=observation"]),
+    ("adversarial: {control: frozen}", ["adversarial.control=frozen", "adversarial.weight must be above 0"]),
+    ("train: {weight_decay: 0.1}\nmodel: {width: 4}", ["train.weight_decay is a setting of train_mae.py"]),
+    ("[1, 2]", ["should hold a mapping"]),
+])  # fmt: skip
 def test_a_wrong_setting_is_one_line_that_names_it(tmp_path, text, names):
     with pytest.raises(Refused) as caught:
         load_config(SegmenterConfig, written(tmp_path, text))
@@ -96,11 +88,8 @@ def test_a_wrong_setting_is_one_line_that_names_it(tmp_path, text, names):
     assert "\n" not in message and all(name in message for name in names), message
 
 
-@pytest.mark.parametrize(
-    "typed, meant",
-    [("train.epoch", "train.epochs"), ("epochs", "train.epochs"), ("train.seed", "run.seed"), ("device", "run.device"),
-     ("train.lerning_rate", "train.learning_rate"), ("gan.weight", "adversarial.weight")],
-)  # fmt: skip
+@pytest.mark.parametrize("typed, meant", [("train.seed", "run.seed"), ("device", "run.device"),
+                                          ("gan.weight", "adversarial.weight")])  # fmt: skip
 def test_a_wrong_name_finds_the_setting_like_it(tmp_path, typed, meant):
     with pytest.raises(Refused, match=rf"there is no setting {typed}; did you mean {meant}\?"):
         load_config(SegmenterConfig, written(tmp_path), [f"{typed}=1"])
@@ -115,10 +104,8 @@ def test_every_number_has_bounds_and_every_default_lies_within(cls):
                 config_from_flat(cls, {key: -1})
 
 
-@pytest.mark.parametrize("key, wrong", [("data.gain", 1.0), ("supervision.min_coverage", 0.0), ("train.average", 1.0),
-                                        ("adversarial.layers", 6), ("adversarial.blur_sigma", 0.0),
-                                        ("model.width", 15), ("train.head_rate", 0.0),
-                                        ("train.frozen_share", 2.0)])  # fmt: skip
+@pytest.mark.parametrize("key, wrong", [("data.gain", 1.0), ("supervision.min_coverage", 0.0),
+                                        ("adversarial.layers", 6), ("train.frozen_share", 2.0)])  # fmt: skip
 def test_bounds_are_open_or_closed(key, wrong):
     with pytest.raises(Refused, match=f"^{key}={wrong}: must be "):
         config_from_flat(SegmenterConfig, {key: wrong})
@@ -134,15 +121,14 @@ def test_a_mask_that_leaves_nothing_to_see_is_refused(tmp_path):
 @pytest.mark.parametrize("key, default, other", [("train.compile", False, True), ("adversarial.steps", 1, 2)])
 def test_a_retired_setting_loads_at_its_default_and_no_run_goes_on_without_it(tmp_path, key, default, other):
     section, name = key.split(".")
-    given = {**yaml.safe_load(to_yaml(SegmenterConfig()))}
+    given, plain = yaml.safe_load(to_yaml(SegmenterConfig())), flatten(SegmenterConfig())
     given[section][name] = default
     assert load_config(SegmenterConfig, written(tmp_path, yaml.safe_dump(given))) == SegmenterConfig()
-    check_resumable({**flatten(SegmenterConfig()), key: default}, SegmenterConfig(), "runs/x")
+    check_resumable({**plain, key: default}, SegmenterConfig(), "runs/x")
     with pytest.raises(Refused, match=f"runs/x holds a run with {key}={other}, not {default}"):
-        check_resumable({**flatten(SegmenterConfig()), key: other}, SegmenterConfig(), "runs/x")
-    given[section][name] = other
+        check_resumable({**plain, key: other}, SegmenterConfig(), "runs/x")
     with pytest.raises(Refused, match=f"there is no setting {key}"):
-        load_config(SegmenterConfig, written(tmp_path, yaml.safe_dump(given)))
+        load_config(SegmenterConfig, written(tmp_path), [f"{key}={other}"])
 
 
 def test_help_prints_every_setting_with_its_source():

@@ -1,11 +1,12 @@
 import json
 
+import geotiffs
 import numpy as np
 import pytest
 import rasterio
 import torch
-from commands import ROOT, error_of, run_script
-from mapping import UTM, default_signals, run, save  # noqa: F401 - a fixture
+from commands import ROOT, run_script
+from mapping import UTM, run, save
 from random_checkpoint import NAMES, save_random_checkpoint
 from rasterio.transform import Affine
 from rasterio.warp import Resampling, calculate_default_transform, reproject
@@ -51,9 +52,8 @@ def score(folder, *more):
 def test_a_map_is_scored_against_codes_where_both_hold_a_class(tmp_path):
     predicted, truth = save_pair(tmp_path)
     out = tmp_path / "scores.json"
-    printed = run_script(
-        "evaluate.py", "--scene", tmp_path / "map.tif", tmp_path / "truth.tif", "--taxonomy", TAXONOMY, "--out", out
-    )
+    words = "--scene", tmp_path / "map.tif", tmp_path / "truth.tif", "--taxonomy", TAXONOMY, "--out", out
+    printed = run_script("evaluate.py", *words)
     result = json.loads(out.read_text())
     (row,) = result["rows"]
     expected = counted(predicted, truth)
@@ -93,35 +93,25 @@ def test_where_the_truth_hides_a_pixel_or_the_map_has_none_nothing_scores(tmp_pa
     predicted, truth = save_pair(tmp_path)
     hidden = np.zeros(truth.shape, bool)
     hidden[100:200] = True
-    facts = {"height": 600, "width": 90, "count": 1, "dtype": "uint8", "crs": "EPSG:26918", "transform": Affine(*UTM)}
-    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(tmp_path / "truth.tif", "w", "GTiff", **facts) as f:
-        f.write(truth, 1)
-        f.write_mask(~hidden)
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True):
+        geotiffs.write(tmp_path / "truth.tif", truth, UTM, 26918, mask=~hidden)
     assert score(tmp_path)["rows"][0]["confusion"] == counted(predicted, np.where(hidden, 0, truth)).tolist()
 
 
-@pytest.mark.parametrize("gsd, system", [(0.5, None), (2.0, None), (1.0, "EPSG:5070")])
-def test_a_map_on_another_grid_or_in_another_system_is_warped_to_the_truths_pixels(tmp_path, capsys, gsd, system):
+@pytest.mark.parametrize("system", ["EPSG:26918", "EPSG:5070"])
+def test_a_map_on_another_grid_or_in_another_system_is_warped_to_the_truths_pixels(tmp_path, capsys, system):
     predicted, truth = save_pair(tmp_path)
-    facts = {"count": 1, "dtype": "uint8", "nodata": 255}
-    if system is None:
-        step = round(gsd * 2)
-        pixels = predicted.repeat(2, 0).repeat(2, 1)[::step, ::step] if gsd > 1 else predicted.repeat(2, 0).repeat(2, 1)
-        place = {"crs": "EPSG:26918", "transform": Affine(gsd, 0, UTM[2], 0, -gsd, UTM[5])}
-        expected = pixels.repeat(2, 0).repeat(2, 1) if gsd > 1 else predicted
-    else:
+    transform, pixels = Affine(0.5, 0, UTM[2], 0, -0.5, UTM[5]), predicted.repeat(2, 0).repeat(2, 1)
+    if system == "EPSG:5070":  # each pixel is drawn by 25 smaller ones, and the middle one comes back
         bounds = UTM[2], UTM[5] - 600, UTM[2] + 90, UTM[5]
         transform, width, height = calculate_default_transform("EPSG:26918", system, 90, 600, *bounds, resolution=0.2)
-        pixels, place = np.full((height, width), 255, np.uint8), {"crs": system, "transform": transform}
+        pixels = np.full((height, width), 255, np.uint8)
         there = {"src_crs": "EPSG:26918", "src_transform": Affine(*UTM), "dst_crs": system, "dst_transform": transform}
         reproject(predicted, pixels, resampling=Resampling.nearest, init_dest_nodata=False, **there)
-        expected = predicted  # each of its pixels was drawn by 25 smaller ones, and the middle one comes back
-    facts |= {"height": pixels.shape[0], "width": pixels.shape[1], **place}
-    with rasterio.open(tmp_path / "map.tif", "w", "GTiff", **facts) as f:
-        f.write(pixels, 1)
+    geotiffs.write(tmp_path / "map.tif", pixels, transform[:6], system, 255)
     found = np.array(score(tmp_path)["rows"][0]["confusion"])
     assert "map.tif: is warped to the pixels of" in capsys.readouterr().out
-    counts = counted(expected, truth)
+    counts = counted(predicted, truth)
     assert np.abs(found - counts).sum() <= 0.002 * counts.sum()
 
 
@@ -194,16 +184,14 @@ def test_rasters_of_which_one_does_not_say_where_it_lies(tmp_path, capsys):
 
 def test_a_map_that_is_none_is_refused(tmp_path):
     predicted, _ = save_pair(tmp_path)
-    save(tmp_path / "map.tif", np.where(predicted == 255, 7, predicted).astype(np.uint8))
-    with pytest.raises(Refused, match="map.tif: holds 7, which is none of the 4 classes"):
-        score(tmp_path)
-    save(tmp_path / "map.tif", np.full_like(predicted, 255))
-    with pytest.raises(Refused, match="no pixel has a class both there and in"):
-        score(tmp_path)
-    save(tmp_path / "map.tif", np.zeros((600, 90, 3), np.uint8))
-    assert "a label has one" in error_of(
-        "evaluate.py", "--scene", tmp_path / "map.tif", tmp_path / "truth.tif", "--taxonomy", TAXONOMY
-    )
+    for pixels, said in (
+        (np.where(predicted == 255, 7, predicted).astype(np.uint8), "map.tif: holds 7, which is none of the 4 classes"),
+        (np.full_like(predicted, 255), "no pixel has a class both there and in"),
+        (np.zeros((600, 90, 3), np.uint8), "a label has one"),
+    ):
+        save(tmp_path / "map.tif", pixels)
+        with pytest.raises(Refused, match=said):
+            score(tmp_path)
 
 
 @pytest.mark.parametrize("state", [{}, {"config": {"data.root": ""}}])

@@ -4,31 +4,23 @@ import re
 
 import pytest
 from commands import ROOT
-
-import train_seg
-from config import SegmenterConfig
-from runtime.settings import load_config
+from made_runs import trained
 
 FAST = ["train.epochs=1", "model.width=4", "train.batch_size=16"]
 
 
-@pytest.fixture(scope="module")
-def notebook():
-    why = "the notebook needs nbclient and ipykernel (requirements-dev.txt)"
-    nbformat = pytest.importorskip("nbformat", reason=why)
-    return nbformat.read(ROOT / "docs" / "lesson.ipynb", as_version=4)
-
-
-def test_the_notebook_runs_on_what_the_demo_leaves(notebook, tile_set, tmp_path, monkeypatch):
-    nbclient = pytest.importorskip("nbclient", reason="jupyter's client is not installed (requirements-dev.txt)")
-    pytest.importorskip("ipykernel", reason="jupyter's kernel is not installed (requirements-dev.txt)")
-    pytest.importorskip("matplotlib", reason="matplotlib is not installed (requirements-dev.txt)")
+def test_the_notebook_runs_on_what_the_demo_leaves_and_carries_no_large_outputs(tile_set, tmp_path, monkeypatch):
+    why, path = "the notebook needs it (requirements-dev.txt)", ROOT / "docs" / "lesson.ipynb"
+    parts = "nbformat", "nbclient", "ipykernel", "matplotlib"
+    nbformat, nbclient, *_ = (pytest.importorskip(name, reason=why) for name in parts)
+    notebook = nbformat.read(path, as_version=4)
+    assert 10 <= len(notebook.cells) <= 20 and path.stat().st_size < 50_000
     demo = tmp_path / "demo"
     demo.mkdir()
     (demo / "tiles").symlink_to(tile_set)
     for row in ("low", "agg", "agg_app", "high"):
         words = [f"data.root={demo / 'tiles'}", f"run.dir={demo / row}-0", *FAST]
-        train_seg.main(load_config(SegmenterConfig, ROOT / "configs" / "demo" / f"{row}.yaml", words))
+        trained(f"configs/demo/{row}.yaml", *words)
     setup = notebook.cells[1]
     for name, place in (("DEMO", demo), ("OUT", tmp_path / "out")):
         line = rf'^{name} = Path\(".*"\)$'
@@ -41,8 +33,3 @@ def test_the_notebook_runs_on_what_the_demo_leaves(notebook, tile_set, tmp_path,
     assert pictures == {"tiles", "blur", "null_space", "index_map", "rows"}
     said = str(notebook.cells[-2].outputs)
     assert all(row in said for row in ("Oracle", "Low", "Agg+App", "High", "mean_probs"))
-
-
-def test_the_notebook_is_short_and_carries_no_large_outputs(notebook):
-    assert 10 <= len(notebook.cells) <= 20
-    assert (ROOT / "docs" / "lesson.ipynb").stat().st_size < 50_000

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from commands import ROOT
-from test_train_seg import settings
+from made_runs import saved, settings
 
 import train_seg
 from config import SegmenterConfig
@@ -41,7 +41,7 @@ def test_a_row_to_the_letter_trains_from_the_last_layer_that_torch_draws(tile_se
     words = [word for word in words if not word.startswith("train.learning_rate")]
     config = load_config(SegmenterConfig, ROOT / f"configs/{folder}/{row}_paper.yaml", words)
     train_seg.main(config)
-    state = torch.load(tmp_path / "run" / "last.pt", weights_only=True)
+    state = saved(tmp_path / "run")
     torch.manual_seed(0)
     start, end = UNet(3, 4, 8, head="random").state_dict(), state["segmenter"]
     farthest = {name: (end[name] - start[name]).abs().max() for name in ("head.weight", "up0.conv2.weight")}

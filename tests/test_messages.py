@@ -7,9 +7,9 @@ import geotiffs
 import numpy as np
 import pytest
 import torch
+from made_runs import relisted, trained
 from random_checkpoint import save_random_checkpoint
 
-import train_seg
 from beyond.informed import load_informed
 from config import SegmenterConfig
 from data import tile_io
@@ -63,11 +63,8 @@ def changed(name, old, new):
 
 
 def unlabelled(folder, tiles):
-    shutil.copytree(tiles, folder / "set")
-    lines = (folder / "set" / "tiles.csv").read_text().splitlines()
-    bare = [lines[0], *(",".join([*line.split(",")[:4], "", ""]) for line in lines[1:])]
-    written(folder / "set", "tiles.csv", "\n".join(bare))
-    TileSet(folder / "set", "train", needs=("high",))
+    bare = relisted(tiles, folder / "set", lambda rows: [{**row, "high": "", "low": ""} for row in rows])
+    TileSet(bare, "train", needs=("high",))
 
 
 def mask_of_colours(folder, tiles):
@@ -76,14 +73,14 @@ def mask_of_colours(folder, tiles):
     codes_of(pixels, None, stored, {(0, 0, 255): 1})
 
 
-def exemplars(classes=None, **more):
+def exemplars(old="", new="", **more):
+    """Exemplars of a tile set whose description says otherwise."""
+
     def draw(folder, tiles):
-        description = TileSet(tiles, "train").description
-        if classes:
-            shutil.copytree(tiles, folder / "set")
-            text = (folder / "set" / "dataset.yaml").read_text()
-            (folder / "set" / "dataset.yaml").write_text(text.replace("forest", classes))
-        Exemplars(folder / "set" if classes else tiles, description, **{"count": 0, "seed": 0, **more})
+        shutil.copytree(tiles, folder / "set")
+        text = (folder / "set" / "dataset.yaml").read_text()
+        written(folder / "set", "dataset.yaml", text.replace(old, new))
+        Exemplars(folder / "set", TileSet(tiles, "train").description, **{"count": 0, "seed": 0, **more})
 
     return draw
 
@@ -97,7 +94,7 @@ def no_whole_cell(folder, tiles):
         a, b, c, d, e, f = stored.affine
         tile_io.write(path, stored.pixels[:1, :1], affine=(a, b, c - 8, d, e, f), system=stored.system)
     words = [f"data.root={folder / 'set'}", f"run.dir={folder / 'run'}", "model.width=2", "data.workers=0"]
-    train_seg.main(load_config(SegmenterConfig, "configs/demo/agg.yaml", [*words, "train.epochs=1"]))
+    trained("configs/demo/agg.yaml", *words, "train.epochs=1")
 
 
 def disk_full(folder, tiles):
@@ -165,6 +162,7 @@ CASES = {
     "fact": (changed("dataset.yaml", "scale: 16", "scale: 0"), "scale is 0; it should be a number from 1 up"),
     "column": (lambda folder, _: read_csv(written(folder, "a.csv", "region,imgae\n"), ("region",), ("image",)),
         "a.csv: unknown column 'imgae'; did you mean 'image'?"),
+    "no text": (lambda _, tiles: read_csv(next(tiles.glob("images/*.tif")), ("region",)), ".tif: not a CSV in UTF-8"),
     "no column": (lambda folder, _: read_csv(written(folder, "a.csv", "region\n"), ("region", "image")),
         "a.csv: no column 'image'; the header should hold region,image"),
     # Settings.
@@ -179,7 +177,8 @@ CASES = {
     # Training.
     "no exemplars": (exemplars(regions=("nowhere",)), "exemplars are its label maps, or those of the tile set that"),
     "too few exemplars": (exemplars(count=999), "adversarial.exemplars=999, but the pool has "),
-    "classes of exemplars": (exemplars(classes="woods"), "its exemplars have the classes water, woods, field, "),
+    "classes of exemplars": (exemplars("forest", "woods"), "its exemplars have the classes water, woods, field, "),
+    "size of exemplars": (exemplars("tile_px: 64", "tile_px: 32"), "32 px, smaller than the tiles of 64"),
     "no whole cell": (no_whole_cell, "no cell lies whole in a tile (supervision.min_coverage=0.5 takes cells that"),
     "not finite": (lambda folder, _: checkpoint.require_finite({"loss": float("nan")}, (), folder, 7),
         "the loss is not finite at step 7 (nan); the last good checkpoint was not reached yet; a lower train.learning"),

@@ -6,10 +6,9 @@ import pytest
 import rasterio
 import torch
 from commands import TORCHRUN, error_of, run_script
-from mapping import UTM, default_signals, read, run, save, save_scene  # noqa: F401 - a fixture
+from mapping import UTM, read, run, save, save_scene
 from PIL import Image
-from random_checkpoint import COLORS, NAMES, save_random_checkpoint
-from rio_cogeo.cogeo import cog_validate
+from random_checkpoint import NAMES, save_random_checkpoint
 
 import predict
 from data.voids import filled
@@ -36,22 +35,17 @@ def whole_scene(trained, pixels):
         return load_trained(trained, "cpu")(image).softmax(dim=1)[0].numpy()
 
 
-def test_a_map_has_the_scenes_georeference_and_the_classes_colours(trained, tmp_path):
+def test_a_map_has_the_scenes_georeference_and_probabilities_the_classes_names(trained, tmp_path):
     scene = save_scene(tmp_path / "scene.tif", 610, 530)
     run(trained, scene, "--out", tmp_path / "map.tif", "--probs", "--window", 256)
     labels, probs = read(tmp_path / "map.tif"), read(tmp_path / "map_probs.tif")
     assert labels.shape == (610, 530) and set(np.unique(labels)) <= {0, 1, 2, 3}
     assert probs.shape == (610, 530, 4) and np.abs(probs.sum(axis=2, dtype=int) - 254).max() <= 2
     with rasterio.open(scene) as original:
-        for name in ("map.tif", "map_probs.tif"):
-            assert cog_validate(tmp_path / name, quiet=True) == (True, [], [])
+        for name in ("map.tif", "map_probs.tif"):  # maps/test_map_writer.py looks at all that they hold
             with rasterio.open(tmp_path / name) as made:
                 assert (made.crs, made.transform, made.nodata) == (original.crs, original.transform, 255)
-                descriptions = made.descriptions
-                if name == "map.tif":
-                    assert [made.colormap(1)[i][:3] for i in range(4)] == list(COLORS)
-                    assert all(f"{i} {class_name}" in descriptions[0] for i, class_name in enumerate(NAMES))
-    assert descriptions == NAMES
+                assert name == "map.tif" or made.descriptions == NAMES
 
 
 def test_a_picture_gives_a_map_without_georeference(trained, tmp_path):
@@ -87,6 +81,7 @@ def test_the_middle_of_a_map_by_windows_is_that_of_the_whole_scene(trained, tmp_
 def test_pixels_without_data_stay_without_and_are_no_work(trained, tmp_path, monkeypatch):
     pixels = read(save_scene(tmp_path / "scene.tif", 200, 300))
     pixels[:, :150] = pixels[20:30, 200:220] = 0
+    pixels[40:, :, 0] = 0  # one band alone is data
     scene, asked, predict_window = save(tmp_path / "scene.tif", pixels, nodata=0), [], predict.predict
 
     def counting(*words):
@@ -162,14 +157,13 @@ def test_a_scene_of_another_pixel_size_is_warned_of_and_resample_maps_it_at_the_
 def test_maps_that_exist_are_skipped_and_overwrite_makes_them_anew(trained, tmp_path, capsys):
     scene, out = save_scene(tmp_path / "scene.tif", 64, 64), tmp_path / "map.tif"
     run(trained, scene, "--out", out, *SMALL)
-    before = out.read_bytes(), out.stat().st_mtime_ns
-    other = save_random_checkpoint(tmp_path / "other.pt", width=4, seed=1)
+    before, other = out.read_bytes(), save_random_checkpoint(tmp_path / "other.pt", width=4, seed=1)
     for more in ((), ("--probs",)):
         run(other, scene, "--out", out, *more, *SMALL)
         assert "1 of 1 maps exist and are skipped; --overwrite" in capsys.readouterr().out
-    assert (out.read_bytes(), out.stat().st_mtime_ns) == before
+    assert out.read_bytes() == before
     run(other, scene, "--out", out, "--probs", "--overwrite", *SMALL)
-    assert out.read_bytes() != before[0] and (tmp_path / "map_probs.tif").exists()
+    assert out.read_bytes() != before and (tmp_path / "map_probs.tif").exists()
 
 
 def test_a_scene_that_breaks_leaves_nothing_and_the_others_are_mapped(trained, tmp_path, capsys):
@@ -190,9 +184,8 @@ def test_a_scene_that_breaks_leaves_nothing_and_the_others_are_mapped(trained, t
 def test_a_disk_that_fills_ends_it_and_keeps_what_is_complete(trained, tmp_path, monkeypatch):
     for name in "abc":
         save_scene(tmp_path / f"{name}.tif", 100, 100)
-    put = predict.MapWriter.put
 
-    def full(writer, *block):
+    def full(writer, *block, put=predict.MapWriter.put):
         if writer.path.name == "b.tif":
             raise DiskFull(f"{writer.path}: cannot be written: No space left on device")
         put(writer, *block)
@@ -229,16 +222,15 @@ def test_outputs_that_would_overwrite_something_are_refused(trained, tmp_path):
 
 
 def test_what_cannot_be_is_one_line(trained, tmp_path, capsys, monkeypatch):
+    scene, out = save_scene(tmp_path / "a.tif", 40, 40), tmp_path / "map.tif"
     for words in (["--window", 100], ["--overlap", 20]):
         with pytest.raises(SystemExit):
-            run(trained, "scene.tif", "--out", tmp_path / "map.tif", *words)
+            run(trained, scene, "--out", out, *words)
         assert f"{words[0]}" in capsys.readouterr().err
     for words in (["--window", 0], ["--overlap", 640]):
         with pytest.raises(Refused, match=f"{words[0]} {words[1]}: should be"):
-            run(trained, "scene.tif", "--out", tmp_path / "map.tif", *words)
-    with pytest.raises(Refused, match="4 bands, the network was trained on 3"):
-        run(trained, save_scene(tmp_path / "four.tif", 40, 40, bands=4), "--out", tmp_path / "map.tif")
-    assert "no such file" in error_of("predict.py", trained, tmp_path / "no.tif", "--out", tmp_path / "map.tif")
+            run(trained, scene, "--out", out, *words)
+    assert "no such file" in error_of("predict.py", trained, tmp_path / "no.tif", "--out", out)
     monkeypatch.setitem(sys.modules, "rasterio", None)
     with pytest.raises(Refused, match="pip install -r requirements-scenes.txt"):
-        run(trained, tmp_path / "four.tif", "--out", tmp_path / "map.tif")
+        run(trained, scene, "--out", out)

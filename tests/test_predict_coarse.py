@@ -1,12 +1,10 @@
 """predict.py --coarse: the coarse map of a place beside the scene, on any grid and in any coordinate system."""
 
-import math
-
 import numpy as np
 import pytest
 import torch
 from commands import error_of
-from mapping import UTM, default_signals, read, save  # noqa: F401 - a fixture
+from mapping import UTM, read, save, tilted
 from mapping import run as predict
 from random_checkpoint import NAMES, save_random_checkpoint
 from rasterio.warp import transform
@@ -33,11 +31,6 @@ def trained(tmp_path_factory):
     state["data"].update(scale=12, low={0: "ignore", 11: "water", 21: "field", 22: "impervious", 41: "forest"})
     torch.save({**state, "observation": to_plain(model, list(NAMES))}, path)
     return path
-
-
-def tilted(gsd, left, top, degrees):
-    cos, sin = gsd * math.cos(math.radians(degrees)), gsd * math.sin(math.radians(degrees))
-    return (cos, sin, 4e5 + left, sin, -cos, 4.1e6 + top)
 
 
 x, y = transform("EPSG:26918", "EPSG:5070", [4e5], [4.1e6])
@@ -97,37 +90,24 @@ def test_who_knows_better_says_that_two_systems_are_one(trained, tmp_path):
     assert np.array_equal(one, run(trained, scene, tmp_path / "two.tif", "--coarse", coarse, "--same-crs"))
 
 
-def test_where_the_coarse_map_ends_the_scene_is_mapped_without(trained, tmp_path, capsys):
-    scene, coarse = scene_and_coarse(tmp_path, tilted(12, 0, 0, 0), (21, 10))  # 120 of 290 columns
-    probs = run(trained, scene, tmp_path / "map.tif", "--coarse", coarse)
-    assert capsys.readouterr().out.count("nlcd.tif has classes over 41.") == 1
-    plain = run(trained, scene, tmp_path / "plain.tif")
-    assert np.array_equal(probs[:, 160:], plain[:, 160:]) and np.abs(probs - plain)[:, :110].max() > 0.1
-
-
-def test_tta_and_holes_go_with_it(trained, tmp_path):
-    scene, coarse = scene_and_coarse(tmp_path, *GRIDS["tilted"])
+@pytest.mark.parametrize("more", [(), ("--tta",)])
+def test_where_the_coarse_map_ends_the_scene_is_mapped_without(trained, tmp_path, capsys, more):
+    scene, coarse = scene_and_coarse(tmp_path, tilted(12), (21, 10))  # 120 of 290 columns
     pixels = read(scene)
     pixels[50:90, 30:120] = 0
     save(scene, pixels, nodata=0)
-    probs = run(trained, scene, tmp_path / "map.tif", "--coarse", coarse, "--tta")
+    probs = run(trained, scene, tmp_path / "map.tif", "--coarse", coarse, *more)
+    assert capsys.readouterr().out.count("nlcd.tif has classes over 41.") == 1
     assert np.array_equal((probs > 1).all(axis=2), (pixels == 0).all(axis=2))
+    plain = run(trained, scene, tmp_path / "plain.tif", *more)
+    assert np.array_equal(probs[:, 160:], plain[:, 160:]) and np.abs(probs - plain)[:, :110].max() > 0.1
 
 
 def test_coarse_maps_that_cannot_be_used_are_one_line(trained, tmp_path):
     affine, shape = GRIDS["tilted"]
-
-    def refused(match, **changes):
-        scene, coarse = scene_and_coarse(tmp_path, **{"affine": affine, "shape": shape, **changes})
-        with pytest.raises(Refused, match=match) as caught:
-            run(trained, scene, tmp_path / "map.tif", "--coarse", coarse)
-        assert "\n" not in str(caught.value) and not (tmp_path / "map.tif").exists()
-
-    refused("without a common georeference", affine=None, system=())
-    refused(r"codes without a class: 99 \(\d+ times\)", codes=np.full(shape, 99, np.uint8))
-    refused("has no class anywhere over", codes=np.full(shape, 99, np.uint8), nodata=99)
-    other = save_random_checkpoint(tmp_path / "other.pt", width=4)
-    with pytest.raises(Refused, match="knows nothing of coarse labels"):
-        run(other, tmp_path / "scene.tif", tmp_path / "map.tif", "--coarse", tmp_path / "nlcd.tif")
-    words = [trained, tmp_path / "scene.tif", "--out", tmp_path / "map.tif", "--coarse"]
+    scene, coarse = scene_and_coarse(tmp_path, affine, codes=np.full(shape, 99, np.uint8))
+    with pytest.raises(Refused, match=r"codes without a class: 99 \(\d+ times\)") as caught:
+        run(trained, scene, tmp_path / "map.tif", "--coarse", coarse)
+    assert "\n" not in str(caught.value) and not (tmp_path / "map.tif").exists()
+    words = [trained, scene, "--out", tmp_path / "map.tif", "--coarse"]
     assert "no.tif" in error_of("predict.py", *words, tmp_path / "no.tif")

@@ -1,17 +1,17 @@
+import itertools
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-import torch
 from commands import ROOT, run_script
+from made_runs import assert_same, relisted, saved, trained
 from PIL import Image
-from test_train_seg import assert_same
 
 import evaluate
 import reproduce
-import train_seg
 from config import PretrainConfig, SegmenterConfig
 from data.tiles import TileSet
 from reports import baselines
@@ -52,8 +52,7 @@ def test_two_runs_at_a_time_train_what_one_alone_does(demo, tile_set, tmp_path):
     start = f"model.init={out / 'mae-0' / 'resnet18.pt'}"  # which Ours waited for
     for name, more in (("low", []), ("ours", [start])):
         words = [*FAST, *more, f"data.root={tile_set}", f"run.dir={tmp_path / name}"]
-        train_seg.main(load_config(SegmenterConfig, ROOT / f"configs/demo/{name}.yaml", words))
-        ours, alone = (torch.load(d / "last.pt", weights_only=True) for d in (out / f"{name}-0", tmp_path / name))
+        ours, alone = saved(out / f"{name}-0"), trained(f"configs/demo/{name}.yaml", *words)
         for part in ("segmenter", "averaged", "optimizer"):
             assert_same(ours[part], alone[part], part, 0)
 
@@ -169,15 +168,8 @@ def test_tables_hold_ours_and_the_papers_as_markdown_and_values():
 
 def part_of(tile_set, root, keep):
     """The tile set with those test tiles alone that `keep` takes by their number."""
-    root.mkdir(parents=True)
-    for path in tile_set.iterdir():
-        if path.name != "tiles.csv":
-            (root / path.name).symlink_to(path)
-    head, *lines = (tile_set / "tiles.csv").read_text().splitlines()
-    tested = [line for line in lines if ",test," in line]
-    lines = [line for line in lines if line not in tested or keep(tested.index(line))]
-    (root / "tiles.csv").write_text("\n".join([head, *lines]) + "\n")
-    return root
+    numbers = itertools.count()
+    return relisted(tile_set, root, lambda rows: [r for r in rows if r["split"] != "test" or keep(next(numbers))])
 
 
 def oracle(root, name="Oracle"):
@@ -243,15 +235,13 @@ def test_a_table_of_several_tile_sets_holds_each_set_in_a_folder_and_their_sum(t
 
 def test_table3_on_several_sets_leaves_out_the_places_that_each_tests(tile_set, tmp_path, without_training):
     planned, asked = without_training
-    head, *lines = (tile_set / "tiles.csv").read_text().splitlines()
-    of_region = [line.split(",")[head.split(",").index("region")] for line in lines]
-    regions = sorted(set(of_region))
-    roots = [part_of(tile_set, tmp_path / region, lambda i: False) for region in regions[:2]]
-    for root in roots:  # one region is tested, and no other is
-        kept = [line for line, of in zip(lines, of_region, strict=True) if of != root.name and ",test," not in line]
-        tested = [line for line, of in zip(lines, of_region, strict=True) if of == root.name and ",train," in line]
-        text = "\n".join([head, *kept, *(line.replace(",train,", ",test,") for line in tested)])
-        (root / "tiles.csv").write_text(text + "\n")
+    regions = sorted({row["region"] for row in TileSet(tile_set, "all").rows})
+
+    def tested(region, rows):  # it is tested, and no other is
+        kept = [row for row in rows if row["region"] != region and row["split"] != "test"]
+        return kept + [{**row, "split": "test"} for row in rows if row["region"] == region and row["split"] == "train"]
+
+    roots = [relisted(tile_set, tmp_path / region, partial(tested, region)) for region in regions[:2]]
     more = {"leave_out": None, "left_out_split": "test", "other": None}
     reproduce.table3(arguments_of(what="table3", data=roots, out=tmp_path, **more))
     # Only the test split has these regions: the runs are those of Table 2, and need not be told.

@@ -1,7 +1,6 @@
 """Stopping and going on: signals to one process and to torchrun, Ctrl-C to a whole group, one rank's death."""
 
 import contextlib
-import json
 import os
 import shutil
 import signal
@@ -11,39 +10,24 @@ import time
 from functools import partial
 
 import pytest
-import torch
 from commands import ROOT, TORCHRUN
-from test_train_seg import assert_same
+from made_runs import assert_same, losses, records, saved, trained
 
-import train_mae
-import train_seg
-from config import PretrainConfig, SegmenterConfig
 from data.loading import sample_index
 from data.tiles import TileSet
-from runtime.settings import load_config
 
-CONFIGS = {train_seg: SegmenterConfig, train_mae: PretrainConfig}
 SMALL = ["model.width=8", "train.batch_size=8", "train.precision=off", "run.log_every=1"]
 
 
-def begin(*words):
+class Begun(contextlib.AbstractContextManager):
     """A command of the project in a group of its own, as a terminal starts it; ended with its `with` block."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return contextlib.closing(_Begun(list(map(str, words)), environment))
 
-
-class _Begun:
-    def __init__(self, words, environment):
-        self.process = subprocess.Popen(
-            [sys.executable, *words],
-            cwd=ROOT,
-            env=environment,
-            start_new_session=True,
-            preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # who runs the tests may ignore Ctrl-C
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+    def __init__(self, *words):
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        listens = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # who runs the tests may ignore Ctrl-C
+        how = {"cwd": ROOT, "env": environment, "start_new_session": True, "preexec_fn": listens}
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        self.process = subprocess.Popen([sys.executable, *map(str, words)], **how, **pipes)
 
     def until(self, holds):
         end = time.monotonic() + 120
@@ -57,66 +41,43 @@ class _Begun:
         printed, _ = self.process.communicate(timeout=seconds)
         return self.process.returncode, printed
 
-    def close(self):
+    def __exit__(self, *_):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.communicate()
 
 
-def records(run_dir):
-    path = run_dir / "log.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
-@pytest.fixture
-def as_a_script():
-    """Call a script's main here as it runs in a process of its own: on one thread, with its own signal handlers."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield lambda script, words: script.main(load_config(CONFIGS[script], words[0], words[1:]))
-    torch.set_num_threads(threads)
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
-
-
-@pytest.mark.parametrize(
-    "script, config, number, more",
-    [
-        (train_seg, "agg_app", signal.SIGINT, ["train.average=0.9", "train.learning_rate=1e-3"]),
-        (train_mae, "mae", signal.SIGTERM, ["data.crop_px=64"]),
-    ],
-)
+@pytest.mark.parametrize("script, config, number, more", [
+    ("train_seg.py", "agg_app", signal.SIGINT, ["train.average=0.9", "train.learning_rate=1e-3"]),
+    ("train_mae.py", "mae", signal.SIGTERM, ["data.crop_px=64"]),
+])  # fmt: skip
 def test_a_signal_to_the_group_saves_and_the_same_command_goes_on_bit_for_bit(
-    tile_set, tmp_path, as_a_script, script, config, number, more
+    tile_set, tmp_path, script, config, number, more
 ):
     command = [f"configs/demo/{config}.yaml", f"data.root={tile_set}", *SMALL, *more, "data.workers=2",
                "train.epochs=2", "train.eval_every=12"]  # fmt: skip
     straight, stopped = tmp_path / "straight", tmp_path / "stopped"
-    as_a_script(script, [*command, "data.workers=0", f"run.dir={straight}"])
-    with begin(f"{script.__name__}.py", *command, f"run.dir={stopped}") as run:
+    states = [trained(*command, "data.workers=0", f"run.dir={straight}")]
+    with Begun(script, *command, f"run.dir={stopped}") as run:
         run.until(lambda: len(records(stopped)) >= 3)
         os.killpg(run.process.pid, number)  # the loader's workers hear it too
         status, printed = run.end()
-    step = torch.load(stopped / "last.pt", weights_only=True)["step"]
-    steps = torch.load(straight / "last.pt", weights_only=True)["step"]
+    step, steps = saved(stopped)["step"], states[0]["step"]
     said = f"{stopped}: {number.name}: stopped at step {step} of {steps}; the same command goes on"
     assert status == 128 + number and printed.splitlines()[-1] == said and "Traceback" not in printed
     assert 3 <= step < 12 and records(stopped)[-1]["step"] == step
-    as_a_script(script, [*command, "data.workers=0", f"run.dir={stopped}"])
-    states = [torch.load(run_dir / "last.pt", weights_only=True) for run_dir in (straight, stopped)]
+    states.append(trained(*command, "data.workers=0", f"run.dir={stopped}"))
     for state in states:
         state["config"].pop("run.dir")
     assert_same(*states, "last.pt", 0)
-    losses = [[r["loss"] for r in records(run_dir) if r["kind"] == "train"] for run_dir in (straight, stopped)]
-    assert losses[0] == losses[1]
+    assert losses(straight) == losses(stopped)
 
 
 def test_a_second_signal_leaves_at_once_but_not_the_same_one_passed_on_twice():
     code = "import time; from runtime.signals import StopRequest; s = StopRequest(); print(1, flush=True)\n" + (
         "while True: time.sleep(60)"
     )
-    with begin("-c", code) as run:
+    with Begun("-c", code) as run:
         assert run.process.stdout.readline()
         for seconds in (0, 0.1, 1.1):
             time.sleep(seconds)
@@ -135,18 +96,17 @@ def test_two_ranks_end_with_the_error_of_one_go_on_and_stop_at_one_step(tile_set
     victim.write_bytes(sound[:2000])
     command = [*TORCHRUN, "train_seg.py", "configs/demo/agg.yaml", f"data.root={root}", f"run.dir={run_dir}", *SMALL,
                "data.workers=0", "train.epochs=500", "train.eval_every=2"]  # fmt: skip
-    with begin(*command) as run:
+    with Begun(*command) as run:
         status, printed = run.end(120)
     assert status != 0 and "error: rank 1" in printed and f"{victim}: " in printed
     victim.write_bytes(sound)
-    before = torch.load(run_dir / "last.pt", weights_only=True)["step"]
+    before, since = saved(run_dir)["step"], (run_dir / "last.pt").stat().st_mtime_ns
     assert before == 4
-    saved = (run_dir / "last.pt").stat().st_mtime_ns
-    with begin(*command) as run:
-        run.until(lambda: (run_dir / "last.pt").stat().st_mtime_ns != saved)
+    with Begun(*command) as run:
+        run.until(lambda: (run_dir / "last.pt").stat().st_mtime_ns != since)
         run.process.terminate()
         status, printed = run.end()
-    step = torch.load(run_dir / "last.pt", weights_only=True)["step"]
+    step = saved(run_dir)["step"]
     assert status != 0 and f"going on from step {before}" in printed
     assert step > before and printed.count(f"stopped at step {step} of ") == 1
 
@@ -154,7 +114,7 @@ def test_two_ranks_end_with_the_error_of_one_go_on_and_stop_at_one_step(tile_set
 def test_ctrl_c_ends_a_command_that_works_in_processes_with_one_line(tmp_path):
     out = tmp_path / "set"
     command = ["-m", "data.synthetic", out, "--tiles", 5000, "--tile-px", 64, "--workers", 2]
-    with begin(*command) as run:
+    with Begun(*command) as run:
         run.until(lambda: len(list(out.glob("images/*.tif"))) > 3)
         os.killpg(run.process.pid, signal.SIGINT)
         status, printed = run.end(20)

@@ -14,47 +14,18 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from commands import ROOT, TORCHRUN, error_of, run_script
+from commands import ROOT, error_of, run_script
+from made_runs import assert_same, by_one_and_two_processes, losses, records, saved, settings, trained
 
 import evaluate
 import train_seg
-from config import SegmenterConfig
 from data.cells import filled
 from data.tiles import TileSet
 from metrics import border_counts, border_f1
 from models.averaging import update_average
 from models.unet import UNet
 from runtime import distributed
-from runtime.settings import load_config
 from trained import load_trained
-
-SMALL = ["model.width=8", "train.batch_size=16", "train.learning_rate=1e-3", "train.precision=off", "run.log_every=2"]
-SMALL += ["train.eval_every=0"]
-
-
-def settings(tile_set, run_dir, *more):
-    return ["configs/demo/agg.yaml", f"data.root={tile_set}", f"run.dir={run_dir}", *SMALL, *more]
-
-
-def assert_same(a, b, where, tolerance):
-    if isinstance(a, dict):
-        assert a.keys() == b.keys(), where
-        for key in a:
-            assert_same(a[key], b[key], f"{where}.{key}", tolerance)
-    elif isinstance(a, torch.Tensor):
-        if tolerance:
-            assert (a.double() - b.double()).abs().max() <= tolerance, where
-        else:
-            assert torch.equal(a, b), where
-    elif isinstance(a, list):
-        assert_same(dict(enumerate(a)), dict(enumerate(b)), where, tolerance)
-    else:
-        assert a == b, where
-
-
-def losses(run_dir):
-    records = map(json.loads, (run_dir / "log.jsonl").read_text().splitlines())
-    return [record["loss"] for record in records if record["kind"] == "train"]
 
 
 @pytest.fixture(scope="module")
@@ -69,9 +40,8 @@ def test_a_run_leaves_its_files(agg_run):
     names = {path.name for path in agg_run.iterdir()}
     assert {"config.yaml", "log.jsonl", "last.pt", "best.pt", "metrics.json"} <= names
     assert (agg_run / "figures" / "curves.png").exists() or not find_spec("matplotlib")
-    records = [json.loads(line) for line in (agg_run / "log.jsonl").read_text().splitlines()]
-    steps = [r["step"] for r in records]
-    assert steps == sorted(steps) and {r["kind"] for r in records} == {"train", "validation"}
+    steps = [record["step"] for record in records(agg_run)]
+    assert steps == sorted(steps) and {record["kind"] for record in records(agg_run)} == {"train", "validation"}
     state = torch.load(agg_run / "best.pt", weights_only=True)
     assert [c["name"] for c in state["data"]["classes"]] == ["water", "forest", "field", "impervious"]
 
@@ -87,9 +57,9 @@ def test_stop_and_resume_equals_straight_through_bit_for_bit(tile_set, agg_run, 
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert torch.load(run_dir / "last.pt", weights_only=True)["step"] == 4
+    assert saved(run_dir)["step"] == 4
     run_script("train_seg.py", *command, "train.epochs=2", "data.workers=0")
-    ours, straight = (torch.load(d / "last.pt", weights_only=True) for d in (run_dir, agg_run))
+    ours, straight = saved(run_dir), saved(agg_run)
     assert ours["step"] == straight["step"] == 8
     for part in ("segmenter", "optimizer", "averaged"):
         assert_same(ours[part], straight[part], part, 0)
@@ -104,23 +74,17 @@ def test_a_complete_run_is_not_trained_again(tile_set, agg_run):
 
 def test_epochs_may_grow(tile_set, tmp_path):
     constant = "train.schedule=constant"
-    trained(tile_set, tmp_path / "run", constant)
-    grown, whole = (trained(tile_set, tmp_path / name, constant, "train.epochs=2") for name in ("run", "whole"))
+    short(tile_set, tmp_path / "run", constant)
+    grown, whole = (short(tile_set, tmp_path / name, constant, "train.epochs=2") for name in ("run", "whole"))
     assert_same(grown["segmenter"], whole["segmenter"], "segmenter", 0)
 
 
 @pytest.mark.parametrize("labels", ["labels=low_regions", "labels=high", "aggregate=observation"])
 def test_two_processes_equal_one(tile_set, tmp_path, labels):
     more = ["train.epochs=1", f"supervision.{labels}", "train.batch_size=20", "data.workers=0"]
-    states = []
-    for processes, micro_batch in ((1, 0), (2, 5)):
-        run_dir = tmp_path / str(processes)
-        command = settings(tile_set, run_dir, *more, f"train.micro_batch={micro_batch}")
-        run_script(*(TORCHRUN if processes == 2 else []), "-m", "tests.two_processes", *command)
-        states.append(torch.load(run_dir / "last.pt", weights_only=True))
-    assert states[0]["step"] == 3
-    assert states[0]["segmenter"]["head.weight"].dtype == torch.float64
-    assert_same(states[0]["segmenter"], states[1]["segmenter"], "segmenter", 1e-8)
+    one, two = by_one_and_two_processes(tmp_path, *settings(tile_set, tmp_path, *more))
+    assert one["step"] == 3 and one["segmenter"]["head.weight"].dtype == torch.float64
+    assert_same(one["segmenter"], two["segmenter"], "segmenter", 1e-8)
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
@@ -129,14 +93,12 @@ def test_half_precision_trains(tile_set, tmp_path, precision):
         pytest.skip("fp16 is for CUDA")
     run_dir = tmp_path / "run"
     run_script("train_seg.py", *settings(tile_set, run_dir, "train.epochs=1", f"train.precision={precision}"))
-    assert torch.load(run_dir / "last.pt", weights_only=True)["segmenter"]["head.weight"].dtype == torch.float32
+    assert saved(run_dir)["segmenter"]["head.weight"].dtype == torch.float32
 
 
-def trained(tile_set, run_dir, *more):
-    """train_seg.py in this process -> last.pt."""
-    path, *overrides = settings(tile_set, run_dir, "data.workers=0", "train.epochs=1", *more)
-    train_seg.main(load_config(SegmenterConfig, ROOT / path, overrides))
-    return torch.load(run_dir / "last.pt", weights_only=True)
+def short(tile_set, run_dir, *more):
+    """An epoch of Agg -> last.pt."""
+    return trained(*settings(tile_set, run_dir, "data.workers=0", "train.epochs=1", *more))
 
 
 def test_the_encoder_may_have_a_rate_of_its_own_or_be_frozen_for_a_while(tile_set, tmp_path):
@@ -145,7 +107,7 @@ def test_the_encoder_may_have_a_rate_of_its_own_or_be_frozen_for_a_while(tile_se
     start = UNet(3, 4, 8).state_dict()
     rates = "encoder_rate=1", "encoder_rate=0.1", "encoder_rate=0", "frozen_share=1", "frozen_share=0.5"
     full, slow, *frozen, thawed = (
-        trained(tile_set, tmp_path / rate, *more, f"train.{rate}")["segmenter"] for rate in rates
+        short(tile_set, tmp_path / rate, *more, f"train.{rate}")["segmenter"] for rate in rates
     )
     encoder = {name for name in start if name.startswith("encoder.") and name.endswith((".weight", ".bias"))}
     # The head starts at zero, so the second of the two steps is the encoder's first, by the same gradient in both runs.
@@ -162,19 +124,15 @@ def test_the_encoder_may_have_a_rate_of_its_own_or_be_frozen_for_a_while(tile_se
             assert all(torch.equal(other[name], full[name]) for other in (slow, *frozen, thawed)), name
 
 
-def test_the_average_of_a_short_run_is_of_its_steps_and_not_of_the_random_start(tile_set, tmp_path, monkeypatch):
-    decays = []
-
-    def noted(average, network, decay):
-        decays.append(decay)
-        update_average(average, network, decay)
-
-    monkeypatch.setattr(train_seg, "update_average", noted)
-    trained(tile_set, tmp_path / "run", "train.average=0.15")
-    assert decays == [0, 0.1, 0.15, 0.15]  # step / (step + 9), at most the average asked for
-    decays.clear()
-    trained(tile_set, tmp_path / "other", "train.average=0.99")
-    assert decays == pytest.approx([0, 1 / 10, 2 / 11, 3 / 12])
+@pytest.mark.parametrize("average, decays", [(0.15, [0, 0.1, 0.15, 0.15]), (0.99, [0, 1 / 10, 2 / 11, 3 / 12])])
+def test_the_average_of_a_short_run_is_of_its_steps_and_not_of_the_random_start(
+    tile_set, tmp_path, monkeypatch, average, decays
+):
+    """Its decay is step / (step + 9), at most the average asked for."""
+    seen = []
+    monkeypatch.setattr(train_seg, "update_average", lambda average, network, decay: seen.append(decay))
+    short(tile_set, tmp_path / "run", f"train.average={average}")
+    assert seen == pytest.approx(decays)
 
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(tile_set, tmp_path):
@@ -184,17 +142,16 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(tile
     assert not (run_dir / "last.pt").exists()
 
 
-@pytest.mark.parametrize(
-    "change, names",
-    [
-        (["train.batch_size=16", "train.micro_batch=3"], ["train.micro_batch=3", "the 16 tiles"]),
-        (["model.init=nowhere.pt"], ["model.init=nowhere.pt", "imagenet"]),
-        (["data.root=nowhere"], ["nowhere"]),
-    ],
-)
-def test_bad_settings_are_one_line(tile_set, tmp_path, change, names):
-    line = error_of("train_seg.py", *settings(tile_set, tmp_path / "run", *change))
-    assert all(name in line for name in names), line
+def test_bad_settings_are_one_line(tile_set, tmp_path):
+    (tmp_path / "file").write_text("")
+    micro_batch = "train.batch_size=16", "train.micro_batch=3"
+    for run_dir, words, said in (
+        ("run", micro_batch, "train.micro_batch=3"),
+        ("run", ["model.init=nowhere.pt"], "model.init=nowhere.pt"),
+        ("run", ["data.root=nowhere"], "nowhere"),
+        ("file", [], str(tmp_path / "file")),
+    ):
+        assert said in error_of("train_seg.py", *settings(tile_set, tmp_path / run_dir, *words))
 
 
 @pytest.mark.parametrize("split", ["train", "validation"])
@@ -205,11 +162,6 @@ def test_a_bad_tile_that_a_worker_reads_is_named_in_one_line_and_ends_the_run(ti
     victim.write_bytes(victim.read_bytes()[:3000])
     line = error_of("train_seg.py", *settings(root, tmp_path / "run", "data.workers=2", "train.eval_every=1"))
     assert victim.name in line
-
-
-def test_a_run_directory_that_cannot_be_made_is_one_line(tile_set, tmp_path):
-    (tmp_path / "file").write_text("")
-    assert str(tmp_path / "file") in error_of("train_seg.py", *settings(tile_set, tmp_path / "file"))
 
 
 def test_statistics_follow_the_regions(tile_set):
@@ -253,7 +205,7 @@ def test_validation_labels_of_one_class_bring_a_warning_once(tile_set, tmp_path,
     description["low"] = dict.fromkeys(description["low"], "water")
     (root / "dataset.yaml").write_text(yaml.safe_dump(description))
     for data, warnings in ((root, 1), (tile_set, 0)):
-        trained(data, tmp_path / f"run{warnings}", "train.eval_every=2")
+        short(data, tmp_path / f"run{warnings}", "train.eval_every=2")
         assert capsys.readouterr().out.count("the validation labels show one class alone: mIoU says") == warnings
 
 

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from commands import run_script
 from random_checkpoint import save_random_checkpoint
 
 from runtime import checkpoint
@@ -17,18 +16,15 @@ BEFORE = {"adversarial.temperature": 1e3, "adversarial.learning_rate": 0.0, "adv
 SINCE = ("maps", "control", "beta1", "beta2")
 
 
-@pytest.mark.parametrize(
-    "labels, aggregate, gain",
-    [
-        ("low_regions", "sum", 1),
-        ("low_regions", "literal_sum", 900),  # n² of the made-up checkpoint, whose scale is 30
-        ("low_regions", "mean_probs", 1),
-        ("low_regions", "sum_logits", 900),  # as literal_sum was called
-        ("low_regions", "mean_logits", 1),  # as sum was
-        ("low_upsampled", "sum_logits", 1),  # rows without regions summed nothing
-        ("high", "sum_logits", 1),
-    ],
-)
+@pytest.mark.parametrize("labels, aggregate, gain", [
+    ("low_regions", "sum", 1),
+    ("low_regions", "literal_sum", 900),  # n² of the made-up checkpoint, whose scale is 30
+    ("low_regions", "mean_probs", 1),
+    ("low_regions", "sum_logits", 900),  # as literal_sum was called
+    ("low_regions", "mean_logits", 1),  # as sum was
+    ("low_upsampled", "sum_logits", 1),  # rows without regions summed nothing
+    ("high", "sum_logits", 1),
+])  # fmt: skip
 @torch.no_grad()
 def test_logits_mean_the_same_whatever_the_sum_was(tmp_path, labels, aggregate, gain):
     plain = load_trained(save_random_checkpoint(tmp_path / "plain.pt"), CPU)
@@ -40,13 +36,6 @@ def test_logits_mean_the_same_whatever_the_sum_was(tmp_path, labels, aggregate, 
     checkpoint.save(tmp_path / "other.pt", {**state, "config": config})
     image = torch.randint(0, 256, (1, 3, 64, 64), generator=torch.Generator().manual_seed(0))
     assert torch.equal(load_trained(tmp_path / "other.pt", CPU)(image), gain * plain(image))
-
-
-def test_a_network_is_loaded_without_torchs_compiler(tmp_path):
-    """torch imports it, two seconds, to draw numbers on the device meta."""
-    path = save_random_checkpoint(tmp_path / "plain.pt")
-    run_script("-c", "import sys, trained; trained.load_trained(sys.argv[1], 'cpu'); "
-               "sys.exit('torch._dynamo' in sys.modules)", path)  # fmt: skip
 
 
 def test_rows_of_one_name_are_told_apart_by_their_files():

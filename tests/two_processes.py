@@ -1,6 +1,6 @@
 """Train in float64 with batch norm in eval mode: what the tests run on one and on two processes.
 
-python -m tests.two_processes [mae] CONFIG.yaml [section.key=value ...]
+python -m tests.two_processes CONFIG.yaml [section.key=value ...]
 """
 
 import sys
@@ -27,8 +27,7 @@ def norm_in_eval_mode(self, mode=True):
 torch.set_default_dtype(torch.float64)
 torch.set_num_threads(1)
 UNet.train = MaskedAutoencoder.train = norm_in_eval_mode
-script, settings, words = train_seg, SegmenterConfig, sys.argv[1:]
-if words[0] == "mae":
-    script, settings, words = train_mae, PretrainConfig, words[1:]
-script.main(load_config(settings, words[0], words[1:]))
+path, *words = sys.argv[1:]
+script, settings = (train_mae, PretrainConfig) if path.endswith("mae.yaml") else (train_seg, SegmenterConfig)
+script.main(load_config(settings, path, words))
 distributed.stop()

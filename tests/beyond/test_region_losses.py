@@ -1,18 +1,15 @@
-import json
 import math
 from types import SimpleNamespace
 
 import pytest
 import torch
 from commands import ROOT
+from made_runs import losses, trained
 
 import evaluate
-import train_seg
 from beyond.region_losses import PRIOR_FLOOR, RHO_FLOOR, Matching, counted, prior_misfit, published, statistics_misfit
-from config import SegmenterConfig
 from models.regions import log_mean_exp
 from runtime.errors import Refused
-from runtime.settings import load_config
 
 NAMES = ["water", "forest", "field", "impervious"]
 TABLE = ROOT / "configs" / "tables" / "nlcd_low2high.yaml"
@@ -55,17 +52,6 @@ def test_losses_of_compositions_equal_slow_loops_and_their_gradients_finite_diff
     assert torch.allclose(fast(composition, labels, eta, rho), slow(composition, labels, eta, rho))
     assert torch.autograd.gradcheck(lambda c: fast(c, labels, eta, rho), composition)
     assert fast(composition, torch.full_like(labels, 255), eta, rho) == 0
-
-
-def test_codes_are_compared_in_the_mean_and_the_prior_cell_by_cell():
-    """Two cells of one code, one all of each class, where the code says half of each."""
-    labels, half = torch.zeros(1, 2), torch.full((1, 2), 0.5)
-    mixed, pure = torch.full((1, 2, 2), 0.5), torch.eye(2)[None]
-    assert statistics_misfit(pure, labels, half, half) == statistics_misfit(mixed, labels, half, half) == 0
-    assert torch.allclose(prior_misfit(pure, labels, half), prior_misfit(mixed, labels, half), atol=1e-6)
-    same = torch.tensor([[1.0, 1.0], [0.0, 0.0]])[None]  # both all of the first class
-    for misfit in (statistics_misfit, prior_misfit):
-        assert misfit(same, labels, half, half) > misfit(pure, labels, half, half) + 0.1
 
 
 def test_pooling_is_the_log_of_the_mean_of_exp_over_each_region():
@@ -114,26 +100,22 @@ def test_cells_carry_rows_of_the_table_native_codes_or_classes():
     assert of_90.tolist() == pytest.approx([0.01, 0.9, 0.08, 0], abs=0.01)
 
 
-def trained(tile_set, run_dir, *more):
+def losses_of(tile_set, run_dir, *more):
     small = ["model.width=4", "train.batch_size=10", "train.precision=off", "data.workers=0", "run.log_every=1"]
     words = [f"data.root={tile_set}", f"run.dir={run_dir}", "run.device=cpu", "train.epochs=4", *small, *more]
-    train_seg.main(load_config(SegmenterConfig, ROOT / "configs/demo/agg.yaml", words))
-    lines = map(json.loads, (run_dir / "log.jsonl").read_text().splitlines())
-    return [line["loss"] for line in lines if "loss" in line]
+    trained("configs/demo/agg.yaml", *words)
+    return losses(run_dir)
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        *("sum", "literal_sum", "mean_probs", "log_sum_exp", "statistics", "prior", "observation"),
-        *("observation supervision.codes=merged", "prior supervision.codes=merged"),
-        f"statistics supervision.observation={TABLE.relative_to(ROOT)}",
-    ],
-)
+@pytest.mark.parametrize("words", [
+    *("sum", "literal_sum", "mean_probs", "log_sum_exp", "statistics", "prior", "observation"),
+    *("observation supervision.codes=merged", "prior supervision.codes=merged"),
+    f"statistics supervision.observation={TABLE.relative_to(ROOT)}",
+])  # fmt: skip
 def test_every_region_loss_trains(tile_set, tmp_path, words):
     how, *more = words.split()
-    losses = trained(tile_set, tmp_path / "run", f"supervision.aggregate={how}", *more)
-    assert len(losses) == 24 and all(map(math.isfinite, losses)) and sum(losses[-6:]) < sum(losses[:6])
+    each = losses_of(tile_set, tmp_path / "run", f"supervision.aggregate={how}", *more)
+    assert len(each) == 24 and all(map(math.isfinite, each)) and sum(each[-6:]) < sum(each[:6])
     if how in ("statistics", "prior"):  # and nothing of it is left to use at test
         words = [str(tmp_path / "run"), "--data", str(tile_set), "--device", "cpu"]
         assert evaluate.main(evaluate.parse(words))["rows"][0]["miou"] > 0
@@ -144,4 +126,4 @@ def test_every_region_loss_trains(tile_set, tmp_path, words):
 def test_a_table_of_native_codes_is_none_of_classes(tile_set, tmp_path):
     more = "supervision.aggregate=prior", f"supervision.observation={TABLE}", "supervision.codes=merged"
     with pytest.raises(Refused, match="is a table of native codes; labels are merged classes"):
-        trained(tile_set, tmp_path / "run", *more)
+        losses_of(tile_set, tmp_path / "run", *more)

@@ -1,37 +1,31 @@
 """Ground that tiles share: said, and kept in one split where splits are drawn."""
 
+import itertools
+
 import geotiffs
 import numpy as np
 import pytest
 import rasterio.warp
-from made_scenes import manifest, run, words_for, write_list
+from made_scenes import manifest, place, run, words_for, write_list
 
 from data.check import main as check
-from data.ground import first_of_ground, ground, overlaps, shared_ground
+from data.ground import first_of_ground, ground, overlaps
 
 SYSTEM = ((34735, "H", 4, (1, 1, 0, 0)),)
 
 
-def record(tile, x, y=0.0, split="train", system=SYSTEM, side=64):
-    place = ground((1.0, 0.0, x, 0.0, -1.0, y), (side, side), system)
-    return {"tile": tile, "region": "a", "split": split, "ground": place}
-
-
-def test_pairs_are_found_with_their_share_and_neighbours_that_touch_are_none():
-    records = [record("a", 0), record("b", 48), record("c", 64), record("d", 1000), record("e", 48, system=())]
-    assert {pair[:2]: pair[2].mean() for pair in overlaps(records)} == {
-        ("a", "b"): 0.25, ("b", "a"): 0.25, ("b", "c"): 0.75, ("c", "b"): 0.75
-    }  # fmt: skip
+def record(tile, x, y=0.0, split="train", turn=(1.0, 0.0)):
+    c, s = turn
+    return {"tile": tile, "region": "a", "split": split, "ground": ground((c, s, x, s, -c, y), (64, 64), SYSTEM)}
 
 
 def test_pairs_equal_a_slow_loop():
     rng = np.random.default_rng(0)
     places = {f"t{i}": rng.uniform(0, 500, 2) for i in range(60)}
     fast = {pair[:2]: pair[2].mean() for pair in overlaps([record(t, *place) for t, place in places.items()])}
-    for one, (x, y) in places.items():
-        for other, (u, v) in places.items():
-            share = max(0, 64 - abs(x - u)) * max(0, 64 - abs(y - v)) / 64**2
-            assert one == other or abs(fast.get((one, other), 0) - share) < 0.05
+    for (one, (x, y)), (other, (u, v)) in itertools.permutations(places.items(), 2):
+        share = max(0, 64 - abs(x - u)) * max(0, 64 - abs(y - v)) / 64**2
+        assert abs(fast.get((one, other), 0) - share) < 0.05
     assert len(fast) > 20
 
 
@@ -41,8 +35,7 @@ def test_neighbours_of_one_scene_share_nothing_however_it_is_turned(degrees):
     records = []
     for i in range(16):
         col, row = 64 * (i % 4), 64 * (i // 4)
-        place = ground((c, s, 4e5 + c * col + s * row, s, -c, 4.3e6 + s * col - c * row), (64, 64), SYSTEM)
-        records.append({"tile": f"t{i}", "region": "a", "split": "train", "ground": place})
+        records.append(record(f"t{i}", 4e5 + c * col + s * row, 4.3e6 + s * col - c * row, turn=(c, s)))
     assert all(pair[2].mean() < 0.005 for pair in overlaps(records))
     assert len(set(first_of_ground(records).values())) == 16
 
@@ -53,22 +46,12 @@ def test_tiles_that_share_ground_by_way_of_others_have_one_first():
     assert {tile: name for tile, (name, _) in first.items()} == {"a": "a", "b": "a", "c": "a", "d": "d"}
 
 
-def test_the_share_of_a_split_that_training_covers_is_said():
-    records = [record("a", 0), record("b", 48, split="test"), record("c", 1000, split="test")]
-    records.append(record("e", 0.5))  # covers the same: ground counts once
-    _, line = shared_ground(records)
-    assert "12.5% of the ground of the split test lies in training tiles too" in line
-    (line,) = shared_ground([{**r, "split": "train"} for r in records])
-    assert line.startswith("56.2% of the tiles' ground lies in other tiles too")  # of four: 1 + 0.25 + 0 + 1
-    assert not list(shared_ground(records[2:3]))
-
-
 def scenes(folder, placed, *options):
     """The tile set of scenes of 64 px, {name: (georeference or None, system, split)}."""
     rng, rows = np.random.default_rng(0), []
-    for name, (place, crs, split) in placed.items():
-        geotiffs.write(folder / f"{name}.tif", rng.integers(1, 255, (64, 64, 3), np.uint8), place, crs)
-        geotiffs.write(folder / f"{name}_lc.tif", rng.choice([1, 2, 3, 5], (64, 64)).astype(np.uint8), place, crs)
+    for name, (where, crs, split) in placed.items():
+        geotiffs.write(folder / f"{name}.tif", rng.integers(1, 255, (64, 64, 3), np.uint8), where, crs)
+        geotiffs.write(folder / f"{name}_lc.tif", rng.choice([1, 2, 3, 5], (64, 64)).astype(np.uint8), where, crs)
         rows.append({"region": "oh", "split": split, "image": f"{name}.tif", "high": f"{name}_lc.tif"})
     words = words_for(write_list(folder, rows), "--no-filter", *options, scale=16)
     assert run(folder / "set", *words) == 0
@@ -77,15 +60,11 @@ def scenes(folder, placed, *options):
 
 def two(*splits):
     """A scene and one that begins 24 px before it ends, on another grid of tiles."""
-    return {n: (east(x), 26917, s) for n, x, s in zip("ab", (0, 40), splits, strict=True)}
-
-
-def east(x):
-    return (1.0, 0.0, 400_000.0 + x, 0.0, -1.0, 4_300_000.0)
+    return {n: (place(x / 1000), 26917, s) for n, x, s in zip("ab", (0, 40), splits, strict=True)}
 
 
 def test_tiles_of_shared_ground_are_drawn_into_one_split(tmp_path, capsys):
-    placed = {f"s{i}": (east(1000 * (i // 2) + 40 * (i % 2)), 26917, "") for i in range(20)}
+    placed = {f"s{i}": (place(i // 2 + 0.04 * (i % 2)), 26917, "") for i in range(20)}
     splits = {row["tile"]: row["split"] for row in manifest(scenes(tmp_path, placed))}
     for i in range(0, 20, 2):
         for row in range(2):

@@ -101,13 +101,10 @@ def test_colours_without_a_class_are_listed_with_their_counts(tmp_path):
         read_codes(tmp_path / "mask.jpg", COLORS)
 
 
-@pytest.mark.parametrize(
-    "array, colors, said",
-    [
-        (RGB, (), "a.tif: has 3 bands of uint8; a label has one, of integers; of a mask of colours the taxonomy"),
-        (RGB.astype(np.uint16), COLORS, "a.tif: has 3 bands of uint16; a mask of colours has red, green and blue of"),
-    ],
-)
+@pytest.mark.parametrize("array, colors, said", [
+    (RGB, (), "a.tif: has 3 bands of uint8; a label has one, of integers; of a mask of colours the taxonomy"),
+    (RGB.astype(np.uint16), COLORS, "a.tif: has 3 bands of uint16; a mask of colours has red, green and blue of"),
+])  # fmt: skip
 def test_what_is_no_mask_is_named(tmp_path, array, colors, said):
     geotiffs.write(tmp_path / "a.tif", array)
     with pytest.raises(Refused, match=said):

@@ -5,12 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data.laying import low_grid, require_same_pixels, same_pixels, tile_grid
+from data.laying import low_grid, require_same_pixels, same_pixels
 from data.tile_io import Stored
 from runtime.errors import Refused
 
 UTM = (1.0, 0.0, 500_000.0, 0.0, -1.0, 4_300_000.0)
-IMAGE = Stored(Path("i.tif"), (600, 900), 3, np.dtype(np.uint8), None, UTM)
 
 
 def label(height=600, width=900, affine=UTM):
@@ -21,9 +20,14 @@ def image(affine=UTM, height=600, width=900):
     return Stored(Path("i.tif"), (height, width), 3, np.dtype(np.uint8), None, affine)
 
 
-def test_cells_of_30_m_have_their_own_grid_and_scale_30():
+IMAGE = image()
+
+
+def test_cells_have_their_own_grid_and_their_scale():
     grid = (30.0, 0.0, 499_990.0, 0.0, -30.0, 4_300_020.0)
     assert low_grid(IMAGE, label(22, 32, grid), None) == (grid, 30)
+    grid = (10.0, 0.0, 5e5, 0.0, -10.0, 4.3e6)
+    assert low_grid(image((0.6, 0.0, 5e5, 0.0, -0.6, 4.3e6)), label(9, 9, grid), None)[1] == 16.667
 
 
 def test_a_tilted_cell_of_29_8_by_30_1_m_is_of_scale_30():
@@ -31,11 +35,6 @@ def test_a_tilted_cell_of_29_8_by_30_1_m_is_of_scale_30():
     grid = (30.1 * np.cos(turn), 29.8 * np.sin(turn), 5e5, 30.1 * np.sin(turn), -29.8 * np.cos(turn), 4.3e6)
     for n in (None, 30):
         assert low_grid(IMAGE, label(22, 32, grid), n) == (grid, 30)
-
-
-def test_a_scale_that_is_no_whole_number_is_kept_as_it_is():
-    grid = (10.0, 0.0, 5e5, 0.0, -10.0, 4.3e6)
-    assert low_grid(image((0.6, 0.0, 5e5, 0.0, -0.6, 4.3e6)), label(9, 9, grid), None)[1] == 16.667
 
 
 def test_a_label_on_the_images_pixels_has_no_grid_and_no_n_of_its_own():
@@ -66,20 +65,10 @@ def test_half_a_centimetre_of_difference_is_none_and_a_drift_is_seen():
         require_same_pixels(IMAGE, label(599))
 
 
-@pytest.mark.parametrize(
-    "grid, n, said",
-    [
-        ((1.0, 0.0, 500_000.5, 0.0, -1.0, 4_300_000.0), None, "has pixels as small as those of i.tif"),
-        ((10.0, 0.0, 5e5, 0.0, -10.0, 4.3e6), 30, "its pixels are 10 times those of i.tif, --scale says 30"),
-    ],
-)
+@pytest.mark.parametrize("grid, n, said", [
+    ((1.0, 0.0, 500_000.5, 0.0, -1.0, 4_300_000.0), None, "has pixels as small as those of i.tif"),
+    ((10.0, 0.0, 5e5, 0.0, -10.0, 4.3e6), 30, "its pixels are 10 times those of i.tif, --scale says 30"),
+])  # fmt: skip
 def test_labels_that_do_not_go_with_an_image_are_named(grid, n, said):
     with pytest.raises(Refused, match=said):
         low_grid(IMAGE, label(60, 90, grid), n)
-
-
-def test_a_tile_of_another_scale_than_its_set_is_named():
-    grid = (10.0, 0.0, 5e5, 0.0, -10.0, 4.3e6)
-    assert tile_grid(IMAGE, label(60, 90, grid), 10) == grid and tile_grid(IMAGE, label(), 30) is None
-    with pytest.raises(Refused, match="l.tif: is at scale 10, the tile set at 12"):
-        tile_grid(IMAGE, label(60, 90, grid), 12)

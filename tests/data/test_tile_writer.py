@@ -1,9 +1,7 @@
 """The writer of tile sets: splits, statistics, summary; and the manifest that it writes, read back."""
 
-import re
 from pathlib import Path
 
-import geotiffs
 import numpy as np
 import pytest
 import yaml
@@ -68,17 +66,6 @@ def test_band_statistics_are_those_of_the_training_tiles_and_counted_anew_the_sa
         assert band_statistics(order, 3) == (description.band_mean, description.band_std)
 
 
-@pytest.mark.parametrize("dtype", [np.int16, np.float32, np.int32])
-def test_images_of_other_types_are_counted_too(tmp_path, dtype):
-    pixels = np.random.default_rng(0).integers(-3000, 3000, (40, 30, 2)).astype(dtype)
-    pixels[:5] = -9999
-    geotiffs.write(tmp_path / "a.tif", pixels, nodata=-9999)
-    mean, std = band_statistics([tmp_path / "a.tif"], 2)
-    held = pixels[5:].reshape(-1, 2).astype(np.float64)
-    np.testing.assert_allclose(mean, held.mean(axis=0), rtol=1e-12)
-    np.testing.assert_allclose(std, held.std(axis=0), rtol=1e-12)
-
-
 def test_the_manifest_reads_back_as_it_was_written(tmp_path):
     make_set(tmp_path)
     description, rows = read_manifest(tmp_path)
@@ -94,46 +81,20 @@ def test_the_manifest_reads_back_as_it_was_written(tmp_path):
 def test_the_summary_holds_the_share_of_each_class_among_labelled_pixels_and_says_what_is_missing(tmp_path, capsys):
     high = np.repeat([1, 1, 2, 0], 8)[:, None].repeat(32, 1).astype(np.uint8)
     low = np.array([[11, 41], [41, 12]], np.uint8)
-    record = write_tile(
-        tmp_path, "t", np.zeros((32, 32, 3), np.uint8), high, low, taxonomy=TAXONOMY, region="de", split="test",
-        low_transform=(16.0, 0.0, 0.0, 0.0, -16.0, 0.0),
-    )  # fmt: skip
+    more = {"taxonomy": TAXONOMY, "region": "de", "split": "test", "low_transform": (16.0, 0.0, 0.0, 0.0, -16.0, 0.0)}
+    record = write_tile(tmp_path, "t", np.zeros((32, 32, 3), np.uint8), high, low, **more)
     settings = {"name": "x", "taxonomy": TAXONOMY, "image_gsd": 1.0, "scale": 16, "tile_px": 32, "seed": 0}
     write_tile_set(tmp_path, records=[record], dropped={"classes": 3}, **settings)
     printed = capsys.readouterr().out
     assert "1 tiles; dropped: classes 3" in printed
     shares = [line.replace("%", "").split() for line in printed.splitlines() if line.startswith("test")]
-    assert shares == [
-        ["test", "1", "high", "66.67", "33.33", "0.00", "0.00"],
-        ["test", "1", "low", "33.33", "66.67", "0.00", "0.00"],
-    ]
+    assert shares == ["test 1 high 66.67 33.33 0.00 0.00".split(), "test 1 low 33.33 66.67 0.00 0.00".split()]
     assert "has no training tile; its band statistics are counted over all tiles" in printed
     assert read_manifest(tmp_path)[0].band_std == (1.0, 1.0, 1.0)  # of constant bands, to divide by
 
 
-@pytest.mark.parametrize("old, new", [("high/t0.tif", "/high/t0.tif"), ("low/t0.tif", "low/../../t0.tif")])
-def test_a_path_of_the_manifest_that_leaves_the_set_is_named(tmp_path, old, new):
-    make_set(tmp_path)
-    path = tmp_path / "tiles.csv"
-    path.write_text(path.read_text().replace(old, new, 1))
-    with pytest.raises(Refused, match=f"^{path}, line 2: '{re.escape(new)}' leaves the folder"):
-        read_manifest(tmp_path)
-
-
-def test_paths_are_shortened_and_may_turn_inside_the_set(tmp_path):
-    make_set(tmp_path)
-    path = tmp_path / "tiles.csv"
-    path.write_text(path.read_text().replace("images/t0", "low/.././images/t0"))
-    assert read_manifest(tmp_path)[1][0]["image"] == "images/t0.tif"
-
-
-@pytest.mark.parametrize(
-    "key, value",
-    [
-        ("name", 3), ("image_gsd", 0), ("label_gsd", "30"), ("scale", float("nan")), ("tile_px", 1e9), ("bands", -1),
-        ("dtype", "float32"), ("band_mean", 1.0), ("tile_px", 16), ("high", None),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize("key, value", [("image_gsd", 0), ("bands", -1), ("dtype", "float32"), ("band_mean", 1.0),
+                                        ("tile_px", 16), ("high", None)])  # fmt: skip
 def test_an_impossible_value_of_dataset_yaml_is_named(tmp_path, key, value):
     make_set(tmp_path, splits=("train",))
     path = tmp_path / "dataset.yaml"

@@ -1,15 +1,13 @@
 """Tiles as they are read, and what exemplar places say of their cells: compositions and codes, without an image."""
 
-import math
-
 import geotiffs
 import numpy as np
 import pytest
 import rasterio
+from mapping import tilted
 
 from beyond.observed import exemplar_cells
 from data import tile_io
-from data.samples import ScoringTiles, collate
 from data.taxonomy import load_taxonomy
 from data.tile_writer import write_tile, write_tile_set
 from data.tiles import TileSet
@@ -20,14 +18,9 @@ SIDE = 64
 MERGED = {0: 255, 11: 0, 21: 2, 22: 3, 41: 1, 42: 1, 81: 2}
 
 
-def transform(gsd, left=0.0, top=0.0, degrees=0.0):
-    cos, sin = gsd * math.cos(math.radians(degrees)), gsd * math.sin(math.radians(degrees))
-    return (cos, sin, 4e5 + left, sin, -cos, 4.1e6 + top)
-
-
 LOW = {
-    "own grid": ((6, 6), transform(12, -3, 5)),
-    "tilted": ((9, 9), transform(13, -30, 20, 12.7)),
+    "own grid": ((6, 6), tilted(12, -3, 5)),
+    "tilted": ((9, 9), tilted(13, -30, 20, 12.7)),
     "the image's pixels": ((SIDE, SIDE), None),
     "derived": (None, None),
 }
@@ -46,7 +39,7 @@ def make_set(root, kind, scale=12):
             low = rng.choice(list(MERGED), shape if low_transform else (6, 6)).astype(np.uint8)
             low = low if low_transform else np.kron(low, np.ones((12, 12), np.uint8))[:SIDE, :SIDE]
         image = rng.integers(0, 255, (SIDE, SIDE, 3)).astype(np.uint8)
-        more = {"transform": transform(1), "low_transform": low_transform, "system": tile_io.epsg_system(26918)}
+        more = {"transform": tilted(1), "low_transform": low_transform, "system": tile_io.epsg_system(26918)}
         records.append(write_tile(root, split, image, high, low, taxonomy=taxonomy, region="r", split=split, **more))
     more = {"image_gsd": 1.0, "scale": 13 if kind == "tilted" else scale, "tile_px": SIDE, "seed": 0}
     write_tile_set(root, name="small", taxonomy=taxonomy, records=records, **more)
@@ -60,7 +53,7 @@ def by_a_slow_loop(root, kind):
         back, size = (12, 0, 0, 0, 12, 0), (6, 6)
     else:
         size, low = LOW[kind]
-        matrix = [np.array([[a, b, c], [d, e, f], [0, 0, 1]]) for a, b, c, d, e, f in (transform(1), low)]
+        matrix = [np.array([[a, b, c], [d, e, f], [0, 0, 1]]) for a, b, c, d, e, f in (tilted(1), low)]
         back = (np.linalg.inv(matrix[0]) @ matrix[1])[:2].ravel()
     forward = np.linalg.inv(np.array([back[:3], back[3:], (0, 0, 1)]))
     found = []
@@ -136,15 +129,6 @@ def test_cells_carry_the_labels_that_they_are_read_as(tmp_path, kind):
     assert ((before == 255) == (after == 255)).all()
 
 
-def test_batches_carry_all_cells_where_they_are_asked_for(tmp_path):
-    tiles = TileSet(make_set(tmp_path / "set", "tilted"), "test")
-    cells = tiles.load(0).cells
-    batch = collate([ScoringTiles(tiles, "high", 1.0, coarse=True)[0]] * 2)
-    assert batch["labels"].shape == (2, SIDE, SIDE) and batch["coarse"]["to_cell"] == [tuple(cells.to_cell)] * 2
-    assert np.array_equal(batch["coarse"]["labels"][1].numpy(), cells.labels)
-    assert "coarse" not in collate([ScoringTiles(tiles, "high", 1.0)[0]])
-
-
 def test_an_image_of_another_type_or_without_data_is_named(tmp_path):
     root = make_set(tmp_path, "own grid")
     images, _ = read_unlabelled(root)
@@ -156,7 +140,7 @@ def test_an_image_of_another_type_or_without_data_is_named(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["Area", "Point"])
-@pytest.mark.parametrize("affine", [transform(2), transform(2, degrees=20)])
+@pytest.mark.parametrize("affine", [tilted(2), tilted(2, degrees=20)])
 def test_affines_are_those_that_rasterio_reads(tmp_path, kind, affine):
     path = geotiffs.write(tmp_path / "a.tif", np.zeros((8, 9), np.uint8), affine, 26918)
     with rasterio.open(path, "r+") as file:

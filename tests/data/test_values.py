@@ -29,13 +29,6 @@ def expected(values, low, high):
     return 1 + np.rint((values.astype(np.float64) - low) / (high - low) * 65534)
 
 
-def test_without_a_range_a_float_image_is_refused_with_what_to_say(tmp_path, capsys):
-    assert build(tmp_path, [reflectance()]) == 2
-    line = capsys.readouterr().err
-    assert "0.tif: pixels are float32; say which values" in line and "--range 0 1" in line and line.count("\n") == 1
-    assert build(tmp_path, [reflectance()], "--range", 1, 1) == 2
-
-
 def test_reflectance_keeps_its_values_and_nan_is_no_data(tmp_path, capsys):
     values = reflectance()
     values[:, :16] = np.nan
@@ -46,13 +39,6 @@ def test_reflectance_keeps_its_values_and_nan_is_no_data(tmp_path, capsys):
     assert (description.dtype, description.range) == ("uint16", (0.0, 1.0))
     assert np.array_equal(tile.void, np.isnan(values[..., 0]))
     assert np.array_equal(tile.image[:, 16:], expected(values[:, 16:], 0, 1))
-
-
-def test_two_images_of_one_range_keep_their_difference(tmp_path):
-    assert build(tmp_path, [reflectance(), reflectance() / 2], "--range", 0, 1) == 0
-    tiles = TileSet(tmp_path / "set", "all")
-    bright, dark = (tiles.load(i).image.mean() for i in range(2))
-    assert dark / bright == pytest.approx(0.5, abs=1e-3)
 
 
 @pytest.mark.parametrize("most", [10000, 1])

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from mapping import default_signals, read, run, save, save_scene  # noqa: F401 - a fixture
+from mapping import read, run, save, save_scene
 from PIL import Image
 from random_checkpoint import COLORS, save_random_checkpoint
 
@@ -59,11 +59,3 @@ def test_a_preview_that_cannot_be_made_fails_no_map(trained, tmp_path, monkeypat
     run(trained, save_scene(tmp_path / "scene.tif", 64, 64), "--out", tmp_path / "map.tif", *SMALL)
     assert "map_preview.png: no preview: No space left on device" in capsys.readouterr().out
     assert (tmp_path / "map.tif").exists()
-
-
-@pytest.mark.parametrize("size", [(1, 5000), (2049, 3)])
-def test_scenes_of_any_shape_and_without_any_data_have_one(trained, tmp_path, size):
-    run(trained, save_scene(tmp_path / "scene.tif", *size), "--out", tmp_path / "map.tif", *SMALL)
-    void = save(tmp_path / "scene.tif", np.zeros((*size, 3), np.uint8), nodata=0)
-    run(trained, void, "--out", tmp_path / "void.tif", *SMALL)
-    assert all(Image.open(tmp_path / f"{name}_preview.png").width > 40 for name in ("map", "void"))

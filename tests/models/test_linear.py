@@ -61,12 +61,6 @@ def test_the_classifier_is_linear_in_the_features_of_each_pixel(encoder, size):
     assert logits.shape[-2:] == size and torch.allclose(logits, expected, atol=1e-3)
 
 
-def test_bands_alone_need_no_encoder():
-    image = torch.randn(1, 2, 33, 40)
-    logits = Linear(None, torch.tensor([[1.0, 0.0], [0.0, 2.0]]), torch.tensor([0.0, 1.0]))(image)
-    assert torch.allclose(logits[:, 0], image[:, 0]) and torch.allclose(logits[:, 1], 2 * image[:, 1] + 1)
-
-
 def test_batch_norm_takes_the_mean_of_the_batches(encoder):
     batches = [torch.randn(2, 3, 64, 64) + shift for shift in (0.0, 3.0)]
     settled = settle(ResNet18(3, 4), iter(batches))

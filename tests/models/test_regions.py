@@ -79,12 +79,6 @@ def loss_of_the_project(logits, cells, min_coverage=1.0, view=0, cell_px=CELL_PX
     return cross_entropy_sum(region_logits, batch["labels"]) / batch["count"], batch
 
 
-def built_gain(labels, how, scale):
-    """UNet's gain in a network built from settings."""
-    words = {"supervision.labels": labels, "supervision.aggregate": how, "model.width": 2}
-    return build_segmenter(config_from_flat(SegmenterConfig, words), 3, 4, scale)[0].gain
-
-
 def small_logits():
     torch.manual_seed(0)
     return (torch.randn(CLASSES, HEIGHT, WIDTH, dtype=torch.float64) * 10).requires_grad_()
@@ -109,22 +103,9 @@ def test_loss_and_gradient_equal_a_slow_loop(layout):
 @pytest.mark.parametrize("layout", ["n that does not divide the tile", "tilted grid"])
 def test_literal_sums_are_those_of_the_networks_own_output(layout):
     """supervision.aggregate=literal_sum: the network gives n² times its last layer's u, and Eq. 1 sums x = u."""
-    gain = built_gain("low_regions", "literal_sum", CELL_PX**0.5)
+    config = config_from_flat(SegmenterConfig, {"supervision.aggregate": "literal_sum", "model.width": 2})
+    gain = build_segmenter(config, 3, 4, CELL_PX**0.5)[0].gain
     compare((0.01 * small_logits()).detach().requires_grad_(), LAYOUTS[layout], gain, cell_px=1.0)
-
-
-def test_a_region_loss_that_is_not_there_is_no_sum():
-    with pytest.raises(ValueError, match="knows no product"):
-        aggregate(torch.zeros(1, 2, 4, 4), torch.zeros(1, 4, 4, dtype=torch.int32), 1, 16, "product")
-
-
-def test_only_regions_that_are_summed_literally_multiply_the_networks_output():
-    gains = {
-        (labels, how): built_gain(labels, how, 16)
-        for labels in ("high", "low_upsampled", "low_regions")
-        for how in ("sum", "literal_sum", "mean_probs")
-    }
-    assert gains.pop(("low_regions", "literal_sum")) == 256 and set(gains.values()) == {1.0}
 
 
 def test_512_by_30_gives_17_by_17_whole_regions_and_leaves_two_pixels_out():

@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 import torchvision
-from commands import ROOT, run_script
+from commands import run_script
 
 from models.pretrained import adapt_bands, load_resnet18
 from models.resnet import ResNet18
@@ -26,21 +26,19 @@ def test_resnet_gives_torchvisions_outputs_for_the_same_weights():
 
 
 THIN = """
-import sys, torch
-sys.path.insert(0, "{root}")
+import torch
 from models.unet import UNet
 for width in (2, 4, 8):
     network = UNet(4, 4, width).to(memory_format=torch.channels_last)
-    for px in (64, 256):
+    for px in (64, 64, 256, 256):
         images = torch.randn(4, 4, px, px).contiguous(memory_format=torch.channels_last)
-        for _ in range(2):
-            network(images).square().mean().backward()
+        network(images).square().mean().backward()
 """
 
 
 def test_thin_networks_train_where_their_channels_lie_last():
     """With a strided shortcut the process is killed: of width 4 on CPUs with AVX2, of width 8 on those with AVX-512."""
-    run_script("-c", THIN.format(root=ROOT))
+    run_script("-c", THIN)
 
 
 @pytest.mark.parametrize("size", [(32, 32), (64, 96), (10, 47), (128, 100)])
@@ -58,15 +56,6 @@ def test_an_image_is_seen_as_if_its_edge_went_on():
     going_on = torch.cat([going_on, going_on[:, :, -1:].expand(-1, -1, 14, -1)], dim=2)
     with torch.no_grad():
         assert torch.equal(net(image), net(going_on)[..., :50, :70])
-
-
-def test_the_final_convolution_commutes_with_the_upsampling():
-    net = UNet(width=8)
-    torch.nn.init.normal_(net.head.weight)
-    x = torch.randn(2, 4, 10, 12)
-    after = net.head(F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False))
-    before = F.interpolate(net.head(x), scale_factor=2, mode="bilinear", align_corners=False)
-    assert torch.allclose(after, before, atol=1e-5)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (5, 8)])
@@ -89,16 +78,6 @@ def test_logits_start_at_zero_or_as_torch_draws_the_last_layer():
     assert 0.7 * bound < nets["random"].head.weight.abs().max() <= bound
     weights, others = (net.state_dict() for net in nets.values())
     assert all(torch.equal(weights[name], others[name]) for name in weights if not name.startswith("head."))
-    nets["random"](torch.randn(2, 3, 64, 64)).square().mean().backward()
-    assert all(p.grad.abs().sum() > 0 for p in nets["random"].parameters())
-
-
-def test_the_gain_multiplies_the_logits_and_nothing_else():
-    plain, literal = UNet(width=8).eval(), UNet(width=8, gain=256.0).eval()
-    torch.nn.init.normal_(plain.head.weight)
-    literal.load_state_dict(plain.state_dict())
-    image = torch.randn(1, 3, 50, 70)
-    assert torch.equal(literal(image), 256 * plain(image))
 
 
 def test_bands_in_common_are_kept_and_the_size_of_the_sum_stays():

@@ -13,9 +13,9 @@ GAME = {"auc": 0.6, "ragged_made": 0.01, "ragged_real": 0.02}
 GRADIENTS = {"gradient_region": 0.1, "gradient_adversary": 0.0}
 
 
-def write_log(path, train, validation, validations=2):
+def write_log(path, train, validation):
     records = []
-    for step in range(1, validations + 1):
+    for step in (1, 2):
         records.append({"step": step, "kind": "train", "loss": 1.0 / step, **train})
         records.append({"step": step, "kind": "validation", **validation})
     path.write_text("".join(json.dumps(record) + "\n" for record in records))
@@ -37,21 +37,13 @@ def panels_drawn(tmp_path, monkeypatch, *records):
     return drawn
 
 
-def test_a_row_with_an_adversary_shows_the_game_too(tmp_path, monkeypatch):
+def test_a_row_shows_loss_and_scores_with_an_adversary_the_game_too_and_pretraining_both_losses(tmp_path, monkeypatch):
     drawn = panels_drawn(tmp_path, monkeypatch, GRADIENTS, {**SCORES, "game": GAME})
     assert len(drawn) == 5 and ["predictions", "exemplars"] in drawn.values() and ["AUC", "guessing"] in drawn.values()
-
-
-def test_a_row_without_shows_loss_and_scores_and_pretraining_both_losses(tmp_path, monkeypatch):
     drawn = panels_drawn(tmp_path, monkeypatch, {}, SCORES)
     assert list(drawn.values()) == [["training"], ["accuracy", "macro F1", "mIoU"]]
     drawn = panels_drawn(tmp_path, monkeypatch, {}, {"loss": 0.9})
     assert drawn == {"Loss": ["training", "validation"]}
-
-
-def test_a_curve_begins_with_the_second_validation(tmp_path):
-    save_run_curves(write_log(tmp_path / "log.jsonl", {}, SCORES, validations=1), tmp_path / "curves.png")
-    assert not (tmp_path / "curves.png").exists()
 
 
 def test_without_matplotlib_a_run_has_no_picture_and_a_figure_says_what_it_needs(tmp_path, monkeypatch, capsys):

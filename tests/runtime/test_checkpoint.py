@@ -1,36 +1,13 @@
 """Checkpoints and records: whole or not at all, whatever breaks off their writing."""
 
-import contextlib
-import resource
-import signal
-
 import pytest
 import torch
+from full_disk import no_file_above
 from opened import opened
 
 from runtime import checkpoint
 from runtime.errors import Refused
 from runtime.files import write_text
-
-
-def test_a_checkpoint_comes_back_as_it_went(tmp_path):
-    state = {"segmenter": {"w": torch.arange(3.0)}, "step": 4, "config": {"a.b": [1, "x"]}}
-    checkpoint.save(tmp_path / "last.pt", state)
-    back = checkpoint.load(tmp_path / "last.pt")
-    assert torch.equal(back.pop("segmenter")["w"], state.pop("segmenter")["w"]) and back == state
-    assert [p.name for p in tmp_path.iterdir()] == ["last.pt"]
-
-
-@contextlib.contextmanager
-def no_file_above(size):
-    """The system refuses to let a file grow, as on a full disk, with another reason."""
-    before, ignored = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, ignored)
 
 
 def test_a_disk_that_fills_leaves_every_file_of_a_run_whole(tmp_path):
@@ -56,16 +33,12 @@ class Malicious:
         return (print, ("executed",))
 
 
-@pytest.mark.parametrize("damage", ["missing", "empty", "text", "cut", "pickle", "list"])
+@pytest.mark.parametrize("damage", ["cut", "pickle", "list"])
 def test_what_is_no_checkpoint_is_refused_in_one_line(tmp_path, damage, capsys):
     path = tmp_path / "best.pt"
+    torch.save({"pickle": {"w": Malicious()}, "list": [1, 2], "cut": {"w": torch.zeros(1000)}}[damage], path)
     if damage == "cut":
-        checkpoint.save(path, {"w": torch.zeros(1000)})
         path.write_bytes(path.read_bytes()[:1500])
-    elif damage in ("pickle", "list"):
-        torch.save({"pickle": {"w": Malicious()}, "list": [1, 2]}[damage], path)
-    elif damage != "missing":
-        path.write_bytes({"empty": b"", "text": b"not a checkpoint"}[damage])
     with pytest.raises(Refused, match="best.pt") as caught:
         checkpoint.load(path)
     assert "\n" not in str(caught.value)

@@ -11,15 +11,6 @@ from runtime.children import RUNNING, command, side_by_side
 from runtime.errors import Refused
 
 
-@pytest.fixture(autouse=True)
-def own_handlers():
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    yield
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
-    assert not RUNNING
-
-
 def noting(folder, key, seconds=0.0, status=0):
     """Words of a command that notes its beginning and its end."""
     lines = (
@@ -56,6 +47,7 @@ def test_one_that_fails_stops_the_one_beside_it_and_begins_no_other(tmp_path):
     with pytest.raises(Refused, match="^stopped: python -c .* failed; mend it and run the same line again$"):
         side_by_side(words, {}, 2, name=str)
     assert time.monotonic() - started < 30 and not any(line in log(tmp_path) for line in ("a ends", "c begins"))
+    assert not RUNNING
 
 
 def test_a_signal_is_passed_on_to_the_command(tmp_path):

@@ -1,8 +1,6 @@
 """From main to the shell: one line and a status, whatever ends it."""
 
 import signal
-import sys
-from types import SimpleNamespace
 
 import pytest
 
@@ -11,16 +9,13 @@ from runtime.errors import Refused
 from runtime.signals import Stopped
 
 
-@pytest.mark.parametrize(
-    "error, status, line",
-    [
-        (Refused("no such thing"), 2, "error: no such thing"),
-        (OSError(28, "No space left on device", "a.json"), 2, "error: a.json: No space left on device"),
-        (KeyboardInterrupt(), 130, "stopped; the same command goes on from what is complete"),
-        (KeyboardInterrupt(signal.SIGTERM), 143, "stopped; the same command goes on from what is complete"),
-        (Stopped("run", 7, 9, signal.SIGTERM), 143, "run: SIGTERM: stopped at step 7 of 9; the same command goes on"),
-    ],
-)
+@pytest.mark.parametrize("error, status, line", [
+    (Refused("no such thing"), 2, "error: no such thing"),
+    (OSError(28, "No space left on device", "a.json"), 2, "error: a.json: No space left on device"),
+    (KeyboardInterrupt(), 130, "stopped; the same command goes on from what is complete"),
+    (KeyboardInterrupt(signal.SIGTERM), 143, "stopped; the same command goes on from what is complete"),
+    (Stopped("run", 7, 9, signal.SIGTERM), 143, "run: SIGTERM: stopped at step 7 of 9; the same command goes on"),
+])  # fmt: skip
 def test_an_end_is_one_line_and_a_status(capsys, error, status, line):
     def main():
         raise error
@@ -28,15 +23,3 @@ def test_an_end_is_one_line_and_a_status(capsys, error, status, line):
     with pytest.raises(SystemExit) as ended:
         command.run(main)
     assert ended.value.code == status and capsys.readouterr().err == line + "\n"
-
-
-def test_a_line_and_its_end_are_one_write(monkeypatch):
-    written = []
-    monkeypatch.setattr(sys, "stdout", SimpleNamespace(write=written.append, flush=lambda: None))
-    command.say("0.tif: mapped")
-    assert [piece for piece in written if piece] == ["0.tif: mapped\n"]
-
-
-@pytest.mark.parametrize("result, status", [(None, 0), (2, 2), ({"rows": []}, 0)])
-def test_only_a_number_is_a_status(result, status):
-    assert command.status(lambda: result) == status

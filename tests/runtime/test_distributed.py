@@ -5,14 +5,11 @@ from runtime import distributed
 from runtime.distributed import memory_format, mixed_precision
 
 
-@pytest.mark.parametrize(
-    "asked, units, maker, precision",
-    [
-        ("auto", "amx_tile", "GenuineIntel", "bf16"), ("auto", "avx512_bf16", "AuthenticAMD", "bf16"),
-        ("auto", "avx512_bf16", "GenuineIntel", "off"), ("auto", "none", "AuthenticAMD", "off"),
-        ("bf16", "none", "GenuineIntel", "bf16"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize("asked, units, maker, precision", [
+    ("auto", "amx_tile", "GenuineIntel", "bf16"), ("auto", "avx512_bf16", "AuthenticAMD", "bf16"),
+    ("auto", "avx512_bf16", "GenuineIntel", "off"), ("auto", "none", "AuthenticAMD", "off"),
+    ("bf16", "none", "GenuineIntel", "bf16"),
+])  # fmt: skip
 def test_auto_means_bf16_on_a_cpu_that_is_faster_by_it(monkeypatch, tmp_path, asked, units, maker, precision):
     monkeypatch.setattr(distributed, "CPU", tmp_path / "cpuinfo")
     distributed.CPU.write_text(f"vendor_id\t: {maker}\n")

@@ -21,17 +21,6 @@ def test_a_run_says_early_and_at_each_evaluation_how_long_the_rest_takes(tmp_pat
     assert [line.rpartition("about ")[2] for line in others] == ["9 min left", "8 min left", "7 min left"]
 
 
-def test_a_run_that_ends_with_its_first_evaluation_promises_nothing(tmp_path, capsys):
-    run = opened(tmp_path, 0, "train.epochs=1", "train.batch_size=10")
-    for step in run.each_step():
-        run.add(loss=torch.zeros(()))
-        run.end_step(step, [])
-    assert run.evaluate_now and run.save_now
-    run.validated({}, "validation")
-    said = capsys.readouterr().out
-    assert "validation" in said and "left" not in said
-
-
 def test_a_run_that_is_opened_is_not_complete_before_it_says_so_again(tmp_path):
     (tmp_path / "metrics.json").write_text("{}")
     run = opened(tmp_path, 20)

@@ -1,14 +1,10 @@
 import json
 
-import numpy as np
 import pytest
 import torch
-from commands import ROOT, error_of, run_script
+from commands import error_of, run_script
+from made_runs import trained
 
-import train_seg
-from config import SegmenterConfig
-from data.tiles import TileSet
-from runtime.settings import load_config
 from tools import probe
 
 
@@ -18,7 +14,7 @@ def trained_encoder(tile_set, tmp_path_factory):
     folder = tmp_path_factory.mktemp("encoder")
     words = [f"data.root={tile_set}", f"run.dir={folder}", "model.width=8", "data.workers=0", "train.epochs=15"]
     words += ["train.batch_size=10", "train.average=0", "train.precision=off"]
-    train_seg.main(load_config(SegmenterConfig, ROOT / "configs/demo/high.yaml", words))
+    trained("configs/demo/high.yaml", *words)
     state = torch.load(folder / "best.pt", weights_only=True)["segmenter"]
     start = "encoder."
     torch.save({k[len(start) :]: v for k, v in state.items() if k.startswith(start)}, folder / "resnet18.pt")
@@ -35,15 +31,6 @@ def test_a_trained_encoder_is_told_from_random_ones(trained_encoder, tile_set, t
     for stage in ("layer2", "layer3"):
         assert trained[stage] > chance["mean"][stage] + 2 * chance["deviation"][stage]
         assert f"{100 * trained[stage]:.2f}" in printed
-
-
-def test_pixels_are_those_that_have_a_label_and_the_same_for_every_encoder(tile_set):
-    tiles = TileSet(tile_set, "train", needs=("high",))
-    pixels = probe.LabelledPixels(tiles, [3, 5], 50)
-    sample, again = pixels[1], pixels[1]
-    index, high = sample["region_index"], tiles.load_high(5)
-    assert sorted(index[index >= 0]) == list(range(50)) and np.array_equal(index, again["region_index"])
-    assert all(high[index == k] == sample["labels"][k] for k in range(50))
 
 
 def test_few_labelled_tiles_are_among_more_and_what_cannot_be_probed_is_one_line(tile_set, capsys):

@@ -8,7 +8,7 @@ import geotiffs
 import numpy as np
 import pytest
 from made_scenes import (
-    COLORED, MASK_COLORS, PX, REAL, UTM, busy, colored, epsg_of, files, manifest, one_line, photographs, read, real,
+    MASK_COLORS, PX, UTM, busy, colored, epsg_of, files, manifest, one_line, photographs, read,
     run, words_for, write_list, write_scene,
 )  # fmt: skip
 from PIL import Image
@@ -53,24 +53,20 @@ def test_tiles_elsewhere_are_linked_relatively_and_move_with_their_set(tmp_path)
     assert check(tmp_path / "there" / "set", decode=True) == (3, [], [])
 
 
-@real
-def test_real_patches_can_be_taken_as_they_are(tmp_path):
-    listed = f"{REAL}/chesapeake/scenes.csv"
+def test_real_patches_can_be_taken_as_they_are(real, tmp_path):
+    listed = f"{real}/chesapeake/scenes.csv"
     assert run(tmp_path / "set", *taken(listed, scale=30)) == 0
     assert run(tmp_path / "cut", *words_for(listed, "--tile-px", 256, "--no-filter")) == 0
     one, other = (read_manifest(tmp_path / name)[0] for name in ("set", "cut"))
     assert (one.band_mean, one.band_std, one.tile_px) == (other.band_mean, other.band_std, 256)
 
 
-@pytest.mark.parametrize(
-    "change, options, said",
-    [
-        ({"px": 64}, (), "t1_image.tif: tile_px is 64, but 32 for"),
-        ({}, ("--tile-px", 64), "--tile-px 64: the tiles have 32 px"),
-        ({}, ("--scale", 3), "t0_low.tif: is 4 x 4 px without a common georeference"),
-        ({"bands": 2}, (), "t1.tif: has 2 bands of uint8, images/t0.tif 3 bands"),
-    ],
-)
+@pytest.mark.parametrize("change, options, said", [
+    ({"px": 64}, (), "t1_image.tif: tile_px is 64, but 32 for"),
+    ({}, ("--tile-px", 64), "--tile-px 64: the tiles have 32 px"),
+    ({}, ("--scale", 3), "t0_low.tif: is 4 x 4 px without a common georeference"),
+    ({"bands": 2}, (), "t1.tif: has 2 bands of uint8, images/t0.tif 3 bands"),
+])  # fmt: skip
 def test_tiles_that_do_not_go_together_are_named(tmp_path, capsys, change, options, said):
     raw = tmp_path / "raw"
     rows = pre_cut(raw, 1) + pre_cut(raw, 1, first=1, **change)
@@ -87,9 +83,6 @@ def test_no_file_of_a_user_is_replaced(tmp_path, capsys):
     tiles = write_list(tmp_path / "raw", pre_cut(tmp_path / "raw"), "tiles.csv")
     assert run(tmp_path / "raw", *taken(tiles)) == 2
     assert "is where the manifest goes; give the list another name" in one_line(capsys)
-    rows, _ = photographs(tmp_path, size=(64, 64))  # pictures never become GeoTIFFs in their own folder
-    assert run(tmp_path, *taken(write_list(tmp_path, rows), "--taxonomy", colored(tmp_path))) == 2
-    assert f"give another folder than {tmp_path}" in one_line(capsys) and not list((tmp_path / "images").glob("*.tif"))
 
 
 def test_pictures_become_geotiffs_and_geotiffs_stay_as_they_are(tmp_path):
@@ -113,16 +106,6 @@ def test_pictures_become_geotiffs_and_geotiffs_stay_as_they_are(tmp_path):
     assert read(root / "high/p1.tif")[1].affine == UTM and epsg_of(root / "high/p1.tif") == 26917
     image, header = read(root / "images/p2.tif")  # where it was transparent it has no data
     assert header.nodata == 0 and not image[masks["p2"] == 3].any() and image[masks["p2"] != 3].any()
-
-
-@pytest.mark.parametrize("source", ["--scenes", "--tiled"])
-def test_a_colour_that_the_taxonomy_lacks_is_named_with_its_count(tmp_path, capsys, source):
-    rows, masks = photographs(tmp_path, 1, size=(64, 64))
-    taxonomy = colored(tmp_path, COLORED.replace('"#6EC1E4": road, ', ""))
-    listed = write_list(tmp_path, rows)
-    assert run(tmp_path / "out", *words_for(listed, "--taxonomy", taxonomy, "--tile-px", 64, source=source)) == 2
-    lacking = f"p0.png: colours without a class: #6EC1E4 ({(masks['p0'] == 3).sum()} px); the taxonomy knows #000000, "
-    assert lacking in one_line(capsys)
 
 
 def test_tiles_are_taken_with_their_alpha_band_as_a_band_or_without_it(tmp_path, capsys):
@@ -153,15 +136,11 @@ def test_a_tile_with_a_mask_is_written_anew_with_what_it_hides_as_no_data(tmp_pa
     assert check(tmp_path / "out", decode=True) == (3, [], [])
 
 
-@pytest.mark.parametrize(
-    "crs, place, metres",
-    [
-        (3857, (1.0, 0.0, 1_113_194.9, 0.0, -1.0, 4_865_942.3), 0.766),  # at 40 degrees north
-        (4326, (1e-5, 0.0, -83.0, 0.0, -1e-5, 39.5), 0.978),
-        (26917, UTM, 1.0),
-        (2263, UTM, 0.3048),
-    ],
-)
+@pytest.mark.parametrize("crs, place, metres", [
+    (3857, (1.0, 0.0, 1_113_194.9, 0.0, -1.0, 4_865_942.3), 0.766),  # at 40 degrees north
+    (4326, (1e-5, 0.0, -83.0, 0.0, -1e-5, 39.5), 0.978),
+    (2263, UTM, 0.3048),
+])  # fmt: skip
 def test_the_pixel_size_of_a_tile_is_that_on_the_ground(tmp_path, crs, place, metres):
     raw, labels = tmp_path / "raw", {"high": busy(PX, PX, [1, 2, 3]), "low": busy(PX, PX, [11, 41, 81])}
     row = write_scene(raw, "t", np.ones((PX, PX, 3), np.uint8), **labels, transform=place, crs=crs)

@@ -104,7 +104,7 @@ def upsampled(cells, height, width):
     return cells.labels[rows.clip(0, last_row), cols.clip(0, last_col)]
 
 
-def filled(cells):
+def without_holes(cells):
     """The cells with ignored ones taking the nearest labelled cell's class, so that a prediction has no holes."""
     known, labels = np.argwhere(cells.labels != IGNORE), cells.labels.copy()
     for hole in np.argwhere(cells.labels == IGNORE):

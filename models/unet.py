@@ -79,6 +79,6 @@ class UNet(nn.Module):
         x = self.up1(x, layer1)
         x = self.up0(x, stem)
         # "Upsampled and passed through a final convolutional layer": a 1x1 convolution commutes with bilinear
-        # upsampling. After it a step of width 64 on a CPU takes 7 % longer. A test holds the two orders equal.
+        # upsampling. After it a step of width 64 on a CPU takes 7 % longer.
         logits = F.interpolate(self.head(x), scale_factor=2, mode="bilinear", align_corners=False)
         return self.gain * logits[..., :height, :width] if self.gain != 1 else logits[..., :height, :width]

@@ -5,7 +5,7 @@ import torch
 from tqdm import tqdm
 
 from data import tile_io
-from data.cells import filled, upsampled
+from data.cells import upsampled, without_holes
 from data.laying import tile_grid
 from data.loading import scoring_batches, to_device
 from data.samples import ScoringTiles
@@ -25,7 +25,7 @@ def oracle(tiles):
     tally = Tally(len(tiles.description.classes()))
     for i in tqdm(range(len(tiles)), desc="Oracle", disable=None, leave=False):
         tile = tiles.load(i)
-        predicted = upsampled(filled(tile.cells), *tile.high.shape)
+        predicted = upsampled(without_holes(tile.cells), *tile.high.shape)
         tally.add(torch.from_numpy(predicted)[None], torch.from_numpy(tile.high)[None])
     return tally
 

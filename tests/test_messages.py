@@ -19,6 +19,7 @@ from data.manifest import read_manifest
 from data.prepare.cutting import Options, cut_scene
 from data.prepare.sources import Scene
 from data.samples import Exemplars
+from data.synthetic.tile_set import make_tile_set
 from data.taxonomy import load_taxonomy, merge
 from data.tiles import TileSet
 from models import build_segmenter
@@ -83,6 +84,20 @@ def exemplars(old="", new="", **more):
         Exemplars(folder / "set", TileSet(tiles, "train").description, **{"count": 0, "seed": 0, **more})
 
     return draw
+
+
+def twice(folder, tiles):
+    read_manifest(relisted(tiles, folder / "set", lambda rows: rows[:1] * 2))
+
+
+def tiny(*words):
+    """A run on tiles of 32 px."""
+
+    def run(folder, tiles):
+        make_tile_set(folder / "set", tiles=16, tile_px=32)
+        trained("configs/demo/agg.yaml", f"data.root={folder / 'set'}", f"run.dir={folder / 'run'}", *words)
+
+    return run
 
 
 def no_whole_cell(folder, tiles):
@@ -160,6 +175,8 @@ CASES = {
     "unknown split": (changed("tiles.csv", ",heldout,", ",held-out,"), "split 'held-out'; did you mean 'heldout'?"),
     "path": (changed("tiles.csv", "images/", "../images/"), "leaves the folder"),
     "fact": (changed("dataset.yaml", "scale: 16", "scale: 0"), "scale is 0; it should be a number from 1 up"),
+    "statistics": (changed("dataset.yaml", "band_mean: [", "band_mean: [1, "), "band_mean has 4 numbers; there are 3 "),
+    "tile in two splits": (twice, "tiles.csv, line 3: tile "),
     "column": (lambda folder, _: read_csv(written(folder, "a.csv", "region,imgae\n"), ("region",), ("image",)),
         "a.csv: unknown column 'imgae'; did you mean 'image'?"),
     "no text": (lambda _, tiles: read_csv(next(tiles.glob("images/*.tif")), ("region",)), ".tif: not a CSV in UTF-8"),
@@ -171,6 +188,8 @@ CASES = {
     "choice": (setting("supervision.labels=low"), "is not one of high, low_upsampled, low_regions; did you mean low_"),
     "bound": (setting("adversarial.temperature=1000"), "temperature=1000.0: must be above 0 and at most 100, as 1.11"),
     "number": (setting("train.epochs=many"), "train.epochs=many must be a whole number, as train.epochs=100"),
+    "seed": (setting("run.seed=1e30"), "must be 0 or more and below 9223372036854775808, as 0"),
+    "infinite": (setting("train.learning_rate=inf"), "train.learning_rate=inf must be a number"),
     "form": (setting("epochs"), "an override has the form section.key=value, as train.epochs=10"),
     "width of ImageNet": (setting("model.init=imagenet", "model.width=32"), "model.init=imagenet needs model.width=64"),
     "batch": (lambda *_: SegmenterConfig().train.split(5), "batch_size=24 does not divide among 5 processes; 25"),
@@ -179,6 +198,7 @@ CASES = {
     "too few exemplars": (exemplars(count=999), "adversarial.exemplars=999, but the pool has "),
     "classes of exemplars": (exemplars("forest", "woods"), "its exemplars have the classes water, woods, field, "),
     "size of exemplars": (exemplars("tile_px: 64", "tile_px: 32"), "32 px, smaller than the tiles of 64"),
+    "batch norm": (tiny("train.batch_size=1"), "needs two tiles of 32 px, or one of 64 px, for batch norm"),
     "no whole cell": (no_whole_cell, "no cell lies whole in a tile (supervision.min_coverage=0.5 takes cells that"),
     "not finite": (lambda folder, _: checkpoint.require_finite({"loss": float("nan")}, (), folder, 7),
         "the loss is not finite at step 7 (nan); the last good checkpoint was not reached yet; a lower train.learning"),

@@ -19,7 +19,7 @@ from made_runs import assert_same, by_one_and_two_processes, losses, records, sa
 
 import evaluate
 import train_seg
-from data.cells import filled
+from data.cells import without_holes
 from data.tiles import TileSet
 from metrics import border_counts, border_f1
 from models.averaging import update_average
@@ -227,7 +227,7 @@ def test_validation_scores_the_classes_that_its_labels_hold():
 
 def oracle_maps(tiles):
     cells = [tiles.load(i).cells for i in range(len(tiles))]
-    return torch.from_numpy(np.stack([filled(c).labels.repeat(16, 0).repeat(16, 1) for c in cells]))
+    return torch.from_numpy(np.stack([without_holes(c).labels.repeat(16, 0).repeat(16, 1) for c in cells]))
 
 
 @torch.no_grad()

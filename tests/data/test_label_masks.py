@@ -11,6 +11,7 @@ from PIL import Image
 
 from data import tile_io
 from data.label_masks import codes_of, require_label
+from data.label_source import Label
 from data.rasters import Raster
 from runtime.errors import Refused
 
@@ -103,9 +104,16 @@ def test_colours_without_a_class_are_listed_with_their_counts(tmp_path):
 
 @pytest.mark.parametrize("array, colors, said", [
     (RGB, (), "a.tif: has 3 bands of uint8; a label has one, of integers; of a mask of colours the taxonomy"),
+    (RGB.repeat(2, axis=2), COLORS, "a.tif: has 6 bands of uint8; a mask of colours has red, green and blue of"),
     (RGB.astype(np.uint16), COLORS, "a.tif: has 3 bands of uint16; a mask of colours has red, green and blue of"),
 ])  # fmt: skip
 def test_what_is_no_mask_is_named(tmp_path, array, colors, said):
     geotiffs.write(tmp_path / "a.tif", array)
     with pytest.raises(Refused, match=said):
         read_codes(tmp_path / "a.tif", colors)
+
+
+def test_the_code_for_nothing_fits_the_type_of_a_label():
+    for dtype, code in ((np.int8, 127), (np.uint8, 255)):
+        stored = tile_io.Stored("a.tif", (1, 1), 1, np.dtype(dtype), np.zeros((1, 1, 1), dtype))
+        assert Label(stored, {0: 1}).none == code

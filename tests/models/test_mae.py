@@ -135,12 +135,37 @@ def test_masked_pixels_change_no_encoder_output_and_no_statistic(settings, train
     assert (encoded(tiny(**settings).eval(), image.flip(1), noise)[0] - before).abs().amax(2).min() > 1e-3
 
 
+def test_with_mask_where_tokens_masked_pixels_leak_into_each_visible_token():
+    image, noise = draw()
+    patches = patchify(image)
+    patches[0, tiny().draw_mask(noise, 4, 6)[1][0]] = 7.0
+    before, after = (encoded(tiny().eval(), i, noise)[0] for i in (image, unpatchify(patches, 64, 96)))
+    assert (before[0] - after[0]).abs().amax(1).min() > 1e-3  # ResNet-18 sees some 400 px
+    assert torch.equal(before[1], after[1])
+
+
 @pytest.mark.parametrize("training", [False, True])
 def test_masked_stages_are_the_resnets_own_where_all_is_visible(training):
     ours, theirs, image = tiny().train(training).resnet, tiny().train(training).resnet, waves(4, 64)
     stages = masked_stages(ours, image, torch.ones(4, 2, 2, dtype=torch.bool))
     for value, expected in zip([*stages, *ours.buffers()], [*theirs(image), *theirs.buffers()], strict=True):
         torch.testing.assert_close(value, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_the_stem_learns_the_statistics_of_whole_images():
+    image, noise = waves(16, 128), torch.rand(16, 64, generator=torch.Generator().manual_seed(0))
+    mask = tiny(mask_where="layers").draw_mask(noise, 8, 8)[1]
+    masked, visible = blank(image, mask), ~mask.unflatten(1, (8, 8))[:, ::2, ::2]
+
+    def variance(see):
+        resnet = tiny().resnet
+        see(resnet)
+        return resnet.bn1.running_var.mean() - 0.9  # momentum 0.1, from 1
+
+    whole = variance(lambda resnet: resnet(image))
+    # On real NAIP images 0.995; the rest is the edge of cells.
+    assert 0.9 < variance(lambda resnet: masked_stages(resnet, masked, visible)) / whole < 1.1
+    assert variance(lambda resnet: resnet(masked)) / whole < 0.4  # with mask_where=pixels
 
 
 def test_the_loss_equals_a_slow_loop_over_masked_patches():

@@ -74,6 +74,16 @@ def test_tiles_that_do_not_go_together_are_named(tmp_path, capsys, change, optio
     assert said in one_line(capsys)
 
 
+def test_of_a_coarse_label_larger_than_its_tile_the_cells_over_it_are_taken(tmp_path):
+    raw, codes = tmp_path / "raw", np.full((8, 8), 77, np.uint8)  # a code that no taxonomy knows, beyond the tile
+    codes[:4, :4] = 41
+    labels = {"high": busy(PX, PX, [1, 2, 3]), "low": codes, "low_transform": (8.0, 0, UTM[2], 0, -8.0, UTM[5])}
+    row = write_scene(raw, "t", np.ones((PX, PX, 3), np.uint8), **labels)
+    assert run(tmp_path / "set", *taken(write_list(raw, [row]), scale=8)) == 0
+    assert check(tmp_path / "set", decode=True) == (1, [], [])
+    assert (read(tmp_path / "set" / manifest(tmp_path / "set")[0]["low"])[0] == 41).all()
+
+
 def test_no_file_of_a_user_is_replaced(tmp_path, capsys):
     tiles, mine = write_list(tmp_path / "raw", pre_cut(tmp_path / "raw")), tmp_path / "out" / "images" / "t0.tif"
     mine.parent.mkdir(parents=True)

@@ -44,14 +44,14 @@ def test_a_colour_alone_does_not_give_the_class_away(tiles):
 def test_a_faultless_low_label_is_the_majority_of_each_cell(tiles):
     high = tiles[7][1]
     codes = low_label(np.random.default_rng(0), high, 16, **FAULTLESS)
-    merged, coarse = merge(high, CLASSES.high, "high"), merge(codes, CLASSES.low, "low")
+    coarse = merge(codes, CLASSES.low, "low")
     groups = {WATER: 0, TREE: 1, GRASS: 2, BARREN: 3, BUILT: 4, ROAD: 4}
     for row in range(8):
         for col in range(8):
             block = high[row * 16 : row * 16 + 16, col * 16 : col * 16 + 16].ravel()
             votes = np.bincount([groups[code] for code in block], minlength=5)
             assert coarse[row, col] == min(votes.argmax(), 3)
-    assert merged.shape == (128, 128) and coarse.shape == (8, 8)
+    assert coarse.shape == (8, 8)
 
 
 def test_a_cell_is_developed_well_before_half_of_it_is():
@@ -69,24 +69,6 @@ def test_thin_things_vanish_and_broad_ones_stay():
     high[:, :32] = WATER
     codes = low_label(np.random.default_rng(0), high, 16, shift_px=0, wrong=0)
     assert (codes[:, :2] == 11).all() and not np.isin(codes[:, 2:], (11, 22, 23, 24)).any()
-
-
-def test_the_shift_moves_the_map_by_at_most_what_it_says():
-    high = np.tile(np.arange(64) // 8 % 2 + 2, (64, 1)).astype(np.uint8)  # stripes of 8 px, read at 1 px a cell
-    seen = set()
-    for seed in range(20):
-        codes = low_label(np.random.default_rng(seed), high, 1, shift_px=3, spread=0, wrong=0, impervious_from=1)
-        forest = np.isin(codes, (41, 42, 43))[:, 8:-8]
-        fits = [d for d in range(-4, 5) if np.array_equal(forest, (high == TREE)[:, 8 + d : 56 + d])]
-        assert len(fits) == 1
-        seen.update(fits)
-    assert len(seen) > 3 and seen <= set(range(-3, 4))
-
-
-def test_wrong_cells_are_as_many_as_asked_for():
-    high = np.full((200, 200), TREE, np.uint8)
-    codes = low_label(np.random.default_rng(0), high, 2, **{**FAULTLESS, "wrong": 0.2})
-    assert 0.12 < (~np.isin(codes, (41, 42, 43))).mean() < 0.2  # some blind draws are right
 
 
 def test_the_tile_set_is_the_same_whatever_the_number_of_workers(tmp_path):
@@ -116,10 +98,8 @@ def test_a_tile_set_holds_what_its_manifest_says(tmp_path, capsys):
     assert main([*arguments, "--seed", "1"]) == 2 and "other settings" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    "option, value, told",
-    [("--tile-px", "31", "32 to"), ("--scale", "129", "1 to 128"), ("--bands", "5", "3 to 4")],
-)
+@pytest.mark.parametrize("option, value, told", [
+    ("--tile-px", "31", "32 to"), ("--scale", "129", "1 to 128"), ("--bands", "5", "3 to 4")])  # fmt: skip
 def test_impossible_settings_get_one_line_and_leave_nothing(tmp_path, capsys, option, value, told):
     assert main([str(tmp_path / "set"), option, value]) == 2
     line = capsys.readouterr().err

@@ -1,6 +1,6 @@
 """Peak memory of predict.py on a small and on a large made-up scene: it should not grow with the scene.
 
-    python tests/scene_memory.py [further words of predict.py]
+    python docs/scene_memory.py [further words of predict.py]
 
 Scenes of three bands, a block of noise over and over; network of model.width=8. No test: minutes.
 """

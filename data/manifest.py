@@ -80,8 +80,8 @@ def chosen_rows(root, rows, split, regions=(), exclude_regions=()):
     return chosen
 
 
-def _number(value):
-    return type(value) in (int, float) and 0 < value < math.inf
+def _number(value, zero=False):
+    return type(value) in (int, float) and 0 <= value < math.inf and (zero or value > 0)
 
 
 FACTS = {  # of dataset.yaml: what is a good value, by a test and in words
@@ -92,7 +92,7 @@ FACTS = {  # of dataset.yaml: what is a good value, by a test and in words
     "tile_px": (lambda v: type(v) is int and v >= MIN_TILE_PX, f"pixels, {MIN_TILE_PX} or more"),
     "bands": (lambda v: type(v) is int and v > 0, "a count"),
     "dtype": (lambda v: v in ("uint8", "uint16"), "uint8 or uint16"),
-    "band_mean": (lambda v: isinstance(v, list) and all(0 <= mean < math.inf for mean in v), "one number per band"),
+    "band_mean": (lambda v: isinstance(v, list) and all(_number(mean, zero=True) for mean in v), "one number per band"),
     "band_std": (lambda v: isinstance(v, list) and all(map(_number, v)), "one number per band, above 0"),
 }
 

@@ -204,7 +204,7 @@ def parsed():
     add("--other", type=Path, metavar="ROOT", help="of table3: another tile set to test on, all its splits")
     add("overrides", nargs="*", metavar="section.key=value", help="for every training run")
     arguments = parser.parse_intermixed_args()
-    require_options(vars(arguments), seeds=1, jobs=1)
+    require_options(vars(arguments), seeds=1, jobs=1, lsr_patches=1)
     arguments.out = arguments.out or HERE / "runs" / arguments.what
     for key in ("configs", "out", "auxiliary", "other"):  # the commands run in the project's folder
         if (value := getattr(arguments, key)) and value != parser.get_default(key):

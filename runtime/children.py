@@ -31,7 +31,7 @@ def side_by_side(words, after, jobs, name, then=None):
     with ThreadPoolExecutor(max(1, jobs)) as pool:
         try:
             for key in words:
-                before = futures.get(after.get(key))
+                before = futures[after[key]] if key in after else None
                 steps = [commands[key] for commands in (words, then or {}) if key in commands]
                 futures[key] = pool.submit(_run, steps, before, name(key) if jobs > 1 else None, pool)
             wait(futures.values(), return_when=FIRST_EXCEPTION)

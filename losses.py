@@ -1,4 +1,4 @@
-"""One function per equation of Sec. 4, in the order in which a training step meets them."""
+"""Eq. 1 to 3 of Sec. 4, and what the discriminator sees. The sum over cells is in models/regions.py."""
 
 import torch
 import torch.nn.functional as F
@@ -25,9 +25,9 @@ def sargmax(logits, temperature):
     """
     # Not in half precision: tau x would be rounded to 8 or 11 bits, and the map with it.
     with torch.autocast(logits.device.type, enabled=False):
-        x = logits if logits.dtype == torch.float64 else logits.float()
-        probs = (temperature * x).softmax(dim=1)  # (B, C, H, W); the larger tau is, the nearer to one-hot
-        index = torch.arange(x.shape[1], device=x.device, dtype=x.dtype).view(1, -1, 1, 1)
+        u = logits if logits.dtype == torch.float64 else logits.float()
+        probs = (temperature * u).softmax(dim=1)  # (B, C, H, W); the larger tau is, the nearer to one-hot
+        index = torch.arange(u.shape[1], device=u.device, dtype=u.dtype).view(1, -1, 1, 1)
         # The index is a number line: halfway between classes 0 and 2 looks like class 1. So the class order is part
         # of the model.
         return (index * probs).sum(dim=1, keepdim=True)

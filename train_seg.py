@@ -163,7 +163,7 @@ def update_segmenter(task, run, step, micro_batches, segmenter, optimizer, discr
     # Eq. 1's N is the count of labels in the global batch, known before the first backward: where regions lack labels,
     # a mean of micro-batch means is not the batch mean.
     count = torch.full((), float(sum(b["count"] for b in micro_batches)), device=ranks.device)
-    labels = ranks.sum(count).clamp(min=1)  # 1: a batch without a label costs 0, and not NaN
+    label_count = ranks.sum(count).clamp(min=1)  # 1: a batch without a label costs 0, and not NaN
     # A young segmenter's maps are noise, and so is what a discriminator says of them: its weight may rise from 0.
     weight = adversarial.weight * min(1.0, (step + 1) / (adversarial.warmup_steps + 1))
     made_maps, probes = [], {}
@@ -175,7 +175,7 @@ def update_segmenter(task, run, step, micro_batches, segmenter, optimizer, discr
                 logits = segmenter(images)
             logits = logits.to(images.dtype)  # losses are float32: 900 logits of 80 overflow float16
             loss, _, _ = segmenter_loss(task, logits, batch)
-            terms = {"loss": loss / labels}
+            terms = {"loss": loss / label_count}
             if discriminator is not None:
                 # Frozen, and called without DDP: no gradient of its own is to be summed.
                 discriminator.requires_grad_(False)

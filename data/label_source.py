@@ -20,6 +20,7 @@ class Label:
     """A label of one scene or tile.
 
     raster:  data.rasters.Raster, or data.tile_io.Stored of a tile; table: {code: class} of the taxonomy
+    nodata:  its file's, where that is a code without a class; None
     none:    the code that is written where nothing is known: one that the taxonomy ignores
     ignored: the codes that say so: its file's nodata, and `none` from when it was written on
     cells:   the affine of its own coarser grid, near the image's middle; None where it has the image's pixels
@@ -31,6 +32,7 @@ class Label:
         self.raster, self.table, self.colors, self.cells, self.block = raster, table, colors, None, None
         # What a float label's nodata hides has no code. A mask of colours has codes of our own.
         self.ignored = set() if colors or raster.dtype.kind == "f" or raster.nodata is None else {raster.nodata}
+        self.nodata = next((code for code in self.ignored if table.get(code, IGNORE) == IGNORE), None)
         most = 127 if raster.dtype == np.int8 else 255
         likely = *self.ignored, *sorted({0, most} & table.keys()), *range(most, -1, -1)
         self.none = next(code for code in likely if table.get(code, IGNORE) == IGNORE)
@@ -42,7 +44,10 @@ class Label:
     def over(self, row, col, height, width):
         """Codes (H, W) of the image's pixels from (row, col) on, and where there are none: (H, W) bool, or None."""
         bands = self.raster.bands - (self.raster.alpha is not None)
-        return codes_of(*self.raster.read(row, col, height, width, bands), self.raster, self.colors)
+        codes, hidden = codes_of(*self.raster.read(row, col, height, width, bands), self.raster, self.colors)
+        # A coarse map's nodata is where it ends, as beyond its edge; a fine one may have holes over coarse labels.
+        ends = (self.cells or self.block) and self.nodata is not None
+        return codes, join(hidden, codes == self.nodata) if ends else hidden
 
     def cells_over(self, grid, transform, px):
         """The cells that touch a tile: codes (h, w), their transform, and the pixels beyond the raster, or None."""

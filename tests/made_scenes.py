@@ -67,7 +67,7 @@ def write_scene(folder, name="s", image=None, high=None, low=None, low_transform
     high_transform, high_crs = settings.get("high_transform", transform), settings.get("high_crs", crs)
     geotiffs.write(folder / f"{name}_image.tif", image, transform, crs, settings.get("nodata"))
     geotiffs.write(folder / f"{name}_high.tif", high, high_transform, high_crs, **more)
-    geotiffs.write(folder / f"{name}_low.tif", low, low_transform or transform, settings.get("low_crs", crs))
+    geotiffs.write(folder / f"{name}_low.tif", low, low_transform or transform, settings.get("low_crs", crs), **more)
     about = {"scene": name, "region": settings.get("region", "de"), "split": settings.get("split", "")}
     return {**about, **{kind: f"{name}_{kind}.tif" for kind in ("image", "high", "low")}}
 

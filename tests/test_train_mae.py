@@ -201,7 +201,6 @@ def test_several_sets_take_turns_and_each_is_normalised_by_its_own_statistics(ti
 
 def test_bad_input_is_one_line_each(tile_set, folder, tmp_path):
     assert "crop_px=96" in error_of("train_mae.py", *settings(tile_set, tmp_path / "a", "data.crop_px=96"))
-    # With masks in all layers one cell of 32 px of four is seen.
     assert "for batch norm" in error_of("train_mae.py", *settings(tile_set, tmp_path / "d", "train.batch_size=1"))
     (tmp_path / "empty").mkdir()
     bare = "data.heldout=false", "data.images=images/*"

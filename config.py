@@ -215,7 +215,11 @@ class PretrainConfig(ScriptSettings):
 
     def __post_init__(self):
         side = 32 if self.mae.mask_where == "layers" else 16
-        patches = (self.data.crop_px // side) ** 2
-        masked = round(self.mae.mask_ratio * patches)
+        patches, masked = self.patches(side)
         masks = f"mae.mask_ratio={self.mae.mask_ratio} masks {masked} of {patches} patches of {side} px"
         require(0 < masked < patches, f"{masks} of data.crop_px={self.data.crop_px}; some must stay, and some go")
+
+    def patches(self, side):
+        """Patches of `side` px in a crop, and how many of them a mask of such patches hides."""
+        patches = (self.data.crop_px // side) ** 2
+        return patches, round(self.mae.mask_ratio * patches)

@@ -31,6 +31,9 @@ def main(config):
     ranks = distributed.start(config.run.device)
     device = ranks.device
     per_rank, micro_batch = config.train.split(ranks.world)
+    cells, masked = config.patches(32)  # pixels of a crop in layer4, where batch norm needs two values a channel
+    seen = cells - masked if config.mae.mask_where == "layers" else cells
+    require(micro_batch * seen > 1, "train.batch_size: a forward pass needs more crops, or larger ones, for batch norm")
     torch.manual_seed(config.run.seed)
     run = Run(config, ranks)
 
@@ -41,9 +44,6 @@ def main(config):
     sets = [read_unlabelled(root, data.images, data.bands, *chosen) for root in roots]
     training_sets, validation_sets = zip(*sets, strict=True)
     facts = common_facts(training_sets)
-    cells = (data.crop_px // 32) ** 2  # of a crop in layer4, where batch norm needs two values a channel
-    seen = cells - round(config.mae.mask_ratio * cells) if config.mae.mask_where == "layers" else cells
-    require(micro_batch * seen > 1, "train.batch_size: a forward pass needs more crops, or larger ones, for batch norm")
     tokens = math.prod(token_grid(data.crop_px, data.crop_px))  # a draw of the mask needs a number for each
     draws = {"min_area": data.min_area, "batch_size": config.train.batch_size, "seed": config.run.seed}
     samples = PretrainingCrops(training_sets, data.crop_px, tokens, **draws)

@@ -46,8 +46,9 @@ class Label:
         bands = self.raster.bands - (self.raster.alpha is not None)
         codes, hidden = codes_of(*self.raster.read(row, col, height, width, bands), self.raster, self.colors)
         # A coarse map's nodata is where it ends, as beyond its edge; a fine one may have holes over coarse labels.
-        ends = (self.cells or self.block) and self.nodata is not None
-        return codes, join(hidden, codes == self.nodata) if ends else hidden
+        if self.nodata is not None and (self.cells or self.block):
+            hidden = join(hidden, codes == self.nodata)
+        return codes, hidden
 
     def cells_over(self, grid, transform, px):
         """The cells that touch a tile: codes (h, w), their transform, and the pixels beyond the raster, or None."""

@@ -49,9 +49,7 @@ def load_trained(path, device):
     """
     state = load(path)
     with naming(path, "is not a checkpoint of train_seg.py: "):
-        # The adversary made no part of the network, and the bounds of its settings were others in old checkpoints.
-        settings = {key: value for key, value in state["config"].items() if not key.startswith("adversarial.")}
-        config, facts = config_from_flat(SegmenterConfig, settings), state["data"]
+        config, facts = config_from_flat(SegmenterConfig, state["config"]), state["data"]
         weights, classes, bands = state["segmenter"], len(facts["classes"]), facts["bands"]
         if config.train.average and "averaged" in state:  # of last.pt; best.pt holds the average alone
             start = "module."

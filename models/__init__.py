@@ -14,9 +14,9 @@ def build_segmenter(config, bands, classes, scale, init=None):
     config: config.SegmenterConfig; scale: n; init: in place of model.init, as "none" where a checkpoint follows
     """
     # The paper's sum to the letter, x = u: u becomes n² times as large, so that logits mean the same in every row.
-    # "sum_logits" is what literal_sum was called in checkpoints made before there was another sum.
-    literal = config.supervision.aggregate in ("literal_sum", "sum_logits")
-    gain = float(scale) ** 2 if literal and config.supervision.labels == "low_regions" else 1.0
+    supervision = config.supervision
+    literal = supervision.aggregate == "literal_sum" and supervision.labels == "low_regions"
+    gain = float(scale) ** 2 if literal else 1.0
     segmenter, init = UNet(bands, classes, config.model.width, gain, config.model.head), init or config.model.init
     if init == "none":
         return segmenter, "encoder starts at random"

@@ -19,8 +19,6 @@ BOUNDS = {
     "below": (operator.lt, "below {}"),
     "multiple_of": (lambda number, bound: number % bound == 0, "a multiple of {}"),
 }
-# Settings that are no more, in the config.yaml of older runs, with their defaults; another value was another run.
-RETIRED = {"adversarial.spectral_norm": False, "adversarial.steps": 1, "train.compile": False}
 
 
 class ScriptSettings:
@@ -61,7 +59,6 @@ def load_config(cls, path, overrides=()):
             given.update({f"{section}.{name}": value for name, value in settings.items()})
         elif settings is not None:  # a setting outside a section: refused as one that is not known
             given[section] = settings
-    given = {key: value for key, value in given.items() if key not in RETIRED or value != RETIRED[key]}
     values = _converted(cls, given, path)
     for override in overrides:
         key, equals, value = override.partition("=")
@@ -104,7 +101,7 @@ def check_resumable(saved, config, where):
 
     saved: {"section.key": value} of the run's checkpoint
     """
-    defaults, settings, whole = {**flatten(type(config)()), **RETIRED}, {**RETIRED, **flatten(config)}, None
+    defaults, settings, whole = flatten(type(config)()), flatten(config), None
     if config.train.schedule != "constant":
         whole = f"train.schedule={config.train.schedule} its rate fell over those epochs"
     elif frozen := settings.get("train.frozen_share"):

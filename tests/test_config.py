@@ -118,19 +118,6 @@ def test_a_mask_that_leaves_nothing_to_see_is_refused(tmp_path):
         load_config(PretrainConfig, written(tmp_path, "data: {crop_px: 32}"), ["mae.mask_where=layers"])
 
 
-@pytest.mark.parametrize("key, default, other", [("train.compile", False, True), ("adversarial.steps", 1, 2)])
-def test_a_retired_setting_loads_at_its_default_and_no_run_goes_on_without_it(tmp_path, key, default, other):
-    section, name = key.split(".")
-    given, plain = yaml.safe_load(to_yaml(SegmenterConfig())), flatten(SegmenterConfig())
-    given[section][name] = default
-    assert load_config(SegmenterConfig, written(tmp_path, yaml.safe_dump(given))) == SegmenterConfig()
-    check_resumable({**plain, key: default}, SegmenterConfig(), "runs/x")
-    with pytest.raises(Refused, match=f"runs/x holds a run with {key}={other}, not {default}"):
-        check_resumable({**plain, key: other}, SegmenterConfig(), "runs/x")
-    with pytest.raises(Refused, match=f"there is no setting {key}"):
-        load_config(SegmenterConfig, written(tmp_path), [f"{key}={other}"])
-
-
 def test_help_prints_every_setting_with_its_source():
     for cls in (SegmenterConfig, PretrainConfig):
         assert all(f"{key}=" in describe(cls) for key in flatten(cls()))

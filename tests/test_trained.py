@@ -1,4 +1,4 @@
-"""A segmenter from its checkpoint, of now and of before logits were x = u / n²."""
+"""A segmenter from its checkpoint."""
 
 from pathlib import Path
 
@@ -11,28 +11,18 @@ from trained import Trained, load_trained, told_apart
 
 CPU = torch.device("cpu")
 
-# What a config said of these before there was another sum, and which settings it did not have.
-BEFORE = {"adversarial.temperature": 1e3, "adversarial.learning_rate": 0.0, "adversarial.width": 32}
-SINCE = ("maps", "control", "beta1", "beta2")
-
 
 @pytest.mark.parametrize("labels, aggregate, gain", [
     ("low_regions", "sum", 1),
     ("low_regions", "literal_sum", 900),  # n² of the made-up checkpoint, whose scale is 30
-    ("low_regions", "mean_probs", 1),
-    ("low_regions", "sum_logits", 900),  # as literal_sum was called
-    ("low_regions", "mean_logits", 1),  # as sum was
-    ("low_upsampled", "sum_logits", 1),  # rows without regions summed nothing
-    ("high", "sum_logits", 1),
+    ("low_upsampled", "literal_sum", 1),  # rows without regions sum nothing
+    ("high", "literal_sum", 1),
 ])  # fmt: skip
 @torch.no_grad()
 def test_logits_mean_the_same_whatever_the_sum_was(tmp_path, labels, aggregate, gain):
     plain = load_trained(save_random_checkpoint(tmp_path / "plain.pt"), CPU)
     state = checkpoint.load(tmp_path / "plain.pt")
     config = {**state["config"], "supervision.labels": labels, "supervision.aggregate": aggregate}
-    if aggregate.endswith("_logits"):
-        since = {"train.encoder_rate", *(f"adversarial.{name}" for name in SINCE)}
-        config = {key: value for key, value in {**config, **BEFORE}.items() if key not in since}
     checkpoint.save(tmp_path / "other.pt", {**state, "config": config})
     image = torch.randint(0, 256, (1, 3, 64, 64), generator=torch.Generator().manual_seed(0))
     assert torch.equal(load_trained(tmp_path / "other.pt", CPU)(image), gain * plain(image))

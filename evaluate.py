@@ -85,14 +85,19 @@ def load_for(tiles, path, device, coarse=False):
             and cannot
     """
     trained, description = (load_informed if coarse else load_trained)(path, device), tiles.description
-    its = f"{trained.facts['bands']} bands of {trained.facts['dtype']}"
-    theirs = f"{description.bands} bands of {description.dtype}"
+    its, theirs = map(pixels_of, (trained.facts, description.facts()))
     if its != theirs:
         raise Refused(f"{path}: was trained on {its}, the tile set has {theirs}")
     names = [c["name"] for c in trained.facts["classes"]]
     if names != list(description.taxonomy.names):
         raise Refused(f"{path}: knows the classes {names}, the tile set {list(description.taxonomy.names)}")
     return trained
+
+
+def pixels_of(facts):
+    """What the images of a run or of a tile set are made of, in words."""
+    made = " made of values {:g} to {:g}".format(*facts["range"]) if facts.get("range") else ""
+    return f"{facts['bands']} bands of {facts['dtype']}{made}"
 
 
 @torch.no_grad()

@@ -94,7 +94,7 @@ def map_scene(trained, path, outputs, arguments, device):
 
         # Read ahead, through the network, blend, write behind. The writer's thread takes the blocks off the device.
         windows, behind = read_windows(scene, rows, cols, height, width, facts["bands"], limits), deque()
-        blend = Blend(len(classes), rows, cols, height, width, device)
+        blend, held = Blend(len(classes), rows, cols, height, width, device), 0
         with ExitStack() as work:
             codes = ", ".join(f"{i} {c['name']}" for i, c in enumerate(classes))
             writers = [work.enter_context(MapWriter(outputs[0], scene, [codes], [c["color"] for c in classes]))]
@@ -102,7 +102,7 @@ def map_scene(trained, path, outputs, arguments, device):
                 writers.append(work.enter_context(MapWriter(outputs[1], scene, [c["name"] for c in classes])))
             reading, writing = (work.enter_context(ThreadPoolExecutor(1)) for _ in range(2))
             bar = work.enter_context(tqdm(total=len(rows) * len(cols), unit="window", desc=path.name, disable=None))
-            for i, j, pixels, void in read_ahead(windows, reading, AHEAD):
+            for i, j, pixels, void, beyond in read_ahead(windows, reading, AHEAD):
                 if pixels is None:  # no work for the network
                     probs = torch.zeros(len(classes), height, width, device=device)
                 else:
@@ -116,9 +116,13 @@ def map_scene(trained, path, outputs, arguments, device):
                     behind.append(writing.submit(writer.put, numbers, void, rows[i], cols[j]))
                 while len(behind) > len(writers):  # those of the window before
                     behind.popleft().result()
+                held += beyond
                 bar.update()
             for write in behind:
                 write.result()
+        if held:
+            share, (low, high) = held / (len(rows) * len(cols) * height * width), limits
+            command.say(f"note: {path}: {share:.1%} of its pixels lie beyond {low:g} to {high:g}, and are held to it")
         seconds = time.perf_counter() - started
         (height, width), rate = scene.size, math.prod(scene.size) / 1e6 / seconds
         command.say(f"{outputs[0]}: {height} x {width} px in {seconds:.1f} s, {rate:.2f} megapixels/s")

@@ -40,20 +40,22 @@ def first_of_ground(records):
 
 
 def shared_ground(records):
-    """Lines on how much ground lies in several tiles, and in training tiles. records: with tile, split and ground"""
+    """Lines on how much ground lies in several tiles, and in tiles that networks or choices have seen before a split is
+    scored. records: with tile, split and ground"""
     splits, shared, covered = {record["tile"]: record["split"] for record in records}, {}, {}
     for one, other, seen in overlaps(records):
         shared[one] = shared.get(one, False) | seen
-        if splits[one] != "train" == splits[other]:
-            covered[one] = covered.get(one, False) | seen
+        if splits[one] != splits[other] and (splits[other] == "train" or splits[one] == "test"):
+            here = covered.setdefault((splits[one], splits[other]), {})
+            here[one] = here.get(one, False) | seen
     if shared:
         share = sum(seen.mean() for seen in shared.values()) / len(splits)
         where = "lies in other tiles too, as scenes overlap"
         yield f"{share:.1%} of the tiles' ground {where}"
-    for split in sorted({splits[tile] for tile in covered}):
-        tiles = [tile for tile in splits if splits[tile] == split]
-        share = sum(covered[tile].mean() for tile in tiles if tile in covered) / len(tiles)
-        where = f"of the split {split} lies in training tiles too; its scores are too good"
+    for (split, other), here in sorted(covered.items()):
+        share = sum(seen.mean() for seen in here.values()) / [*splits.values()].count(split)
+        others = "training tiles" if other == "train" else f"tiles of the split {other}"
+        where = f"of the split {split} lies in {others} too; its scores are too good"
         yield f"note: {share:.1%} of the ground {where}"
 
 

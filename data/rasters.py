@@ -19,6 +19,7 @@ from runtime.errors import Refused, naming
 from runtime.files import require_file
 
 FIT_PX = 0.1  # an affine to another system's cells may be off by this much of an image pixel
+GLOBE = "EPSG:4326"  # longitude and latitude
 EQUATOR, SQUARED_ECCENTRICITY = 6378137.0, 0.00669438  # of WGS 84: metres, and what flattens it
 NOMINAL = 0.005  # a pixel size this near to the coordinates' own unit is that: UTM's scale is 0.9996 to 1.001
 
@@ -142,7 +143,7 @@ def on_the_globe(image, windows):
     """The affine from each window's pixels to longitude and latitude, so that scenes of two zones are seen to overlap;
     None of an image without a place on the globe, as in a local system."""
     try:
-        return [affine for affine, _ in affines_to("EPSG:4326", (1, 0, 0, 0, 1, 0), image, windows)]
+        return [affine for affine, _ in affines_to(GLOBE, (1, 0, 0, 0, 1, 0), image, windows)]
     except Exception:
         return [None] * len(windows)
 
@@ -159,6 +160,8 @@ def affines_to(crs, to_cells, image, windows):
     moved = np.stack(gdal().warp.transform(image.crs, crs, x.tolist(), y.tolist()), -1)
     if not np.isfinite(moved).all():
         raise ValueError("the one's system has no place for some of the other")
+    if crs == GLOBE:  # longitudes go on beyond 180 degrees
+        moved[:, 0] -= 360 * np.round((moved[:, 0] - moved[0, 0]) / 360)
     design = np.insert(points, 2, 1, axis=1)
     cells = np.stack(_apply(to_cells, moved), -1).reshape(pixels.shape)
     for (_, _, height, width), those in zip(windows, cells, strict=True):

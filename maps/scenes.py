@@ -88,19 +88,21 @@ def resampled(scene, bands, times, stack):
 def read_windows(scene, rows, cols, height, width, bands, limits=None):
     """The windows that begin at `rows` and `cols`, in reading order. limits: of `require_fitting`
 
-    Yields (i, j, pixels, void): pixels (height, width, bands) as a training tile has them, void ones filled, or None of
-    a window without data; void (height, width) bool, where the scene has no data or has ended, or None for nowhere.
+    Yields (i, j, pixels, void, held): pixels (height, width, bands) as a training tile has them, void ones filled, or
+    None of a window without data; void (height, width) bool, where the scene has no data or has ended, or None for
+    nowhere; held, how many pixels were held to an end of `limits`.
     """
     for i, row in enumerate(rows):
         for j, col in enumerate(cols):
             seen = min(height, scene.size[0] - row), min(width, scene.size[1] - col)
             pixels, void = scene.window(row, col, *seen, bands)
             if void is not None and void.all():
-                yield i, j, None, np.ones((height, width), bool)
+                yield i, j, None, np.ones((height, width), bool), 0
                 continue
-            pixels = filled(whole_numbers(pixels, void, scene, limits)[0], void)
+            pixels, held = whole_numbers(pixels, void, scene, limits)
+            pixels = filled(pixels, void)
             rest = [(0, height - seen[0]), (0, width - seen[1])]
             if any(map(sum, rest)):
                 void = np.zeros(seen, bool) if void is None else void
                 pixels, void = np.pad(pixels, [*rest, (0, 0)], mode="edge"), np.pad(void, rest, constant_values=True)
-            yield i, j, pixels, void
+            yield i, j, pixels, void, held

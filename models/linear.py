@@ -68,7 +68,7 @@ def settle(encoder, batches):
             module.momentum = None  # a mean over all batches
     encoder.train()
     for images in batches:
-        encoder(images)
+        encoder(images if images.shape[-1] > 32 else torch.cat([images, images]))  # batch norm needs two values
     return encoder.eval()
 
 

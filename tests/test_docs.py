@@ -94,8 +94,7 @@ def test_no_file_cites_a_document_that_is_not_there():
     cited = re.compile(r"\b(DESIGN|STYLE|FIELD)\b|\b(?!CHANGELOG|CONTRIBUTING|README)[A-Z]{4,}\.md\b")
     here = Path(__file__)
     folders = "", "beyond", "configs", "data", "docs", "maps", "models", "reports", "runtime", "tests", "tools"
-    for path in [p for folder in folders
-                 for p in (ROOT / folder).glob("**/*" if folder else "*")]:
+    for path in (p for folder in folders for p in (ROOT / folder).glob("**/*" if folder else "*")):
         if path.suffix in (".py", ".md", ".yaml", ".toml", ".txt") and path != here:
             assert not (found := cited.search(path.read_text())), f"{path}: {found[0]}"
 

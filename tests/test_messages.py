@@ -22,6 +22,7 @@ from data.samples import Exemplars
 from data.synthetic.tile_set import make_tile_set
 from data.taxonomy import load_taxonomy, merge
 from data.tiles import TileSet
+from evaluate import load_for
 from models import build_segmenter
 from runtime import checkpoint, distributed
 from runtime.errors import Refused
@@ -122,6 +123,13 @@ def other_width(folder, tiles):
     build_segmenter(config_from_flat(SegmenterConfig, wide), 3, 4, 16)
 
 
+def other_range(folder, tiles):
+    state = torch.load(save_random_checkpoint(folder / "best.pt", width=2), weights_only=True)
+    state["data"]["range"] = [0.0, 1.0]
+    torch.save(state, folder / "best.pt")
+    load_for(TileSet(tiles, "test"), folder / "best.pt", "cpu")
+
+
 def resumed(key, value):
     config = config_from_flat(SegmenterConfig, {key: value})
     return lambda folder, tiles: check_resumable(flatten(SegmenterConfig()), config, "runs/agg")
@@ -134,10 +142,20 @@ def scene(kind="low", crs=26917, left=5e5, pixel=1.0, dtype=np.uint8):
         geotiffs.write(folder / "i.tif", np.ones((64, 64, 3), dtype), (1.0, 0, 5e5, 0, -1.0, 43e5), 26917)
         size = round(64 / pixel)
         geotiffs.write(folder / "l.tif", np.full((size, size), 41, np.uint8), (pixel, 0, left, 0, -pixel, 43e5), crs)
-        options = Options("scenes", load_taxonomy("configs/taxonomies/low2high.yaml"), 32, filter=False)
-        cut_scene(folder / "out", Scene("s", "a", folder / "i.tif", **{kind: folder / "l.tif"}), options)
+        cut_as(kind, folder)
 
     return cut
+
+
+def cut_as(kind, folder):
+    options = Options("scenes", load_taxonomy("configs/taxonomies/low2high.yaml"), 32, filter=False)
+    cut_scene(folder / "out", Scene("s", "a", folder / "i.tif", **{kind: folder / "l.tif"}), options)
+
+
+def of_many_scales(folder, tiles):
+    geotiffs.write(folder / "i.tif", np.ones((640, 32, 3), np.uint8), (1000.0, 0, -9e6, 0, -1000.0, 57e5), 3857)
+    geotiffs.write(folder / "l.tif", np.full((99, 99), 41, np.uint8), (0.1, 0, -83, 0, -0.1, 47), 4326)
+    cut_as("low", folder)
 
 
 CASES = {
@@ -146,6 +164,7 @@ CASES = {
     "no system": (scene(crs=None), "l.tif: has no coordinate system, and "),
     "cells that do not show": (scene(), "nothing shows how wide its cells are; say it by --scale: 30 for NLCD on 1 m"),
     "small cells": (scene(left=5e5 + 0.5), "has pixels as small as those of "),
+    "drift": (of_many_scales, "its coarse cells are 13 px wide in its middle and 13.284 px in tile s_000_000; list"),
     "unknown codes of a scene": (scene("high"), "l.tif: codes without a class: 41 (4096 times); the taxonomy knows "),
     "floats": (scene(pixel=16.0, dtype=np.float32), "pixels are float32; say which values are the least and the most"),
     # Labels.
@@ -156,8 +175,6 @@ CASES = {
         "t.yaml: unknown key 'clases'; did you mean 'classes'?"),
     # Tile sets.
     "no tile set": (lambda folder, _: read_manifest(folder), "dataset.yaml: not found; a tile set is made by python"),
-    "size": (other_image(np.zeros((48, 48, 3), np.uint8)), ".tif: is 48 x 48 px, the tiles of this set 64 x 64"),
-    "bands": (other_image(np.zeros((64, 64, 4), np.uint8)), ".tif: has 4 bands of uint8, the tile set 3 bands of"),
     "type": (other_image(np.zeros((64, 64, 3), np.uint16)), ".tif: has 3 bands of uint16, the tile set 3 bands"),
     "missing file": (lambda folder, _: tile_io.read(folder / "a.tif"), "a.tif: No such file"),
     "missing split": (lambda _, tiles: TileSet(tiles, "trian"), "has no tiles of the split trian; it has tiles of he"),
@@ -202,6 +219,7 @@ CASES = {
     "no checkpoint": (lambda folder, _: checkpoint.load(folder / "best.pt"), "best.pt: No such file"),
     "damaged checkpoint": (damaged_checkpoint, "best.pt: is no checkpoint, or a damaged one"),
     "other width": (other_width, "model.width must be the width it was trained with"),
+    "other range": (other_range, "on 3 bands of uint8 made of values 0 to 1, the tile set has 3 bands of uint8"),
     "no observation": (lambda folder, _: load_informed(save_random_checkpoint(folder / "best.pt"), torch.device("cpu")),
         "knows nothing of coarse labels, and so makes no use of --coarse"),
     # Machines.

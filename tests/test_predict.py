@@ -97,9 +97,10 @@ def test_pixels_without_data_stay_without_and_are_no_work(trained, tmp_path, mon
 
 
 @pytest.mark.parametrize("how", ["nodata 0", "nodata 65535", "mask", "mask beside", "alpha", "NaN"])
-def test_every_face_of_no_data_gives_the_map_of_the_scene_that_is_filled(trained_on_uint16, tmp_path, how):
+def test_every_face_of_no_data_gives_the_map_of_the_scene_that_is_filled(trained_on_uint16, tmp_path, how, capsys):
     pixels, held = read(save_scene(tmp_path / "plain.tif", 128, 160, dtype=np.uint16)), np.ones((128, 160), bool)
     held[:60, :70] = held[100:110, 40:90] = False
+    pixels[127] = 1
     trained, nodata = trained_on_uint16, int(how[7:]) if how.startswith("nodata") else None
     seen = np.where(held[..., None], pixels, nodata or 0)
     if how == "NaN":
@@ -107,11 +108,13 @@ def test_every_face_of_no_data_gives_the_map_of_the_scene_that_is_filled(trained
         state["data"]["range"] = [0.0, 1.0]
         torch.save(state, trained := tmp_path / "range.pt")
         seen = np.where(held[..., None], (pixels - 1) / 65534, np.nan).astype(np.float32)
+        seen[127] = -3.0
     geotiffs.write(tmp_path / "a.tif", seen, UTM, 26918, nodata)
     if how in ("mask", "mask beside", "alpha"):
         geotiffs.hide(tmp_path / "a.tif", held, how)
     words = "--window", 160, "--overlap", 0, "--probs", *SMALL[4:]
     run(trained, tmp_path / "a.tif", "--out", tmp_path / "map.tif", *words)
+    assert ("a.tif: 0.8% of its pixels lie beyond 0 to 1, and are held" in capsys.readouterr().out) == (how == "NaN")
     run(trained_on_uint16, save(tmp_path / "plain.tif", filled(pixels, ~held)), "--out", tmp_path / "b.tif", *words)
     labels, probs = read(tmp_path / "map.tif"), read(tmp_path / "map_probs.tif")
     assert np.array_equal(labels == 255, ~held) and np.array_equal((probs == 255).all(axis=2), ~held)

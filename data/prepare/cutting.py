@@ -13,7 +13,7 @@ from data.cells import PIXEL_GRID, compose, corners, invert
 from data.coarse import low_label
 from data.ground import ground
 from data.label_source import Label, leave_out
-from data.laying import low_grid, same_pixels
+from data.laying import cell_px, low_grid, same_pixels, same_scale
 from data.prepare.sources import NAIP215_MATERIALS
 from data.rasters import Raster, grids_under, ground_size, in_one_system, on_the_globe, require_one_place, system_tags
 from data.taxonomy import Taxonomy, Unknown
@@ -65,7 +65,7 @@ def cut_scene(root, scene, options):
         }
         facts = lay(image, labels, options, stack)
         try:
-            records, dropped, held = cut(root, scene, image, labels, options, facts["range"])
+            records, dropped, held = cut(root, scene, image, labels, options, facts["range"], facts["scale"])
         except Unknown as unknown:
             raise next(filter(None, (label.unknown() for label in labels.values())), unknown) from None
     nodata = {kind: sorted(label.ignored) for kind, label in labels.items()}
@@ -109,8 +109,8 @@ def overlap(image, grid, size):
     return all(min(values) < most and max(values) > 0 for values, most in zip(places, size[::-1], strict=True))
 
 
-def cut(root, scene, image, labels, options, limits):
-    """The tiles of a scene whose rasters are open and laid; limits: of data/values.py.
+def cut(root, scene, image, labels, options, limits, n):
+    """The tiles of a scene whose rasters are open and laid; limits: of data/values.py; n: its scale.
 
     returns: records, {rule: tiles dropped}, pixels held to an end of the range
     """
@@ -132,6 +132,10 @@ def cut(root, scene, image, labels, options, limits):
         for kind, label in labels.items():
             if kind == "low" and own_cells:
                 codes[kind], low_transform, beyond = label.cells_over(grid, transform, px)
+                here = cell_px(grid, transform) ** 0.5
+                if not same_scale(here, n):
+                    wide = f"its coarse cells are {n:g} px wide in its middle and {here:.5g} px in tile {name}"
+                    raise Refused(f"{scene.image}: {wide}; list smaller scenes")
             else:
                 codes[kind], beyond = label.over(*place)
             unlabelled = join(unlabelled, beyond)

@@ -102,7 +102,7 @@ def pixel_size(image):
     size = abs(a * e - b * d) ** 0.5 * {9002: 0.3048, 9003: 1200 / 3937}.get(keys.get(3076), 1.0)
     if keys.get(1024) == 2:  # geographic: y is the latitude
         size *= 111_320 * math.cos(math.radians(y)) ** 0.5
-    elif keys.get(3072) == 3857:
+    elif keys.get(3072) in (3857, 3395) or keys.get(3075) == 7:  # Mercator, by its number or spelled out
         size /= math.cosh(y / 6378137)
     return round(size, 6)
 

@@ -45,7 +45,7 @@ def build(root, scenes, options, workers=1):
         for kind, codes in result["nodata"].items():  # ignored, unless they have a class of their own
             table = {**dict.fromkeys(codes, IGNORE), **getattr(taxonomy, kind)}
             taxonomy = replace(taxonomy, **{kind: table})
-    print_notes(results)
+    print_notes(results, options)
     write_tile_set(
         root,
         name=options.source if options.source in ("chesapeake", "naip215") else root.absolute().name,
@@ -111,7 +111,7 @@ def facts_of(scene):
     return [scene.name, scene.region, scene.split]
 
 
-def print_notes(results):
+def print_notes(results, options):
     """What a user must know of how the scenes' files were read."""
     counts, held = Counter(), sum(result.get("held", 0) for result in results)
     for result in results:
@@ -122,6 +122,8 @@ def print_notes(results):
     if held:
         area = sum(record["area"] for result in results for record in result["records"])
         print(f"note: {held / area:.1%} of the pixels lie beyond --range in some band, and are held to its ends")
+    if options.range and not results[0].get("range"):
+        print("note: --range has no part in it: images of whole numbers are kept as they are stored")
     if not results[0].get("range") and len({str(result.get("tags")) for result in results}) > 1:
         print("note: images carry different scale or offset tags; stored numbers are kept, and mean different values")
 

@@ -74,9 +74,10 @@ def test_tiles_of_shared_ground_are_drawn_into_one_split(tmp_path, capsys):
     assert "37.5% of the tiles' ground lies in other tiles too" in said and "in training tiles too" not in said
 
 
-def test_where_a_list_fixes_the_splits_the_build_and_the_check_say_the_share(tmp_path, capsys):
-    root = scenes(tmp_path, two("train", "test"))
-    said = "37.5% of the ground of the split test lies in training tiles too"  # 24 of 64 px
+@pytest.mark.parametrize("other, tiles", [("train", "training tiles"), ("heldout", "tiles of the split heldout")])
+def test_where_a_list_fixes_the_splits_the_build_and_the_check_say_the_share(tmp_path, capsys, other, tiles):
+    root = scenes(tmp_path, two(other, "test"))
+    said = f"37.5% of the ground of the split test lies in {tiles} too"  # 24 of 64 px
     assert said in capsys.readouterr().out
     assert check([str(root), "--workers", "1"]) == 0
     assert said in capsys.readouterr().out

@@ -92,6 +92,7 @@ def test_a_window_over_which_cells_bend_is_refused(tmp_path):
     ("EPSG:3857", (10.0, 60.0), 1.0, 0.5008),
     ("EPSG:5070", (-72.0, 42.0), 30.0, 30.0),
     ("EPSG:4326", (-83.0, 39.5), 1e-5, 0.9772),  # 0.86 m by 1.11 m
+    ("EPSG:32660", (179.9997, 52.0), 1.0, 1.0),  # across the antimeridian
     ("EPSG:2272", (-76.0, 40.5), 3.2808333, 1.0),  # Pennsylvania's plane, in feet
 ])  # fmt: skip
 def test_the_size_of_a_pixel_is_that_on_the_ground(tmp_path, crs, at, pixel, metres):

@@ -68,3 +68,4 @@ def test_batch_norm_takes_the_mean_of_the_batches(encoder):
     assert torch.allclose(settled.bn1.running_mean, sum(f.mean(dim=1) for f in firsts) / 2, atol=1e-5)
     assert torch.allclose(settled.bn1.running_var, sum(f.var(dim=1) for f in firsts) / 2, rtol=1e-4)
     assert not settled.training
+    settle(ResNet18(3, 4), [torch.randn(1, 3, 32, 32)])  # one value a channel at its end

@@ -148,6 +148,7 @@ def test_a_tile_with_a_mask_is_written_anew_with_what_it_hides_as_no_data(tmp_pa
 
 @pytest.mark.parametrize("crs, place, metres", [
     (3857, (1.0, 0.0, 1_113_194.9, 0.0, -1.0, 4_865_942.3), 0.766),  # at 40 degrees north
+    (3395, (1.0, 0.0, 1_113_194.9, 0.0, -1.0, 4_838_471.4), 0.768),
     (4326, (1e-5, 0.0, -83.0, 0.0, -1e-5, 39.5), 0.978),
     (2263, UTM, 0.3048),
 ])  # fmt: skip

@@ -38,7 +38,7 @@ class Overlay:
         self.base, self.grid, self.n = scene.affine or PIXEL_GRID, None, None
         middle = [max(0, (side - SIDE) // 2) for side in scene.size]
         grid = self._grid(*middle, *(min(side, SIDE) for side in scene.size))
-        own = grid and not (grid == raster.affine and same_pixels(scene, raster))
+        own = grid and not same_pixels(scene, raster, grid)
         self.grid, block = low_grid(scene, raster, None if own else round(n), grid)
         self.n = None if self.grid else block
         self.cell_px = block**2 if self.n else cell_px(self.grid, self.base)

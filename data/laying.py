@@ -14,11 +14,15 @@ SCALE_TOLERANCE = 0.01  # up to here two scales are one: a tilted NLCD cell meas
 WHOLE = 0.005  # up to here a scale is a whole number
 
 
-def same_pixels(image, label):
-    """Whether two rasters share their pixels; where either does not say where it lies, whether their sizes agree."""
-    if image.size != label.size or not (image.affine and label.affine):
+def same_pixels(image, label, grid=None):
+    """Whether two rasters share their pixels; where either does not say where it lies, whether their sizes agree.
+
+    grid: affine of the label's pixels in the image's coordinates; None: the label's own
+    """
+    grid = grid or label.affine
+    if image.size != label.size or not (image.affine and grid):
         return image.size == label.size
-    affines = (1, 0, 0, 0, 1, 0), compose(invert(label.affine), image.affine)
+    affines = (1, 0, 0, 0, 1, 0), compose(invert(grid), image.affine)
     moved = zip(*(corners(affine, *image.size) for affine in affines), strict=True)
     return all(max(abs(x - u), abs(y - v)) <= TOLERANCE_PX for (x, y), (u, v) in moved)
 
@@ -40,7 +44,7 @@ def low_grid(image, low, n, grid=None):
     raises:  Refused where the two do not go together; where nothing says n, it asks for --scale
     """
     grid = grid or low.affine
-    if same_pixels(image, low) and (grid == low.affine or not image.affine):
+    if same_pixels(image, low, grid):
         if n is None:
             raise Refused(
                 f"{low.path}: lies on its image's own pixels, so nothing shows how wide its cells are; say it by "

@@ -162,7 +162,7 @@ CASES = {
     # Scenes.
     "no overlap": (scene(left=7e5), "l.tif: does not overlap "),
     "no system": (scene(crs=None), "l.tif: has no coordinate system, and "),
-    "cells that do not show": (scene(), "nothing shows how wide its cells are; say it by --scale: 30 for NLCD on 1 m"),
+    "cells that do not show": (scene(crs=32617), "nothing shows how wide its cells are; say it by --scale: 30 for"),
     "small cells": (scene(left=5e5 + 0.5), "has pixels as small as those of "),
     "drift": (of_many_scales, "its coarse cells are 13 px wide in its middle and 13.284 px in tile s_000_000; list"),
     "unknown codes of a scene": (scene("high"), "l.tif: codes without a class: 41 (4096 times); the taxonomy knows "),

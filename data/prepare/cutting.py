@@ -93,7 +93,7 @@ def lay(image, labels, options, stack):
         if kind == "low":
             label.cells, n = low_grid(image, raster, options.scale, grid)
             label.block = None if label.cells else n
-        elif not same_pixels(image, raster) or (placed and grid != raster.affine):
+        elif not same_pixels(image, raster, grid):
             if not placed:
                 sizes = [f"{size[0]} x {size[1]}" for size in (raster.size, image.size)]
                 raise Refused(f"{raster.path}: is {sizes[0]} px, {image.path} {sizes[1]}, without a georeference")

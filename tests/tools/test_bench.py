@@ -1,15 +1,18 @@
 import json
 
-from commands import error_of, run_script
+from commands import error_of
+
+from tools import bench
 
 KEYS = {"stage", "what", "ours", "peer", "ratio", "unit", "peer_name"}
 
 
-def test_a_stage_prints_its_rows_and_writes_them_as_json(tile_set, tmp_path):
+def test_a_stage_prints_its_rows_and_writes_them_as_json(tile_set, tmp_path, monkeypatch, capsys):
     out = tmp_path / "bench.json"
-    words = "--stages", "2", "--px", "64", "--data", tile_set, "--device", "cpu", "--out", out
-    printed = run_script("-m", "tools.bench", *words)
-    written = json.loads(out.read_text())
+    monkeypatch.setattr("sys.argv", f"bench --stages 2 --px 64 --device cpu --data {tile_set} --out {out}".split())
+    monkeypatch.setattr(bench.training_rates, "__defaults__", (1,))  # turns
+    bench.main(bench.parse())
+    written, printed = json.loads(out.read_text()), capsys.readouterr().out
     assert written["device"] == "cpu" and written["px"] == 64
     assert [row["what"] for row in written["rows"]] == ["step of Low", "step of Agg", "step of Agg+App"]
     for row in written["rows"]:

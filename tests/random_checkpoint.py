@@ -13,7 +13,7 @@ NAMES = ("water", "forest", "field", "impervious")
 COLORS = ((10, 20, 200), (0, 100, 0), (200, 200, 80), (90, 90, 90))
 
 
-def save_random_checkpoint(path, bands=3, dtype="uint8", width=8, seed=0):
+def save_random_checkpoint(path, bands=3, dtype="uint8", width=8, seed=0, value_range=None):
     """Weights whose four classes all appear in a map of random pixels, trained on pixels of 1 m as it were."""
     torch.manual_seed(seed)
     segmenter = UNet(bands, len(NAMES), width)
@@ -22,6 +22,6 @@ def save_random_checkpoint(path, bands=3, dtype="uint8", width=8, seed=0):
     table = dict(enumerate(range(len(NAMES))))
     taxonomy = Taxonomy(NAMES, COLORS, table, table)
     mean, std = (120.0,) * bands, (60.0,) * bands
-    data = Description("made up", 1.0, 30.0, 30, 512, bands, dtype, mean, std, taxonomy).facts()
+    data = Description("made up", 1.0, 30.0, 30, 512, bands, dtype, mean, std, taxonomy, value_range).facts()
     checkpoint.save(path, {"config": flatten(config), "data": data, "segmenter": segmenter.state_dict()})
     return path

@@ -124,10 +124,7 @@ def other_width(folder, tiles):
 
 
 def other_range(folder, tiles):
-    state = torch.load(save_random_checkpoint(folder / "best.pt", width=2), weights_only=True)
-    state["data"]["range"] = [0.0, 1.0]
-    torch.save(state, folder / "best.pt")
-    load_for(TileSet(tiles, "test"), folder / "best.pt", "cpu")
+    load_for(TileSet(tiles, "test"), save_random_checkpoint(folder / "best.pt", value_range=(0.0, 1.0)), "cpu")
 
 
 def resumed(key, value):
@@ -175,6 +172,8 @@ CASES = {
         "t.yaml: unknown key 'clases'; did you mean 'classes'?"),
     # Tile sets.
     "no tile set": (lambda folder, _: read_manifest(folder), "dataset.yaml: not found; a tile set is made by python"),
+    "size": (other_image(np.zeros((48, 48, 3), np.uint8)), ".tif: is 48 x 48 px, the tiles of this set 64 x 64"),
+    "bands": (other_image(np.zeros((64, 64, 4), np.uint8)), ".tif: has 4 bands of uint8, the tile set 3 bands of"),
     "type": (other_image(np.zeros((64, 64, 3), np.uint16)), ".tif: has 3 bands of uint16, the tile set 3 bands"),
     "missing file": (lambda folder, _: tile_io.read(folder / "a.tif"), "a.tif: No such file"),
     "missing split": (lambda _, tiles: TileSet(tiles, "trian"), "has no tiles of the split trian; it has tiles of he"),

@@ -100,12 +100,11 @@ def test_pixels_without_data_stay_without_and_are_no_work(trained, tmp_path, mon
 def test_every_face_of_no_data_gives_the_map_of_the_scene_that_is_filled(trained_on_uint16, tmp_path, how, capsys):
     pixels, held = read(save_scene(tmp_path / "plain.tif", 128, 160, dtype=np.uint16)), np.ones((128, 160), bool)
     held[:60, :70] = held[100:110, 40:90] = False
-    pixels[127], trained, nodata = 1, trained_on_uint16, int(how[7:]) if how.startswith("nodata") else None
+    pixels[127] = 1  # the least of the range, to which values below it are held
+    trained, nodata = trained_on_uint16, int(how[7:]) if how.startswith("nodata") else None
     seen = np.where(held[..., None], pixels, nodata or 0)
     if how == "NaN":
-        state = torch.load(trained, weights_only=True)
-        state["data"]["range"] = [0.0, 1.0]
-        torch.save(state, trained := tmp_path / "range.pt")
+        trained = save_random_checkpoint(tmp_path / "range.pt", width=4, dtype="uint16", value_range=(0.0, 1.0))
         seen = np.where(held[..., None], (pixels - 1) / 65534, np.nan).astype(np.float32)
         seen[127] = -3.0
     geotiffs.write(tmp_path / "a.tif", seen, UTM, 26918, nodata)

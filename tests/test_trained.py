@@ -15,6 +15,7 @@ CPU = torch.device("cpu")
 @pytest.mark.parametrize("labels, aggregate, gain", [
     ("low_regions", "sum", 1),
     ("low_regions", "literal_sum", 900),  # n² of the made-up checkpoint, whose scale is 30
+    ("low_regions", "mean_probs", 1),
     ("low_upsampled", "literal_sum", 1),  # rows without regions sum nothing
     ("high", "literal_sum", 1),
 ])  # fmt: skip

@@ -94,7 +94,7 @@ def test_where_the_truth_hides_a_pixel_or_the_map_has_none_nothing_scores(tmp_pa
     hidden = np.zeros(truth.shape, bool)
     hidden[100:200] = True
     with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True):
-        geotiffs.write(tmp_path / "truth.tif", truth, UTM, 26918, mask=~hidden)
+        geotiffs.write(tmp_path / "truth.tif", np.where(hidden, 99, truth), UTM, 26918, mask=~hidden)  # 99: unknown
     assert score(tmp_path)["rows"][0]["confusion"] == counted(predicted, np.where(hidden, 0, truth)).tolist()
 
 

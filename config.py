@@ -187,10 +187,10 @@ class EncoderConfig:
 class MaskedAutoencoderConfig:
     size: str = opt("base", "of encoder and decoder: base (ViT-B) or tiny [paper silent; ours]", ("base", "tiny"))
     mask_ratio: float = opt(0.75, "share of the tokens that are masked [paper, Sec. 4.5]", above=0, below=1)
-    mask_where: str = opt("tokens", "what is hidden: tokens [paper, Sec. 4.5], their pixels too, or cells of 32 px in "
-        "all layers of the ResNet-18 [differs: models/mae.py]", ("tokens", "pixels", "layers"))
-    stages: str = opt("last", "of the ResNet-18 that make tokens: last [paper, Sec. 4.5], or all, for the segmenter "
-        "reads all [differs: models/mae.py]", ("last", "all"))
+    mask_where: str = opt("tokens", "what is hidden: tokens [paper, as we read it], their pixels too, or cells of 32 "
+        "px in all layers of the ResNet-18 [differs: models/mae.py]", ("tokens", "pixels", "layers"))
+    stages: str = opt("last", "of the ResNet-18 that make tokens: last [paper, as we read it], or all, for the "
+        "segmenter reads all [differs: models/mae.py]", ("last", "all"))
     targets: str = opt("patch", "pixels to restore, normalised by patch [ours: ref. 10], or by band, as the images "
         "are [ours: models/mae.py]", ("patch", "band"))
 

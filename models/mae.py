@@ -27,12 +27,12 @@ class MaskedAutoencoder(nn.Module):
     """image (B, K, H, W), normalised, H and W multiples of 32, and noise (B, N) -> loss, predicted, mask.
 
     mask_where: what is hidden from the encoder (docs/paper.md says what leaks).
-        tokens [paper, Sec. 4.5]: the masked tokens; the ResNet-18 sees the whole image.
+        tokens [paper, Sec. 4.5, as we read it]: the masked tokens; the ResNet-18 sees the whole image.
         pixels [differs: nothing leaks]: the masked pixels too, which are set to zero, the band mean.
         layers [differs: nothing leaks, and batch norm sees no blanks]: masked cells of 32 px, the ResNet-18's stride,
             in the image and after every layer.
-    stages: the tokens are made of "last", layer4 [paper, Sec. 4.5], or of "all" five stages [differs: the segmenter
-        reads all five, and layer4's alone would teach the first ones little].
+    stages: the tokens are made of "last", layer4 [paper, Sec. 4.5, as we read it], or of "all" five stages [differs:
+        the segmenter reads all five, and layer4's alone would teach the first ones little].
     targets: pixels to restore, normalised by "patch", each by its own mean and deviation [ours: ref. 10], or by "band",
         as the image is [ours: brightness and near infrared, which tell classes apart, must be learnt too].
     """

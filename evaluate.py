@@ -17,7 +17,7 @@ from tqdm import tqdm
 from beyond.informed import load_informed
 from data.loading import scoring_batches, to_device
 from data.samples import ScoringTiles
-from data.taxonomy import load_colors, load_taxonomy
+from data.taxonomy import load_taxonomy
 from data.tiles import TileSet
 from maps.agreement import scene_tally
 from metrics import SCORES, Tally
@@ -69,9 +69,9 @@ def main(arguments):
 
 def main_scene(predicted, truth, arguments):
     """One label raster against another: class indices of predict.py against codes that the taxonomy merges."""
-    taxonomy, colors = load_taxonomy(arguments.taxonomy), load_colors(arguments.taxonomy)
+    taxonomy = load_taxonomy(arguments.taxonomy)
     classes = [{"name": name} for name in taxonomy.names]
-    tally = scene_tally(predicted, truth, taxonomy, arguments.same_crs, colors["high" if taxonomy.high else "low"])
+    tally = scene_tally(predicted, truth, taxonomy, arguments.same_crs)
     row = {"name": Path(predicted).stem, **report(tally, classes), "predicted": str(predicted)}
     result = {"data": str(truth), "split": None, "rows": [row]}
     publish(result, classes, arguments.out)

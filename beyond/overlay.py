@@ -2,13 +2,10 @@
 
 import math
 
-import numpy as np
-
-from data.cells import PIXEL_GRID, compose, corners, invert, majority_blocks, pixels_of_cells
-from data.label_masks import codes_of, require_label
-from data.laying import cell_px, low_grid, same_pixels
-from data.rasters import grids_under, require_one_place
-from data.taxonomy import merge
+from data.cells import PIXEL_GRID, compose, invert, majority_blocks, pixels_of_cells
+from data.label_source import Label
+from data.laying import cell_px, low_grid, require_one_place, same_pixels
+from data.rasters import grids_under
 from runtime import command
 from runtime.errors import Refused
 from runtime.labels import IGNORE
@@ -31,10 +28,8 @@ class Overlay:
     """
 
     def __init__(self, raster, scene, by_code, n, same_crs=False):
-        require_label(raster)
         require_one_place(scene, raster, same_crs)
-        self.raster, self.scene, self.same_crs = raster, scene, same_crs
-        self.by_code = by_code if raster.nodata is None else {raster.nodata: IGNORE, **by_code}
+        self.label, self.raster, self.scene, self.same_crs = Label(raster, by_code), raster, scene, same_crs
         self.base, self.grid, self.n = scene.affine or PIXEL_GRID, None, None
         middle = [max(0, (side - SIDE) // 2) for side in scene.size]
         grid = self._grid(*middle, *(min(side, SIDE) for side in scene.size))
@@ -56,12 +51,11 @@ class Overlay:
         """The cells under the scene's pixels from (row, col) on: labels (h, w) uint8, IGNORE for none, and `to_cell`,
         the affine from the window's pixels to them."""
         margin = 0 if self.n else 1  # one cell more all round, for the interpolation; blocks end with the window
-        to_cell = compose(invert(self._grid(row, col, height, width)), self.base)
-        moved = compose(to_cell, (1, 0, col, 0, 1, row))
-        lines = [[round(value, 6) for value in values] for values in zip(*corners(moved, height, width), strict=True)]
-        left, top = (math.floor(min(values)) - margin for values in lines)
-        right, bottom = (math.ceil(max(values)) + margin for values in lines)
-        return self._read(top, left, bottom - top, right - left), compose((1, 0, -left, 0, 1, -top), moved)
+        grid, here = self._grid(row, col, height, width), compose(self.base, (1, 0, col, 0, 1, row))
+        codes, moved, _ = self.label.cells_over(grid, here, (height, width), margin, self.n or 1)
+        labels = self.label.merged(codes)
+        labels = majority_blocks(labels, self.n).labels if self.n else labels
+        return labels, compose(invert(moved), here)
 
     def _grid(self, *window):
         """The affine of cells near a window, in the scene's coordinates."""
@@ -69,19 +63,6 @@ class Overlay:
             return compose(self.base, (self.n, 0, 0, 0, self.n, 0))
         placed = self.scene.affine and self.raster.affine
         return grids_under(self.scene, self.raster, [window], self.same_crs)[0] if placed else self.grid
-
-    def _read(self, top, left, height, width):
-        """Labels of cells (height, width); IGNORE beyond the raster."""
-        n, bands = self.n or 1, self.raster.bands - (self.raster.alpha is not None)
-        top, left, bottom, right = (side * n for side in (top, left, top + height, left + width))
-        labels = np.full((bottom - top, right - left), IGNORE, np.uint8)
-        y0, x0, y1, x1 = max(top, 0), max(left, 0), min(bottom, self.raster.size[0]), min(right, self.raster.size[1])
-        if y0 < y1 and x0 < x1:
-            codes, hidden = codes_of(*self.raster.read(y0, x0, y1 - y0, x1 - x0, bands), self.raster)
-            seen = np.s_[:] if hidden is None else ~hidden
-            under = labels[y0 - top : y1 - top, x0 - left : x1 - left]
-            under[seen] = merge(codes[seen], self.by_code, self.raster.path)
-        return majority_blocks(labels, n).labels if self.n else labels
 
     def _survey(self, height, width):
         """How many pixels of the scene lie under cells with a label; every code over the scene is met here first."""

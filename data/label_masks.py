@@ -23,7 +23,7 @@ def codes_of(pixels, hidden, label, colors=()):
     """(H, W) integer codes of a label's pixels (H, W, K), and where it has none: (H, W) bool, or None.
 
     hidden: what a mask or an alpha band hides, or None
-    colors: {(r, g, b): code} of data.taxonomy.load_colors where it holds colours, be they a palette's or grey; else it
+    colors: {(r, g, b): code} of Taxonomy.masks where it holds colours, be they a palette's or grey; else it
             holds codes, and a palette picture's are its indices
     raises: Unknown, a Refused that counts the colours without a code
     """

@@ -50,12 +50,15 @@ class Label:
             hidden = join(hidden, codes == self.nodata)
         return codes, hidden
 
-    def cells_over(self, grid, transform, px):
-        """The cells that touch a tile: codes (h, w), their transform, and the pixels beyond the raster, or None."""
+    def cells_over(self, grid, transform, size, margin=0, n=1):
+        """The cells that touch a tile or a window of size (H, W): codes (h, w), of blocks those of their n x n pixels;
+        the cells' transform; and the pixels beyond the raster, or None. margin: further cells all round"""
         (left, right), (top, bottom) = (
-            (math.floor(round(min(values), 6)), math.ceil(round(max(values), 6)))
-            for values in zip(*corners(compose(invert(grid), transform), px, px), strict=True)
+            (math.floor(round(min(values), 6)) - margin, math.ceil(round(max(values), 6)) + margin)
+            for values in zip(*corners(compose(invert(grid), transform), *size), strict=True)
         )
+        moved = compose(grid, (1, 0, left, 0, 1, top))
+        top, left, bottom, right = (n * side for side in (top, left, bottom, right))
         height, width = self.raster.size
         y0, x0, y1, x1 = max(top, 0), max(left, 0), min(bottom, height), min(right, width)
         codes = np.full((bottom - top, right - left), self.none, np.int64)
@@ -66,11 +69,11 @@ class Label:
             reached[place] = True if hidden is None else ~hidden
             codes = codes.astype(inside.dtype)
             codes[place] = np.where(reached[place], inside, np.array(self.none, inside.dtype))
-        moved = compose(grid, (1, 0, left, 0, 1, top))
         if reached.all():
             return codes, moved, None
         self.ignored.add(self.none)
-        return codes, moved, ~reached.ravel()[cell_index(compose(invert(moved), transform), codes.shape, px, px)]
+        to_code = compose((n, 0, 0, 0, n, 0), compose(invert(moved), transform))
+        return codes, moved, ~reached.ravel()[cell_index(to_code, codes.shape, *size)]
 
     def without(self, codes, void, unlabelled, to_cell=None):
         """The codes with `none` where pixels do not count: void ones, and those that some label does not reach.
@@ -94,6 +97,13 @@ class Label:
                 lost |= np.bincount(index[inside & unlabelled], minlength=count) > 0
             lost = gone | lost[index] if n else lost.reshape(shape)
         return np.where(lost, np.array(self.none, codes.dtype), codes)
+
+    def merged(self, codes):
+        """Their classes. raises: Unknown, of the whole label's codes"""
+        try:
+            return merge(codes, self.known(), self.raster.path)
+        except Unknown:
+            raise self.unknown() from None
 
     def unknown(self):
         """The error that lists every code or colour of the whole label without a class, so that a taxonomy is mended in

@@ -1,7 +1,7 @@
 """How a label lies on its image, by sizes and affines alone: on the same pixels, or on a coarser grid.
 
-image, label: have `path`, `size` (H, W) and `affine`, as data.tile_io.Stored and data.rasters.Raster do; both in one
-coordinate system.
+image, label: have `path`, `size` (H, W), `affine` and `crs`, as data.tile_io.Stored and data.rasters.Raster do; but for
+the first two functions, both in one coordinate system.
 """
 
 import math
@@ -25,6 +25,23 @@ def same_pixels(image, label, grid=None):
     affines = (1, 0, 0, 0, 1, 0), compose(invert(grid), image.affine)
     moved = zip(*(corners(affine, *image.size) for affine in affines), strict=True)
     return all(max(abs(x - u), abs(y - v)) <= TOLERANCE_PX for (x, y), (u, v) in moved)
+
+
+def require_one_place(image, label, same_crs=False):
+    """Refused where one of two rasters says where it lies and the other does not, but for a label without any
+    georeference, which lies by its pixels. returns: whether it does, on an image that is placed"""
+    plain = not (label.crs or label.affine)
+    for first, second in () if plain or same_crs else ((image, label), (label, image)):
+        if first.crs is None and second.crs is not None:
+            mend = f"{second.path} has one; --same-crs, where you know that the two lie alike"
+            raise Refused(f"{first.path}: has no coordinate system, and {mend}")
+        if first.affine is None and second.affine is not None:
+            raise Refused(f"{first.path}: does not say where it lies, and {second.path} does")
+    return plain and bool(image.crs or image.affine)
+
+
+def in_one_system(image, other, same_crs=False):
+    return same_crs or image.crs == other.crs or None in (image.crs, other.crs)
 
 
 def require_same_pixels(image, high):

@@ -10,10 +10,11 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+import tifffile
 
-from data import tile_io
 from data.cells import compose, invert
-from data.laying import cell_px
+from data.laying import cell_px, in_one_system
+from data.tile_io import placed
 from data.voids import holds_nothing, join, takes_alpha
 from runtime.errors import Refused, naming
 from runtime.files import require_file
@@ -100,23 +101,6 @@ class Raster(contextlib.AbstractContextManager):
         return raster
 
 
-def require_one_place(image, label, same_crs=False):
-    """Refused where one of two rasters says where it lies and the other does not, but for a label without any
-    georeference, which lies by its pixels. returns: whether it does, on an image that is placed"""
-    plain = not (label.crs or label.affine)
-    for first, second in () if plain or same_crs else ((image, label), (label, image)):
-        if first.crs is None and second.crs is not None:
-            mend = f"{second.path} has one; --same-crs, where you know that the two lie alike"
-            raise Refused(f"{first.path}: has no coordinate system, and {mend}")
-        if first.affine is None and second.affine is not None:
-            raise Refused(f"{first.path}: does not say where it lies, and {second.path} does")
-    return plain and bool(image.crs or image.affine)
-
-
-def in_one_system(image, other, same_crs=False):
-    return same_crs or image.crs == other.crs or None in (image.crs, other.crs)
-
-
 def grids_under(image, other, windows, same_crs=False):
     """The affine of another raster's cells in the coordinates of an image, near each window of it (Sec. 4.3).
 
@@ -199,7 +183,8 @@ def system_tags(crs):
     with rasterio.MemoryFile() as memory:
         place = {"height": 1, "width": 1, "transform": rasterio.Affine(2, 0, 0, 0, -2, 0), "crs": crs}
         memory.open(driver="GTiff", count=1, dtype="uint8", **place).close()
-        return tile_io.system_of(memory)
+        with tifffile.TiffFile(memory) as tiff:
+            return placed(tiff.pages.first.tags)[1]
 
 
 def _apply(affine, points):

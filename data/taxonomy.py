@@ -2,12 +2,12 @@
 
 A taxonomy names the merged classes, in the order that is part of the model (Eq. 3), and says for each code of the two
 label sources which class it becomes. Tile sets keep native codes: `merge` is applied when loading. Masks of colours get
-codes where a tile set is built (data/label_masks.py); the codes are those of `load_colors`.
+codes where a tile set is built (data/label_masks.py).
 """
 
 import re
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -25,24 +25,16 @@ class Taxonomy:
     colors: tuple  # one (r, g, b) per class
     high: dict  # code of the high-resolution source -> class index or IGNORE
     low: dict  # code of the low-resolution source -> class index or IGNORE
+    masks: dict = field(default_factory=dict, compare=False)  # {"high": {(r, g, b): code}, "low": ...}
 
 
 def load_taxonomy(path):
-    """Taxonomy of configs/taxonomies/*.yaml."""
-    return _read(path)[0]
-
-
-def load_colors(path):
-    """{"high": {(r, g, b): code}, "low": ...} of a taxonomy file; {} for a source whose masks hold codes.
+    """Taxonomy of configs/taxonomies/*.yaml.
 
     `colors` maps "#RRGGBB" to class names and stands for `high` and `low`, whichever is not given: a colour's code is 0
     where it is ignored; the others are 1, 2, ... as they are listed.
     """
-    return _read(path)[1]
-
-
-def _read(path):
-    description, colors = read_yaml(path), {"high": {}, "low": {}}
+    description, masks = read_yaml(path), {"high": {}, "low": {}}
     for key in description:
         if key not in _KEYS:
             raise Refused(f"{path}: unknown key {key!r}; did you mean {nearest(key, _KEYS)!r}?")
@@ -50,9 +42,9 @@ def _read(path):
         if "high" in description and "low" in description:
             raise Refused(f"{path}: colors stand for high or low; leave out the one whose masks hold colours")
         codes, table = _codes_of_colors(description["colors"], path)
-        for source in colors.keys() - description.keys():
-            colors[source], description[source] = codes, table
-    return taxonomy_from_dict(description, path), colors
+        for source in masks.keys() - description.keys():
+            masks[source], description[source] = codes, table
+    return replace(taxonomy_from_dict(description, path), masks=masks)
 
 
 def _codes_of_colors(colors, where):

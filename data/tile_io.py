@@ -45,6 +45,10 @@ class Stored:
     palette: np.ndarray | None = None  # (N, 3) uint8, the colours of one band of indices
 
     @property
+    def crs(self):
+        return self.system or None
+
+    @property
     def picture(self):
         return self.path.suffix.lower() in PICTURES
 
@@ -119,18 +123,12 @@ def epsg_system(code):
     return ((DIRECTORY, "H", len(keys), keys),)
 
 
-def system_of(file):
-    """Stored.system of an open GeoTIFF."""
-    with tifffile.TiffFile(file) as tiff:
-        return _placed(tiff.pages.first.tags)[1]
-
-
 def _read_picture(path, indices):
     """Pixels (H, W, K): one band where it is grey or holds indices, else red, green and blue."""
     Image.MAX_IMAGE_PIXELS, mask, palette = None, None, None  # a photograph of 200 megapixels is no attack
     with Image.open(path) as picture:
         if picture.mode.startswith("RGB") and picture.tile and "16" in str(picture.tile[0][-1]):  # pillow keeps 8
-            raise Refused(f"{path}: has 16 bits a band, which are read of GeoTIFFs; gdal_translate makes one of it")
+            raise Refused(f"{path}: has 16 bits a band, which are read of GeoTIFFs alone; save it as one")
         if picture.format != "PNG" and picture.getexif().get(ORIENTATION, 1) not in (0, 1):
             raise Refused(f"{path}: is turned for show (EXIF orientation); save it upright, as its labels lie")
         if indices and picture.mode == "P":  # an index says itself what it means, be it transparent or not
@@ -164,10 +162,10 @@ def _read_tiff(path, tiff, pixels):
     palette = None if page.colormap is None else (page.colormap.T // 257).astype(np.uint8)
     dtype = page.dtype.newbyteorder("=")
     nodata = _nodata(page.tags.valueof(NODATA), dtype)
-    return Stored(path, size, bands, dtype, array, *_placed(page.tags), nodata, alpha, mask, palette)
+    return Stored(path, size, bands, dtype, array, *placed(page.tags), nodata, alpha, mask, palette)
 
 
-def _placed(tags):
+def placed(tags):
     """The affine of pixel corners, None without one, and the GeoKeys, which then say that it is of corners."""
     system = {code: tags.valueof(code) for code in KEYS if code in tags}
     keys = np.array(system.get(DIRECTORY, ()), int).reshape(-1, 4)

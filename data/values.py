@@ -18,8 +18,6 @@ def value_range(image, asked):
     """
     if image.dtype in (np.uint8, np.uint16):
         return None
-    if image.dtype.kind not in "iuf":
-        raise Refused(f"{image.path}: pixels are {image.dtype}, which no rule brings to whole numbers")
     scales, offsets = image.tagged
     if asked is None and {*scales} == {1.0} and {*offsets} == {0.0}:
         raise Refused(

@@ -8,9 +8,8 @@ import torch
 from tqdm import tqdm
 
 from data.label_source import Label
-from data.laying import require_same_pixels, same_pixels
-from data.rasters import Raster, in_one_system, require_one_place
-from data.taxonomy import merge
+from data.laying import in_one_system, require_one_place, require_same_pixels, same_pixels
+from data.rasters import Raster
 from data.voids import join
 from metrics import Tally
 from runtime.errors import Refused
@@ -20,15 +19,16 @@ ROWS = 256  # read at a time
 MARGIN_PX = 3  # rows beside those counted, which their borders may be near to
 
 
-def scene_tally(predicted, truth, taxonomy, same_crs=False, colors=()):
+def scene_tally(predicted, truth, taxonomy, same_crs=False):
     """Tally over the pixels with a class in both, on the truth's pixels; raises Refused.
 
-    The truth's own nodata is ignored unless it has a class. colors: of the truth, as of data.label_masks.codes_of
+    The truth's own nodata is ignored unless it has a class.
     """
+    kind = "high" if taxonomy.high else "low"
     count, tally = len(taxonomy.names), Tally(len(taxonomy.names))
     with ExitStack() as stack:
         ours = Label(stack.enter_context(Raster(predicted)), {})
-        theirs = Label(stack.enter_context(Raster(truth)), taxonomy.high or taxonomy.low, colors)
+        theirs = Label(stack.enter_context(Raster(truth)), getattr(taxonomy, kind), taxonomy.masks.get(kind))
         nodata = IGNORE if ours.raster.nodata is None else ours.raster.nodata
         ours.raster = on_pixels_of(theirs.raster, ours.raster, same_crs, stack)
         height, width = theirs.raster.size
@@ -39,7 +39,7 @@ def scene_tally(predicted, truth, taxonomy, same_crs=False, colors=()):
             (classes, beyond), (codes, hidden) = ours.over(*window), theirs.over(*window)
             labels, void = np.full(codes.shape, IGNORE, np.uint8), join(classes == nodata, beyond, hidden)
             counts = np.s_[:] if void is None else ~void
-            labels[counts] = merge(codes[counts], theirs.known(), truth)
+            labels[counts] = theirs.merged(codes[counts])
             strange = classes[(labels != IGNORE) & ((classes < 0) | (classes >= count))]
             if strange.size:
                 raise Refused(f"{predicted}: holds {strange[0]}, which is none of the {count} classes")

@@ -19,7 +19,7 @@ from PIL import Image
 from random_checkpoint import save_random_checkpoint
 
 from config import PretrainConfig, SegmenterConfig
-from data.taxonomy import load_colors, load_taxonomy
+from data.taxonomy import load_taxonomy
 from reports.tables import PAPER
 from runtime.settings import load_config
 
@@ -202,7 +202,8 @@ def test_the_taxonomy_of_own_images_is_read(tmp_path):
     text = (ROOT / "docs" / "own_images.md").read_text()
     (text,) = re.findall(r"^```yaml\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
     (tmp_path / "taxonomy.yaml").write_text(text)
-    assert load_colors(tmp_path / "taxonomy.yaml")["high"] and len(load_taxonomy(tmp_path / "taxonomy.yaml").names) == 4
+    taxonomy = load_taxonomy(tmp_path / "taxonomy.yaml")
+    assert taxonomy.masks["high"] and len(taxonomy.names) == 4
 
 
 def prose_in(text):

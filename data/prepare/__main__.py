@@ -18,7 +18,7 @@ from data.prepare.cutting import Options
 from data.prepare.sources import NAIP215_ROTATIONS, chesapeake, naip215, scene_list
 from data.prepare.tile_set import DEFAULT_SCALE, build
 from data.rasters import gdal
-from data.taxonomy import load_colors, load_taxonomy
+from data.taxonomy import load_taxonomy
 from runtime import command
 from runtime.errors import Refused
 from runtime.workers import default_workers
@@ -89,7 +89,6 @@ def build_as_asked(given):
     options = Options(
         source=kind,
         taxonomy=load_taxonomy(given.taxonomy),
-        colors=load_colors(given.taxonomy),
         filter=not given.no_filter,
         **{name: getattr(given, name) for name in as_given},
     )

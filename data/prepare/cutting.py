@@ -5,7 +5,7 @@ as ignored. This rule is applied once, when tiles are made, so every row trains 
 """
 
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -13,9 +13,9 @@ from data.cells import PIXEL_GRID, compose, corners, invert
 from data.coarse import low_label
 from data.ground import ground
 from data.label_source import Label, leave_out
-from data.laying import cell_px, low_grid, same_pixels, same_scale
+from data.laying import cell_px, in_one_system, low_grid, require_one_place, same_pixels, same_scale
 from data.prepare.sources import NAIP215_MATERIALS
-from data.rasters import Raster, grids_under, ground_size, in_one_system, on_the_globe, require_one_place, system_tags
+from data.rasters import Raster, grids_under, ground_size, on_the_globe, system_tags
 from data.taxonomy import Taxonomy, Unknown
 from data.tile_writer import write_tile
 from data.values import value_range, whole_numbers
@@ -46,7 +46,6 @@ class Options:
     bands: int | None = None  # of the images; None: as they have, none of which may be tagged as alpha
     range: tuple | None = None  # of float and signed images: the values at the ends (data/values.py)
     same_crs: bool = False  # take a scene's rasters for one coordinate system, whatever they say
-    colors: dict = field(default_factory=dict)  # {"high": {(r, g, b): code}, "low": ...} of masks of colours
 
 
 def cut_scene(root, scene, options):
@@ -57,10 +56,11 @@ def cut_scene(root, scene, options):
              that say nothing, "nodata"; and what `lay` says
     raises:  Refused; where a label has codes or colours without a class, all of them are named
     """
+    taxonomy = options.taxonomy
     with ExitStack() as stack:
         image = stack.enter_context(Raster(scene.image))
         labels = {
-            kind: Label(stack.enter_context(Raster(path)), getattr(options.taxonomy, kind), options.colors.get(kind))
+            kind: Label(stack.enter_context(Raster(path)), getattr(taxonomy, kind), taxonomy.masks.get(kind))
             for kind, path in scene.labels().items()
         }
         facts = lay(image, labels, options, stack)
@@ -131,7 +131,7 @@ def cut(root, scene, image, labels, options, limits, n):
         codes, unlabelled = {}, None
         for kind, label in labels.items():
             if kind == "low" and own_cells:
-                codes[kind], low_transform, beyond = label.cells_over(grid, transform, px)
+                codes[kind], low_transform, beyond = label.cells_over(grid, transform, (px, px))
                 here = cell_px(grid, transform) ** 0.5
                 if not same_scale(here, n):
                     wide = f"its coarse cells are {n:g} px wide in its middle and {here:.5g} px in tile {name}"

@@ -10,7 +10,7 @@ from data import tile_io
 from data.cells import PIXEL_GRID
 from data.ground import ground
 from data.label_source import Label, leave_out
-from data.laying import low_grid, require_same_pixels
+from data.laying import in_one_system, low_grid, require_one_place, require_same_pixels
 from data.prepare.cutting import BY_PIXELS
 from data.tile_writer import tile_record
 from data.voids import input_bands, join, marked
@@ -35,15 +35,18 @@ def take_tile(root, scene, options):
     labels, codes, grid, n, unlabelled, by_pixels = {}, {}, None, None, None, 0
     for kind, path in scene.labels().items():
         stored = tile_io.read(path)
-        by_pixels += require_one_system(image, stored, options.same_crs)
-        label = labels[kind] = Label(stored, getattr(options.taxonomy, kind), options.colors.get(kind))
+        by_pixels += require_one_place(image, stored, options.same_crs)
+        if not in_one_system(image, stored, options.same_crs):
+            mend = "or is written otherwise; --scenes brings the two together, --same-crs takes them for one"
+            raise Refused(f"{path}: its coordinate system is not that of {scene.image}, {mend}")
+        label = labels[kind] = Label(stored, getattr(options.taxonomy, kind), options.taxonomy.masks.get(kind))
         if kind == "high":
             require_same_pixels(image, stored)
         else:
             label.cells, n = low_grid(image, stored, options.scale)
             label.block = None if label.cells else n
         if label.cells:
-            codes[kind], grid, beyond = label.cells_over(label.cells, image.affine or PIXEL_GRID, height)
+            codes[kind], grid, beyond = label.cells_over(label.cells, image.affine or PIXEL_GRID, image.size)
         else:
             codes[kind], beyond = label.over(0, 0, *stored.size)
         unlabelled = join(unlabelled, beyond)
@@ -73,20 +76,6 @@ def take_tile(root, scene, options):
     nodata = {kind: sorted(label.ignored) for kind, label in labels.items()}
     facts = {"image_gsd": pixel_size(image), "scale": n, "notes": {BY_PIXELS: by_pixels}, "nodata": nodata}
     return {"records": [record], "tile_px": height, **facts}
-
-
-def require_one_system(image, label, same_crs):
-    """Refused where the GeoKeys of a tile's files differ.
-
-    returns: whether a label without any georeference lies by its pixels, on an image that has one
-    """
-    plain = not (label.affine or label.system)
-    if not plain and not same_crs and image.system != label.system:
-        raise Refused(
-            f"{label.path}: its coordinate system is not that of {image.path}, or is written otherwise; --scenes "
-            "brings the two together, --same-crs takes them for one"
-        )
-    return plain and bool(image.affine or image.system)
 
 
 def pixel_size(image):

@@ -70,8 +70,9 @@ def begin(root, scenes, options):
     path, complete = root / ".build" / "options.json", (root / "dataset.yaml").is_file()
     if complete and not path.is_file():
         raise Refused(f"{root}: holds a tile set that data.prepare did not make; give another folder")
-    colors = {kind: {bytes(rgb).hex(): code for rgb, code in table.items()} for kind, table in options.colors.items()}
-    described = {"taxonomy": taxonomy_to_dict(options.taxonomy), "colors": colors, "scenes": [*map(facts_of, scenes)]}
+    taxonomy, facts = options.taxonomy, [*map(facts_of, scenes)]
+    colors = {kind: {bytes(rgb).hex(): code for rgb, code in table.items()} for kind, table in taxonomy.masks.items()}
+    described = {"taxonomy": taxonomy_to_dict(taxonomy), "colors": colors, "scenes": facts}
     asked = json.loads(json.dumps({**vars(options), **described}))
     begun = json.loads(path.read_text()) if complete or any(root.glob(".build/scenes/*.json")) else {}
     for key in (key for key in asked if key in begun and begun[key] != asked[key]):

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data.taxonomy import IGNORE, load_colors, load_taxonomy, merge, taxonomy_from_dict, taxonomy_to_dict
+from data.taxonomy import IGNORE, load_taxonomy, merge, taxonomy_from_dict, taxonomy_to_dict
 from runtime.errors import Refused
 
 SHIPPED = sorted((Path(__file__).parents[2] / "configs" / "taxonomies").glob("*.yaml"))
@@ -50,10 +50,9 @@ def test_colors_stand_for_the_label_sources_that_list_no_codes(tmp_path):
     codes = {(0, 0, 255): 1, (0, 255, 0): 2, (128, 128, 128): 0, (150, 75, 0): 3}
     table = {0: IGNORE, 1: 0, 2: 1, 3: 1}
     for more, colors, low in (("", codes, table), ("low: {11: water}", {}, {11: 0})):
-        path = written(tmp_path, COLORED + more)
-        taxonomy = load_taxonomy(path)
-        assert (taxonomy.high, taxonomy.low, load_colors(path)) == (table, low, {"high": codes, "low": colors})
-    assert load_colors(written(tmp_path, GOOD)) == {"high": {}, "low": {}}
+        taxonomy = load_taxonomy(written(tmp_path, COLORED + more))
+        assert (taxonomy.high, taxonomy.low, taxonomy.masks) == (table, low, {"high": codes, "low": colors})
+    assert load_taxonomy(written(tmp_path, GOOD)).masks == {"high": {}, "low": {}}
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.int16, np.uint16, np.int32])

@@ -6,7 +6,7 @@ keeps it. Tags: [paper, Sec. n], [paper silent; ours], [differs: why]. A __post_
 
 from dataclasses import dataclass
 
-from runtime.settings import ScriptSettings, opt, require
+from runtime.settings import opt, require
 
 
 @dataclass(frozen=True)
@@ -141,8 +141,7 @@ class RunConfig:
 
 
 @dataclass(frozen=True)
-class SegmenterConfig(ScriptSettings):
-    SCRIPT = "train_seg.py"
+class SegmenterConfig:
     # What may differ when a run is taken up again: where data lies, workers, device, layout and logging, and what it
     # started from, for its weights are in last.pt; train.epochs may grow.
     FREE_ON_RESUME = {
@@ -166,8 +165,6 @@ class PretrainDataConfig:
     images: str = opt("**/*", "of a bare folder: the images that this glob admits, as **/images/*; keeps masks out")
     bands: int = opt(0, "of a bare folder's images; needed where one is tagged as alpha: one less than they have takes "
         "it for where there are data, as many for a band like the others; 0: all", least=0)
-    validation_share: float = opt(0.05, "of a bare folder: images kept for the validation loss [paper silent; ours]",
-        above=0, most=0.5)
     regions: tuple[str, ...] = opt((), "of a tile set: use the tiles of these regions only, as [a, b]; empty: of all")
     exclude_regions: tuple[str, ...] = opt((), "of a tile set: leave the tiles of these regions out")
     workers: int = opt(2, "processes that read and crop images; 0: the training process itself", least=0)
@@ -203,8 +200,7 @@ class PretrainLoopConfig(LoopConfig):
 
 
 @dataclass(frozen=True)
-class PretrainConfig(ScriptSettings):
-    SCRIPT = "train_mae.py"
+class PretrainConfig:
     FREE_ON_RESUME = SegmenterConfig.FREE_ON_RESUME | {"data.more_roots"}
 
     data: PretrainDataConfig = PretrainDataConfig()

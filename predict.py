@@ -37,6 +37,7 @@ from maps.scenes import at_size, read_windows, require_fitting, scene_paths
 from maps.windows import ALIGN, Blend, mean_over_views, probabilities, window_starts
 from runtime import command, distributed
 from runtime.errors import DiskFull, Refused
+from runtime.signals import interrupt
 from runtime.workers import read_ahead
 from trained import checkpoint_path, load_trained
 
@@ -46,7 +47,7 @@ CACHE_BYTES = 256 * 2**20  # of scene and map that GDAL keeps; else it takes 5 %
 
 
 def main(arguments):
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # leave as by Ctrl-C: nothing half written stays
+    signal.signal(signal.SIGTERM, interrupt)
     rasterio, ranks = gdal(), distributed.start(arguments.device)
     warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)  # pictures are scenes too
     # The ranks meet once, at the end, and may map for days until then.

@@ -8,13 +8,14 @@ The same command goes on with a run that was stopped. SIGTERM and Ctrl-C save la
 """
 
 import math
+from dataclasses import asdict
 
 import torch
 
 from config import PretrainConfig
 from data.loading import scoring_batches, to_device, training_batches
 from data.unlabelled import PretrainingCrops, ValidationCrops, common_facts, read_unlabelled
-from models import build_mae
+from models import MaskedAutoencoder
 from models.mae import blank, reconstruct, token_grid
 from reports.curves import save_run_curves
 from reports.figures import color_image, contact_sheet
@@ -39,7 +40,7 @@ def main(config):
 
     # Data. Training crops go on to the run's end; validation shares do not overlap, so nothing is scored twice.
     data = config.data
-    chosen = data.validation_share, data.regions, data.exclude_regions, data.heldout
+    chosen = data.regions, data.exclude_regions, data.heldout
     roots = data.root, *data.more_roots
     sets = [read_unlabelled(root, data.images, data.bands, *chosen) for root in roots]
     training_sets, validation_sets = zip(*sets, strict=True)
@@ -51,7 +52,8 @@ def main(config):
 
     # Network, optimiser, precision.
     memory_format = distributed.memory_format(config.train.channels_last, device, config.model.width)
-    mae = build_mae(config, facts["bands"]).to(device, memory_format=memory_format)
+    mae = MaskedAutoencoder(facts["bands"], config.model.width, **asdict(config.mae))
+    mae = mae.to(device, memory_format=memory_format)
     decayed = [p for p in mae.parameters() if p.ndim > 1]
     rest = [p for p in mae.parameters() if p.ndim <= 1]  # biases, norms and the mask token [ours: ref. 10]
     # Weight decay would pull a norm's scale to 0, where it has nothing to regularise.

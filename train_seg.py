@@ -16,7 +16,7 @@ from data.loading import scoring_batches, to_device, training_batches
 from data.transforms import normalize
 from losses import appearance, cross_entropy_sum, discriminator_hinge, made_map, segmenter_hinge
 from metrics import confusion_matrix, selection_scores
-from models import build_discriminator, build_segmenter
+from models import Discriminator, build_segmenter
 from models.averaging import update_average
 from models.regions import aggregate
 from reports.curves import save_run_curves
@@ -55,7 +55,9 @@ def main(config):
     segmenter = segmenter.to(device, memory_format=task.memory_format)
     averaged = AveragedModel(segmenter) if config.train.average else None
     scored = averaged.module if averaged else segmenter  # what is validated and kept as best.pt
-    discriminator = build_discriminator(game).to(device, memory_format=task.memory_format) if game else None
+    discriminator = Discriminator(game.width, game.layers) if game else None
+    if game:
+        discriminator = discriminator.to(device, memory_format=task.memory_format)
     optimizer, discriminator_optimizer = optimizers(config, segmenter, discriminator)
 
     # Resume. These are the parts of last.pt by name; a run goes without those that are None.

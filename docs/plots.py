@@ -10,6 +10,7 @@ them). zoo reads runs/lesson/zoo.json, and few runs/few/scores-*.json (docs/few_
 import json
 import sys
 from collections import defaultdict
+from dataclasses import asdict
 from pathlib import Path
 
 import matplotlib
@@ -27,7 +28,7 @@ from data.tiles import TileSet  # noqa: E402
 from data.transforms import normalize  # noqa: E402
 from losses import cross_entropy_sum  # noqa: E402
 from metrics import raggedness  # noqa: E402
-from models import build_mae  # noqa: E402
+from models import MaskedAutoencoder  # noqa: E402
 from models.mae import blank, reconstruct  # noqa: E402
 from models.regions import aggregate_logits  # noqa: E402
 from reports.figures import color_image, color_labels  # noqa: E402
@@ -145,7 +146,7 @@ def pretraining():
     """What a masked autoencoder fills in, on validation tiles of real NAIP."""
     state = checkpoint.load(REAL_ROWS / "mae-0/last.pt")
     config = config_from_flat(PretrainConfig, state["config"])
-    mae = build_mae(config, state["data"]["bands"])
+    mae = MaskedAutoencoder(state["data"]["bands"], config.model.width, **asdict(config.mae))
     mae.load_state_dict(state["mae"])
     tiles = TileSet(REAL, "validation")
     mean, std = (torch.tensor(state["data"][key]) for key in ("band_mean", "band_std"))

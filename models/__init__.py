@@ -1,7 +1,5 @@
 """Networks from a config and what the tile set says: the only place where `models/` sees settings."""
 
-from dataclasses import asdict
-
 from models.discriminator import Discriminator
 from models.mae import MaskedAutoencoder
 from models.pretrained import imagenet, load_resnet18, resnet18_file
@@ -26,14 +24,4 @@ def build_segmenter(config, bands, classes, scale, init=None):
     return segmenter, load_resnet18(segmenter.encoder, state, init)
 
 
-def build_discriminator(adversarial):
-    """adversarial: config.AdversarialConfig -> Discriminator."""
-    return Discriminator(adversarial.width, adversarial.layers)
-
-
-def build_mae(config, bands):
-    """config: config.PretrainConfig -> MaskedAutoencoder."""
-    return MaskedAutoencoder(bands, config.model.width, **asdict(config.mae))
-
-
-__all__ = ["UNet", "build_discriminator", "build_mae", "build_segmenter"]
+__all__ = ["Discriminator", "MaskedAutoencoder", "UNet", "build_segmenter"]

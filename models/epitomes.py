@@ -136,11 +136,6 @@ def add_counts(counts, high, low_codes, num_classes):
         counts[code] = counts.get(code, 0) + pair_counts
 
 
-def table_from_counts(counts):
-    """{code: p(l | code), a list} from the counts of add_counts."""
-    return {code: (row.double() / row.sum()).tolist() for code, row in counts.items()}
-
-
 def load_table(path, classes=None):
     """Read {code: p(l | code), a list} from YAML. raises: Refused if it is malformed or not over these class names"""
     table = read_yaml(path)

@@ -12,7 +12,7 @@ from data.samples import ScoringTiles
 from data.tiles import TileSet, low_cells, read_label
 from data.transforms import normalize
 from metrics import Tally
-from models.epitomes import add_counts, load_table, super_resolve, table_from_counts
+from models.epitomes import add_counts, load_table, super_resolve
 from models.linear import Linear, Moments, feature_maps, mean_features, settle
 from models.pretrained import load_resnet18, resnet18_file
 from models.resnet import ResNet18
@@ -124,7 +124,7 @@ def lsr_table(tiles, regions, path):
         add_counts(counts, high.long(), codes, classes)
     merged = taxonomy.low if native == {True} else {c: c for c in range(classes)}
     certain = {code: [float(c == to) for c in range(classes)] for code, to in merged.items()}
-    return {**certain, **table_from_counts(counts)}
+    return {**certain, **{code: (row.double() / row.sum()).tolist() for code, row in counts.items()}}
 
 
 def low_codes(tiles, i):

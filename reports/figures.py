@@ -119,7 +119,8 @@ def figure6(path, methods, tiles, device, chosen, coarse=False):
             if coarse:
                 cells = segmenter.relabelled(tiles).load(i, high=False).cells
                 cells = to_device(stack_cells([(cells.labels, cells.to_cell)]), device)
-                logits = segmenter.informed(logits, cells, tiles.description.scale**2)
+                void = None if tile.void is None else torch.from_numpy(tile.void)[None].to(device)
+                logits = segmenter.informed(logits, cells, tiles.description.scale**2, void)
             row.append(color_labels(logits.argmax(dim=1)[0].cpu().numpy(), classes))
         if tile.cells is not None:
             labels.append(upsampled(tile.cells, *tile.high.shape))

@@ -158,16 +158,6 @@ def interval(pairs):
     return statistics.mean(pairs), t * statistics.stdev(pairs) / len(pairs) ** 0.5
 
 
-def class_ious(rows):
-    """Lines: the IoU of each class in each row, in percent, over the tiles of all sets: the mean over seeds."""
-    lines = []
-    for row in rows:
-        classes = [scores["per_class"] for scores in row.sums]
-        ious = {name: statistics.mean(each[name]["iou"] or 0.0 for each in classes) for name in classes[0]}
-        lines.append(f"IoU of {row.names[0]}: " + ", ".join(f"{name} {100 * iou:.1f}" for name, iou in ious.items()))
-    return lines
-
-
 def mean_and_spread(values):
     """Percent: the mean, and over several seeds the sample standard deviation."""
     text = f"{100 * statistics.mean(values):.2f}"

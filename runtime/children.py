@@ -9,6 +9,7 @@ from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
 from runtime.errors import Refused
+from runtime.signals import interrupt
 
 ROOT = Path(__file__).resolve().parent.parent
 RUNNING = []  # processes, which are asked to stop where one fails or a signal comes
@@ -26,7 +27,7 @@ def side_by_side(words, after, jobs, name, then=None):
     then:  {key: words of a command that follows at once}
     raises: Refused where one fails; KeyboardInterrupt where a signal asks to stop. Those that run save and leave
     """
-    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGTERM, interrupt)
     jobs, futures = min(jobs, len(words)), {}
     with ThreadPoolExecutor(max(1, jobs)) as pool:
         try:
@@ -68,6 +69,3 @@ def _run_one(words, name, pool):
         pool.shutdown(wait=False, cancel_futures=True)  # before this thread takes up the next one
         raise Refused(f"stopped: python {shlex.join(words)} failed; mend it and run the same line again")
 
-
-def _interrupt(number, _):
-    raise KeyboardInterrupt(number)

@@ -49,12 +49,9 @@ def temporary_of(path):
     return path.with_name(f".{path.name}.{os.getpid()}.tmp")
 
 
-def read_yaml(path, blame="not YAML"):
-    """The mapping that a YAML file holds; an empty file is an empty one. A key that stands twice is an error.
-
-    raises: Refused; `blame` opens what is wrong
-    """
-    with naming(path, f"{blame}: "), open(path, encoding="utf-8-sig") as file:
+def read_yaml(path):
+    """The mapping that a YAML file holds; an empty file is an empty one. A key that stands twice is an error."""
+    with naming(path, "not YAML: "), open(path, encoding="utf-8-sig") as file:
         try:
             value = yaml.load(file, _PlainLoader)  # noqa: S506 - a SafeLoader
         except yaml.MarkedYAMLError as error:

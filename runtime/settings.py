@@ -21,10 +21,6 @@ BOUNDS = {
 }
 
 
-class ScriptSettings:
-    """The settings of one script, in sections: SCRIPT names it, FREE_ON_RESUME what a run's second half may change."""
-
-
 def opt(default, text, choices=(), **bounds):
     """One setting: its default, its meaning with unit and source, the words that it may be, the bounds of a number."""
     return dataclasses.field(default=default, metadata={"text": text, "choices": choices, "bounds": bounds})
@@ -146,8 +142,6 @@ def _settings(cls):
 def _converted(cls, values, where):
     known = _settings(cls)
     for key in values:
-        for other in ScriptSettings.__subclasses__():
-            require(key in known or key not in _settings(other), f"{where}: {key} is a setting of {other.SCRIPT}")
         if key not in known:
             raise Refused(f"{where}: there is no setting {key!s:.80}; did you mean {nearest(key, known)}?")
     return {key: _convert(key, value, known[key], where) for key, value in values.items()}

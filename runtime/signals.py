@@ -16,6 +16,11 @@ class Stopped(Exception):
         self.number = number
 
 
+def interrupt(number, _frame):
+    """The handler of a signal that leaves as Ctrl-C does: nothing half written stays."""
+    raise KeyboardInterrupt(number)
+
+
 class StopRequest:
     """From here on signals are noted; `number` is the signal that asked this process to stop, 0 before."""
 

@@ -11,7 +11,6 @@ from config import AdversarialConfig, SegmenterConfig
 from data.samples import Exemplars, ScoringTiles, TrainingTiles, collate, shuffled
 from data.tiles import TileSet
 from metrics import raggedness, ranking
-from models import build_discriminator
 from models.discriminator import Discriminator
 from models.unet import UNet
 from reports import game
@@ -219,7 +218,7 @@ def test_the_discriminator_tells_exemplars_from_the_same_ones_shuffled(tile_set)
     adversarial, rng = AdversarialConfig(), np.random.default_rng(0)
     description = TileSet(tile_set, "train").description
     maps, mixed = (Exemplars(tile_set, description, 0, 0, shuffle_px=px) for px in (0, 16))
-    discriminator = build_discriminator(adversarial)
+    discriminator = Discriminator(adversarial.width, adversarial.layers)
     betas = adversarial.beta1, adversarial.beta2
     adam = torch.optim.Adam(discriminator.parameters(), adversarial.learning_rate, betas)
 

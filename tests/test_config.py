@@ -78,7 +78,6 @@ def test_words_of_the_command_line_stay_as_they_were_typed(tmp_path):
     ("supervision: {aggregate: observation, labels: high}", ["supervision.labels=high", "low_regions"]),
     ("supervision: {observation: table.yaml}", ["table.yaml", "aggregate=observation"]),
     ("adversarial: {control: frozen}", ["adversarial.control=frozen", "adversarial.weight must be above 0"]),
-    ("train: {weight_decay: 0.1}\nmodel: {width: 4}", ["train.weight_decay is a setting of train_mae.py"]),
     ("[1, 2]", ["should hold a mapping"]),
 ])  # fmt: skip
 def test_a_wrong_setting_is_one_line_that_names_it(tmp_path, text, names):

@@ -192,7 +192,6 @@ CASES = {
         "a.csv: no column 'image'; the header should hold region,image"),
     # Settings.
     "unknown setting": (setting("train.epoch=3"), "there is no setting train.epoch; did you mean train.epochs?"),
-    "setting of another script": (setting("mae.size=tiny"), "mae.size is a setting of train_mae.py"),
     "choice": (setting("supervision.labels=low"), "is not one of high, low_upsampled, low_regions; did you mean low_"),
     "bound": (setting("adversarial.temperature=1000"), "temperature=1000.0: must be above 0 and at most 100, as 1.11"),
     "number": (setting("train.epochs=many"), "train.epochs=many must be a whole number, as train.epochs=100"),

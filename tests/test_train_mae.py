@@ -90,7 +90,7 @@ def folder(real, tmp_path_factory):
 
 
 def test_a_bare_folder_of_real_images_is_read_and_the_glob_keeps_masks_out(folder):
-    images, validation = read_unlabelled(folder, "images/*", validation_share=0.1)
+    images, validation = read_unlabelled(folder, "images/*")
     assert len(images) + len(validation) == 9 and len(validation) == 1
     assert {path.parent.name for path in images.paths} == {"images"}
     assert not set(images.paths) & set(validation.paths)
@@ -101,7 +101,7 @@ def test_a_bare_folder_of_real_images_is_read_and_the_glob_keeps_masks_out(folde
 
 
 def test_crops_are_of_one_size_differ_by_position_and_repeat_by_key(folder):
-    images, validation = read_unlabelled(folder, "images/*", validation_share=0.1)
+    images, validation = read_unlabelled(folder, "images/*")
     samples = PretrainingCrops([images], 64, 16, min_area=0.2, batch_size=4, seed=0)
     first, again, other = samples[0, 1], samples[0, 1], samples[0, 2]
     assert first["image"].shape == (3, 64, 64) and first["noise"].shape == (16,)

@@ -154,7 +154,8 @@ def training_rates(bench, rows, turns=2):
     steps, every = (8, 1) if bench.device.type == "cpu" else (40, 5)  # on a GPU a record waits for what is under way
     epochs = -(-steps // -(-len(tiles) // bench.batch))
     words = [f"data.root={tiles.root}", f"run.device={bench.device.type}", f"run.log_every={every}",
-             f"train.epochs={epochs}", "train.eval_every=1000000", f"train.batch_size={bench.batch}"]  # fmt: skip
+             f"train.epochs={epochs}", "train.eval_every=1000000", f"train.batch_size={bench.batch}",
+             f"model.width={WIDTH}"]  # fmt: skip
     for _ in range(turns):
         for row, rates in found.items():
             run_dir = bench.folder / "run"

@@ -11,6 +11,7 @@ def test_a_stage_prints_its_rows_and_writes_them_as_json(tile_set, tmp_path, mon
     out = tmp_path / "bench.json"
     monkeypatch.setattr("sys.argv", f"bench --stages 2 --px 64 --device cpu --data {tile_set} --out {out}".split())
     monkeypatch.setattr(bench.training_rates, "__defaults__", (1,))  # turns
+    monkeypatch.setattr(bench, "WIDTH", 8)
     bench.main(bench.parse())
     written, printed = json.loads(out.read_text()), capsys.readouterr().out
     assert written["device"] == "cpu" and written["px"] == 64

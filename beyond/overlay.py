@@ -52,8 +52,8 @@ class Overlay:
         the affine from the window's pixels to them."""
         margin = 0 if self.n else 1  # one cell more all round, for the interpolation; blocks end with the window
         grid, here = self._grid(row, col, height, width), compose(self.base, (1, 0, col, 0, 1, row))
-        codes, moved, _ = self.label.cells_over(grid, here, (height, width), margin, self.n or 1)
-        labels = self.label.merged(codes)
+        codes, absent, moved = self.label.cells_under(grid, here, (height, width), margin, self.n or 1)
+        labels = self.label.merged(codes, absent)
         labels = majority_blocks(labels, self.n).labels if self.n else labels
         return labels, compose(invert(moved), here)
 

@@ -50,9 +50,21 @@ class Label:
             hidden = join(hidden, codes == self.nodata)
         return codes, hidden
 
-    def cells_over(self, grid, transform, size, margin=0, n=1):
+    def cells_over(self, grid, transform, size):
+        """The cells that touch a tile of size (H, W): codes (h, w), their transform, and the pixels beyond the raster,
+        or None."""
+        codes, absent, moved = self.cells_under(grid, transform, size)
+        if not absent.any():
+            return codes, moved, None
+        self.ignored.add(self.none)
+        return codes, moved, absent.ravel()[cell_index(compose(invert(moved), transform), codes.shape, *size)]
+
+    def cells_under(self, grid, transform, size, margin=0, n=1):
         """The cells that touch a tile or a window of size (H, W): codes (h, w), of blocks those of their n x n pixels;
-        the cells' transform; and the pixels beyond the raster, or None. margin: further cells all round"""
+        where the raster has none, (h, w) bool, with the code `none`; and the cells' transform.
+
+        margin: further cells all round
+        """
         (left, right), (top, bottom) = (
             (math.floor(round(min(values), 6)) - margin, math.ceil(round(max(values), 6)) + margin)
             for values in zip(*corners(compose(invert(grid), transform), *size), strict=True)
@@ -62,18 +74,14 @@ class Label:
         height, width = self.raster.size
         y0, x0, y1, x1 = max(top, 0), max(left, 0), min(bottom, height), min(right, width)
         codes = np.full((bottom - top, right - left), self.none, np.int64)
-        reached = np.zeros(codes.shape, bool)
+        absent = np.ones(codes.shape, bool)
         if y0 < y1 and x0 < x1:
             inside, hidden = self.over(y0, x0, y1 - y0, x1 - x0)
             place = np.s_[y0 - top : y1 - top, x0 - left : x1 - left]
-            reached[place] = True if hidden is None else ~hidden
+            absent[place] = False if hidden is None else hidden
             codes = codes.astype(inside.dtype)
-            codes[place] = np.where(reached[place], inside, np.array(self.none, inside.dtype))
-        if reached.all():
-            return codes, moved, None
-        self.ignored.add(self.none)
-        to_code = compose((n, 0, 0, 0, n, 0), compose(invert(moved), transform))
-        return codes, moved, ~reached.ravel()[cell_index(to_code, codes.shape, *size)]
+            codes[place] = np.where(absent[place], np.array(self.none, inside.dtype), inside)
+        return codes, absent, moved
 
     def without(self, codes, void, unlabelled, to_cell=None):
         """The codes with `none` where pixels do not count: void ones, and those that some label does not reach.
@@ -98,12 +106,14 @@ class Label:
             lost = gone | lost[index] if n else lost.reshape(shape)
         return np.where(lost, np.array(self.none, codes.dtype), codes)
 
-    def merged(self, codes):
-        """Their classes. raises: Unknown, of the whole label's codes"""
+    def merged(self, codes, hidden):
+        """Their classes, IGNORE where hidden, (H, W) bool or None. raises: Unknown, of the whole label's codes"""
+        seen, labels = np.s_[:] if hidden is None else ~hidden, np.full(codes.shape, IGNORE, np.uint8)
         try:
-            return merge(codes, self.known(), self.raster.path)
+            labels[seen] = merge(codes[seen], self.known(), self.raster.path)
         except Unknown:
             raise self.unknown() from None
+        return labels
 
     def unknown(self):
         """The error that lists every code or colour of the whole label without a class, so that a taxonomy is mended in

@@ -37,9 +37,7 @@ def scene_tally(predicted, truth, taxonomy, same_crs=False):
             above, below = min(top, MARGIN_PX), min(height - top - rows, MARGIN_PX)
             window = top - above, 0, above + rows + below, width
             (classes, beyond), (codes, hidden) = ours.over(*window), theirs.over(*window)
-            labels, void = np.full(codes.shape, IGNORE, np.uint8), join(classes == nodata, beyond, hidden)
-            counts = np.s_[:] if void is None else ~void
-            labels[counts] = theirs.merged(codes[counts])
+            labels = theirs.merged(codes, join(classes == nodata, beyond, hidden))
             strange = classes[(labels != IGNORE) & ((classes < 0) | (classes >= count))]
             if strange.size:
                 raise Refused(f"{predicted}: holds {strange[0]}, which is none of the {count} classes")

@@ -82,7 +82,7 @@ def test_a_part_of_the_scene_is_told_by_its_share(lay, capsys):
     assert "has classes over 60.0%" in capsys.readouterr().out
 
 
-def test_what_cannot_be_used_is_one_line(lay):
+def test_what_cannot_be_used_is_one_line(lay, monkeypatch):
     def refused(match, *words, **more):
         with pytest.raises(Refused, match=match) as caught:
             lay(*words, **more)
@@ -99,6 +99,9 @@ def test_what_cannot_be_used_is_one_line(lay):
     refused("does not lie on", random_codes(HEIGHT, WIDTH), tilted(1, 0.5, 0, 0))
     codes[3, 3] = 77
     refused(r"codes without a class: 77 \(1 times\)", codes, grid)
+    monkeypatch.delitem(BY_CODE, 0)
+    codes[3, 3] = 255  # which then stands for no code, beyond the raster's edge
+    refused(r"codes without a class: 255 \(1 times\)", codes, grid)
 
 
 @pytest.mark.parametrize("driver", ["GTiff", "HFA"])

@@ -301,7 +301,7 @@ def test_a_short_run_of_high_beats_the_majority_class(tile_set, tmp_path):
     assert row["accuracy"] > majority + 0.05 and row["miou"] > 1.5 * majority / 4
 
 
-def test_beyond_scores_its_rows_twice_and_says_the_share_and_the_classes(tile_set, tmp_path, without_training):
+def test_beyond_scores_its_rows_twice_and_says_the_share(tile_set, tmp_path, without_training):
     planned, asked = without_training
     roots = [part_of(tile_set, tmp_path / name, lambda i, odd=odd: i % 2 == odd) for odd, name in enumerate("ab")]
     reproduce.beyond(arguments_of(what="beyond", data=roots, out=tmp_path))

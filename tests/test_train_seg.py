@@ -24,6 +24,7 @@ from data.tiles import TileSet
 from metrics import border_counts, border_f1
 from models.averaging import update_average
 from models.unet import UNet
+from reports.baselines import lsr_table
 from runtime import distributed
 from trained import load_trained
 
@@ -245,6 +246,8 @@ def test_evaluate_scores_self_epitomic_lsr_by_counted_and_by_given_table(tile_se
     (given,) = json.loads(out.read_text())["rows"]
     assert counted["name"] == given["name"] == "Self-Epitomic LSR"
     assert sum(map(sum, counted["confusion"])) == 64 * 64 * 4 and counted["accuracy"] > 0.4
+    rows = lsr_table(TileSet(tile_set, "test"), (), None).values()
+    assert {round(sum(row), 6) for row in rows} == {0, 1}  # 0: of a code that is ignored
     assert "nothing to score" in run_script("evaluate.py", status=2)
     assert "no_such.yaml" in error_of("evaluate.py", *more, "--lsr-table", "no_such.yaml")
 

@@ -55,9 +55,9 @@ def main(config):
     segmenter = segmenter.to(device, memory_format=task.memory_format)
     averaged = AveragedModel(segmenter) if config.train.average else None
     scored = averaged.module if averaged else segmenter  # what is validated and kept as best.pt
-    discriminator = Discriminator(game.width, game.layers) if game else None
+    discriminator = None
     if game:
-        discriminator = discriminator.to(device, memory_format=task.memory_format)
+        discriminator = Discriminator(game.width, game.layers).to(device, memory_format=task.memory_format)
     optimizer, discriminator_optimizer = optimizers(config, segmenter, discriminator)
 
     # Resume. These are the parts of last.pt by name; a run goes without those that are None.

@@ -9,6 +9,10 @@ from commands import run_script
 torch.set_num_threads(1)  # two would wait for each other on a busy machine, and tests are small
 
 
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: item.path.name != "test_reproduce.py")  # so one process alone makes the demo
+
+
 @pytest.fixture(autouse=True)
 def signals_as_they_were():
     """Scripts whose main a test calls have handlers of their own."""

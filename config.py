@@ -44,7 +44,7 @@ class SupervisionConfig:
         "read by p(code | shares), observation (beyond/observation.py) [ours]",
         ("sum", "literal_sum", "mean_probs", "log_sum_exp", "statistics", "prior", "observation"))
     codes: str = opt("native", "what the last three tell apart: native, the source's codes, where exemplar places have "
-        "them, or merged classes [ours]", ("native", "merged"))
+        "them, or merged classes; a table of observation says it by its rows [ours]", ("native", "merged"))
     observation: str = opt("", "table of the last three: a YAML, as a run's own observation.yaml, or of statistics and "
         "prior configs/tables/nlcd_low2high.yaml; empty: it is made from the fine and coarse maps of the split "
         "heldout, of adversarial.exemplar_root where that is set [ours]")

@@ -15,6 +15,7 @@ import torch
 from tqdm import tqdm
 
 from beyond.informed import load_informed
+from data.laying import same_scale
 from data.loading import scoring_batches, to_device
 from data.samples import ScoringTiles
 from data.taxonomy import load_taxonomy
@@ -91,6 +92,9 @@ def load_for(tiles, path, device, coarse=False):
     names = [c["name"] for c in trained.facts["classes"]]
     if names != list(description.taxonomy.names):
         raise Refused(f"{path}: knows the classes {names}, the tile set {list(description.taxonomy.names)}")
+    n, here = trained.facts["scale"], description.scale
+    if coarse and not same_scale(here, n):
+        command.say(f"warning: {path}: learned from n = {n:g}, here it is {here:g}; what codes say holds for one size")
     return trained
 
 
@@ -107,9 +111,9 @@ def score(segmenter, tiles, classes, ranks, coarse=False):
     coarse: let it use the coarse label of each tile too (beyond/informed.py)
     """
     tiles, cell_px = segmenter.relabelled(tiles) if coarse else tiles, tiles.description.scale**2
-    tally = Tally(len(classes), ranks.device)
-    batches = scoring_batches(ScoringTiles(tiles, "high", 1.0, coarse=coarse), 4, ranks.rank, ranks.world, workers=0)
-    total = -(-len(tiles) // (4 * ranks.world))
+    tally, size = Tally(len(classes), ranks.device), 1 if coarse else 4  # cells differ in number from tile to tile
+    batches = scoring_batches(ScoringTiles(tiles, "high", 1.0, coarse=coarse), size, ranks.rank, ranks.world, workers=0)
+    total = -(-len(tiles) // (size * ranks.world))
     for batch in tqdm(batches, total=total, desc=segmenter.name, disable=None, leave=False):
         batch = to_device(batch, ranks.device)
         logits = segmenter(batch["image"])

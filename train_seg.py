@@ -70,7 +70,8 @@ def main(config):
         "discriminator_optimizer": discriminator_optimizer,
     }
     # No generator's state is among them: draws are functions of the step, so a run goes on bit for bit.
-    about = {"data": {**description.facts(), "tiles": tiles}, "observation": data.observed and data.observed.table}
+    facts = {**description.facts(), "tiles": tiles, **(data.watched.exemplars.facts() if game else {})}
+    about = {"data": facts, "observation": data.observed and data.observed.table}
     run.begin(parts, about, items=tiles, best={"step": 0, "score": -1.0})
     run.introduce(
         f"{tiles} training and {len(data.validation)} validation tiles of {description.name}",
@@ -106,7 +107,7 @@ def main(config):
         # Every log_every steps and before every save: read the losses from the device once; stop if one is not finite.
         run.end_step(step, [segmenter, discriminator] if game else [segmenter], learning_rate=rate, **probes)
         if run.save_now:
-            for network in (segmenter, scored):  # batch norm's statistics were each rank's own until here
+            for network in dict.fromkeys((segmenter, scored)):  # batch norm's statistics were each rank's own
                 ranks.average_buffers(network)
 
         # Every eval_every steps: all ranks validate; rank 0 saves best.pt if it is one.

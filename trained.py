@@ -51,7 +51,7 @@ def load_trained(path, device):
     with naming(path, "is not a checkpoint of train_seg.py: "):
         config, facts = config_from_flat(SegmenterConfig, state["config"]), state["data"]
         weights, classes, bands = state["segmenter"], len(facts["classes"]), facts["bands"]
-        if config.train.average and "averaged" in state:  # of last.pt; best.pt holds the average alone
+        if "averaged" in state:  # of last.pt; best.pt holds the average alone
             start = "module."
             weights = {key[len(start) :]: w for key, w in state["averaged"].items() if key.startswith(start)}
         segmenter, _ = build_segmenter(config, bands, classes, facts["scale"], init="none")

@@ -55,13 +55,13 @@ def observe(config, tile_sets, open_exemplars, saved):
         return None
     description, native = tile_sets[0].description, config.supervision.codes == "native"
     names = list(description.taxonomy.names)
-    if how == "observation" and saved is not None:
-        table = saved.get("observation")
+    table = saved and saved.get("observation")
+    if how == "observation" and table:
         model = from_plain(table, names, Path(config.run.dir) / "last.pt")
         return Observed(model, "p(label | composition), as in the checkpoint", table)
     if how == "observation" and given:
-        model = from_yaml(given, names)
-        return Observed(model, f"p(label | composition), as in {given}", to_plain(model, names))
+        table = to_plain(from_yaml(given, names), names)  # rounded, as a run that goes on finds it
+        return Observed(from_plain(table, names, given), f"p(label | composition), as in {given}", table)
     if how in MISFITS:  # labels are rows of its table: native codes where all tiles have these
         native = native and all(row["low"] for tiles in tile_sets for row in tiles.rows)
     if given:

@@ -12,6 +12,7 @@ from torch import nn
 from beyond.observation import class_table
 from beyond.table import MIN_CELLS
 from models.epitomes import load_table
+from runtime.errors import naming
 from runtime.files import read_yaml
 from runtime.labels import IGNORE
 
@@ -100,5 +101,7 @@ def published(path, names):
     """The same from a file as configs/tables/nlcd_low2high.yaml, of which a row of zeros says nothing; where it gives
     no deviation, the largest that shares of this mean can have."""
     eta = {code: torch.tensor(row) for code, row in load_table(path, names).items() if any(row)}
-    rho = {code: torch.tensor(row) for code, row in (read_yaml(path).get("deviations") or {}).items()}
+    with naming(path, f"deviations should be rows `code: [{len(names)} numbers]`: "):
+        rows = read_yaml(path).get("deviations") or {}
+        rho = {code: torch.tensor(row).view(len(names)) for code, row in rows.items()}
     return {code: (mean, rho.get(code, (mean * (1 - mean)).sqrt())) for code, mean in eta.items()}

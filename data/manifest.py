@@ -19,8 +19,8 @@ class Description:
     """dataset.yaml."""
 
     name: str
-    image_gsd: float  # metres per pixel; 1.0 where the source does not say
-    label_gsd: float  # image_gsd * scale
+    image_gsd: float | None  # metres per pixel; None where the source does not say
+    label_gsd: float | None  # image_gsd * scale
     scale: float  # the paper's n
     tile_px: int
     bands: int
@@ -86,8 +86,7 @@ def _number(value, zero=False):
 
 FACTS = {  # of dataset.yaml: what is a good value, by a test and in words
     "name": (lambda v: isinstance(v, str), "a name"),
-    "image_gsd": (_number, "metres per pixel"),
-    "label_gsd": (_number, "metres per pixel"),
+    **dict.fromkeys(("image_gsd", "label_gsd"), (lambda v: v is None or _number(v), "metres per pixel, or null")),
     "scale": (lambda v: _number(v) and v >= 1, "a number from 1 up"),
     "tile_px": (lambda v: type(v) is int and v >= MIN_TILE_PX, f"pixels, {MIN_TILE_PX} or more"),
     "bands": (lambda v: type(v) is int and v > 0, "a count"),

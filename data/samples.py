@@ -40,6 +40,10 @@ class Exemplars:
             raise Refused(f"{root}: adversarial.exemplars={count}, but the pool has {len(self.tiles)} label maps")
         self.chosen = np.random.default_rng([seed, len(self.tiles)]).permutation(len(self.tiles))[: count or None]
 
+    def facts(self):
+        """What a run must find again when it goes on."""
+        return {"exemplars": [len(self.tiles), *self.tiles.description.band_mean]}
+
     def draw(self, rng, height, width, dihedral_views):
         """One of the maps, (height, width) merged classes, at a random place and under a random view."""
         labels = self.tiles.load_high(int(rng.choice(self.chosen)))

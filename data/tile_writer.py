@@ -139,8 +139,8 @@ def write_tile_set(
     mean, std = mean_and_std(train or records, root)
     description = {
         "name": name,
-        "image_gsd": image_gsd or 1.0,
-        "label_gsd": round((image_gsd or 1.0) * scale, 6),
+        "image_gsd": image_gsd,
+        "label_gsd": image_gsd and round(image_gsd * scale, 6),
         "scale": scale,
         "tile_px": tile_px,
         "bands": len(mean),

@@ -48,8 +48,13 @@ def require_fitting(scene, facts):
 
 def at_size(scene, facts, resample, stack):
     """The scene, with `resample` on pixels as large as the training images'; without it one line warns of others."""
-    size, known = ground_size(scene), facts["image_gsd"]
-    if size is None or abs(size / known - 1) <= GSD_TOLERANCE:
+    size, known = ground_size(scene), facts.get("image_gsd")
+    if size is None or known is None:
+        if resample:
+            which = "the scene does" if size is None else "the training images did"
+            raise Refused(f"{scene.path}: --resample: {which} not say how many metres a pixel has")
+        return scene
+    if abs(size / known - 1) <= GSD_TOLERANCE:
         return scene
     if resample:
         return resampled(scene, facts["bands"], known / size, stack)

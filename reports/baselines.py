@@ -35,7 +35,10 @@ def linear(root, regions, what, device):
     tiles = TileSet(root, "train", regions, needs=("low",))
     description, samples = tiles.described(), ScoringTiles(tiles, "low_regions", 1.0)
     features = Features(open_encoder(what, description.bands), samples, description, device)
-    network = Linear(features.encoder, *features.moments(samples).solve()).to(device).eval()
+    moments = features.moments(samples)
+    if not moments.targets.any():
+        raise Refused(f"{root}: no coarse cell with a label lies whole in a training tile, so Linear has none to fit")
+    network = Linear(features.encoder, *moments.solve()).to(device).eval()
     return Trained("Linear", description.facts(), network, features.mean, features.std)
 
 

@@ -122,10 +122,8 @@ def figure6(path, methods, tiles, device, chosen, coarse=False):
                 void = None if tile.void is None else torch.from_numpy(tile.void)[None].to(device)
                 logits = segmenter.informed(logits, cells, tiles.description.scale**2, void)
             row.append(color_labels(logits.argmax(dim=1)[0].cpu().numpy(), classes))
-        if tile.cells is not None:
-            labels.append(upsampled(tile.cells, *tile.high.shape))
-            row.append(color_labels(labels[-1], classes))
-        rows.append(row)
-    titles = ["image", "high label", *(s.name for s in methods), "low label"][: len(rows[0])]
+        labels.append(upsampled(tile.cells, *tile.high.shape))
+        rows.append([*row, color_labels(labels[-1], classes)])
+    titles = ["image", "high label", *(s.name for s in methods), "low label"]
     contact_sheet(path, titles, rows, legend(classes, labels))
     print(f"{path}: contact sheet of {len(rows)} tiles (Fig. {6 if methods else 2})")

@@ -54,7 +54,12 @@ class PlannedRun:
             message = f"{self.dir} holds a run with model.init={kept.model.init}; choose another --out"
             require(start == wanted, message)
         same = kept.data.root == asked.data.root and kept.train.epochs == asked.train.epochs
-        return "complete" if same and (self.dir / "metrics.json").exists() else "goes on"
+        return "complete" if same and is_of(asked.data.root, self.dir / "metrics.json") else "goes on"
+
+
+def is_of(root, path):
+    """Whether a file was written for a tile set as it now stands."""
+    return path.exists() and path.stat().st_mtime >= (HERE / root / "dataset.yaml").stat().st_mtime
 
 
 def folder(arguments, root):
@@ -84,7 +89,7 @@ def start_runs(arguments, root, seed, left_out):
     left_out: regions to keep from these runs. Where only the test split has such regions, there is nothing to keep from
               them: then Agg+App and Ours of Table 2 are two of these rows.
     """
-    out, limits = folder(arguments, root), [f"data.exclude_regions=[{','.join(left_out)}]"] if left_out else []
+    out, limits = folder(arguments, root), [f"data.exclude_regions=[{','.join(left_out)}]"]
     starts = {"none": None}
     starts["own"] = pretraining_run(arguments, "mae_ches.yaml", root, out / f"mae-own-{seed}", seed, *limits)
     if arguments.auxiliary:
@@ -113,6 +118,8 @@ def table3_tests(arguments, root):
         "own": ("test" if arguments.leave_out else "validation", sorted(set.union(*regions.values()) - left_out)),
         "left out": (arguments.left_out_split, sorted(left_out)),
     }
+    if not places["own"][1]:
+        raise Refused(f"{root}: each region has test tiles; name those that nothing may see by --leave-out")
     for split, chosen in places.values():
         if split != "all" and not regions.get(split, set()) & set(chosen):
             raise Refused(f"{root} has no tile of the split {split} in {', '.join(chosen)}; --left-out-split all?")
@@ -190,7 +197,7 @@ def score(runs, root, path, *more):
 def score_lsr(arguments, root, seed):
     """The row of Self-Epitomic LSR, in a list; it takes longest, so what is scored is kept, as a run is."""
     path = folder(arguments, root) / f"lsr-{arguments.lsr_patches}-{seed}.json"
-    kept = json.loads(path.read_text()) if path.exists() else {}
+    kept = json.loads(path.read_text()) if is_of(root, path) else {}
     if kept.get("data") != str(root) or not SCORES.keys() <= kept["rows"][0].keys():
         return score([], root, path, "--lsr", "--lsr-patches", arguments.lsr_patches, "--lsr-seed", seed)
     print(f"Self-Epitomic LSR of seed {seed} is complete: {path}")

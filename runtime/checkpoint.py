@@ -15,10 +15,11 @@ def require_finite(record, networks, run_dir, step):
     raises: Refused, the same on every rank, since both are
     """
     weights = [p.detach().isfinite().all() for network in networks for p in network.parameters()]
-    if not all(map(math.isfinite, record.values())) or weights and not torch.stack(weights).all():
+    bad = [name for name, value in record.items() if not math.isfinite(value)]
+    if bad or weights and not torch.stack(weights).all():
         kept = "stays as last.pt" if (Path(run_dir) / "last.pt").exists() else "was not reached yet"
         raise Refused(
-            f"{run_dir}: the loss is not finite at step {step} ({record['loss']}); the last good checkpoint {kept}; "
+            f"{run_dir}: {', '.join(bad) or 'a weight'} is not finite at step {step}; the last good checkpoint {kept}; "
             "a lower train.learning_rate is the first thing to try"
         )
 

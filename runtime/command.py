@@ -15,7 +15,7 @@ from tqdm import tqdm
 from runtime.errors import Refused
 from runtime.signals import Stopped
 
-_RANK = f"rank {os.environ['RANK']}: " if int(os.environ.get("WORLD_SIZE", 1)) > 1 else ""
+_RANK = f"rank {os.environ.get('RANK', 0)}: " if int(os.environ.get("WORLD_SIZE", 1)) > 1 else ""
 
 
 def parser(description, prog=None):
@@ -61,6 +61,7 @@ def run(main, at_end=lambda: None):
     try:
         left = status(main, error_is="error: ")
         if left and _RANK:  # the other ranks wait in a collective: torchrun ends them
+            sys.stdout.flush()
             os._exit(left)
     except Stopped as stopped:  # on all ranks alike, so the first speaks for them
         left = 128 + stopped.number

@@ -71,6 +71,8 @@ def start(device="auto"):
     if not available[device]:
         raise Refused(f"run.device={device}: there is no such device here; run.device=cpu always works")
     if device == "cuda":
+        if local_rank >= (gpus := torch.cuda.device_count()):
+            raise Refused(f"torchrun started a process number {local_rank + 1}, and there are {gpus} GPUs here")
         torch.cuda.set_device(local_rank)
     device = torch.device(device, local_rank if device == "cuda" else None)
     if world > 1 and not dist.is_initialized():

@@ -55,7 +55,6 @@ class Run:
                     part.load_state_dict(self.saved[name])
                 self.done, self.best = self.saved["step"], self.saved["best"]
         self.saved = None
-        self.ranks.barrier()
         if self.ranks.first:
             self._open()
 

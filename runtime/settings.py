@@ -113,7 +113,7 @@ def check_resumable(saved, config, where):
 
 def check_same_data(saved, facts, root, where):
     """A run goes on with the data that it began with, under whatever name. saved: the facts in the run's checkpoint"""
-    differing = ", ".join(key for key, value in facts.items() if key != "name" and saved.get(key) != value)
+    differing = ", ".join(key for key, value in facts.items() if key != "name" and saved.get(key, value) != value)
     message = f"{root} holds other data than the run in {where} began with ({differing} differ); choose another run.dir"
     require(not differing, message)
 

@@ -167,6 +167,7 @@ def test_the_discriminators_rate_is_its_own_and_constant(tile_set, tmp_path):
     state = played(tile_set, tmp_path / "run", "train.schedule=cosine", "adversarial.learning_rate=3e-4")
     (theirs,), (ours,) = (state[key]["param_groups"] for key in ("discriminator_optimizer", "optimizer"))
     assert theirs["lr"] == 3e-4 and tuple(theirs["betas"]) == (0.0, 0.99)
+    assert state["data"]["exemplars"][0] == len(TileSet(tile_set, "heldout"))  # with which alone the run goes on
     assert ours["lr"] < 1e-3 and tuple(ours["betas"]) == (0.9, 0.999)
 
 

@@ -11,6 +11,7 @@ from made_runs import relisted, trained
 from random_checkpoint import save_random_checkpoint
 
 from beyond.informed import load_informed
+from beyond.region_losses import published
 from config import SegmenterConfig
 from data import tile_io
 from data.label_masks import codes_of
@@ -24,6 +25,7 @@ from data.taxonomy import load_taxonomy, merge
 from data.tiles import TileSet
 from evaluate import load_for
 from models import build_segmenter
+from reports.baselines import linear
 from runtime import checkpoint, distributed
 from runtime.errors import Refused
 from runtime.settings import check_resumable, check_same_data, config_from_flat, flatten, load_config
@@ -100,8 +102,7 @@ def no_whole_cell(folder, tiles):
         stored = tile_io.read(path)
         a, b, c, d, e, f = stored.affine
         tile_io.write(path, stored.pixels[:1, :1], affine=(a, b, c - 8, d, e, f), system=stored.system)
-    words = [f"data.root={folder / 'set'}", f"run.dir={folder / 'run'}", "model.width=2", "data.workers=0"]
-    trained("configs/demo/agg.yaml", *words, "train.epochs=1")
+    return found.root
 
 
 def disk_full(folder, tiles):
@@ -110,10 +111,6 @@ def disk_full(folder, tiles):
         patch.setattr("runtime.files.temporary_of", lambda path: folder / "full.tmp")
         (folder / "full.tmp").symlink_to("/dev/full")
         checkpoint.save(folder / "last.pt", {"w": torch.zeros(300_000)})
-
-
-def damaged_checkpoint(folder, tiles):
-    checkpoint.load(written(folder, "best.pt", "no checkpoint"))
 
 
 def other_width(folder, tiles):
@@ -206,16 +203,22 @@ CASES = {
     "classes of exemplars": (exemplars("forest", "woods"), "its exemplars have the classes water, woods, field, "),
     "size of exemplars": (exemplars("tile_px: 64", "tile_px: 32"), "32 px, smaller than the tiles of 64"),
     "batch norm": (one_small_tile_a_step, "needs two tiles of 32 px, or one of 64 px, for batch norm"),
-    "no whole cell": (no_whole_cell, "no cell lies whole in a tile (supervision.min_coverage=0.5 takes cells that"),
+    "no whole cell": (lambda folder, tiles: trained("configs/demo/agg.yaml", f"run.dir={folder / 'run'}",
+        f"data.root={no_whole_cell(folder, tiles)}", "model.width=2", "data.workers=0", "train.epochs=1"),
+        "no cell lies whole in a tile (supervision.min_coverage=0.5 takes cells that"),
+    "Linear": (lambda *of: linear(no_whole_cell(*of), (), "none", torch.device("cpu")), "so Linear has none to fit"),
+    "deviations": (lambda folder, _: published(written(folder, "t", "classes: [a, b]\ndeviations: {1: [2]}"), "ab"),
+        "t: deviations should be rows `code: [2 numbers]`"),
     "not finite": (lambda folder, _: checkpoint.require_finite({"loss": float("nan")}, (), folder, 7),
-        "the loss is not finite at step 7 (nan); the last good checkpoint was not reached yet; a lower train.learning"),
+        "loss is not finite at step 7; the last good checkpoint was not reached yet; a lower train.learning"),
     "another config": (resumed("train.learning_rate", 0.5), "holds a run with train.learning_rate=0.0001, not 0.5"),
     "other data": (lambda *_: check_same_data({"scale": 30}, {"scale": 16, "name": "moved"}, "tiles", "runs/agg"),
         "tiles holds other data than the run in runs/agg began with (scale differ)"),
     "device": (lambda *_: distributed.start("mps"), "there is no such device here; run.device=cpu always works"),
     # Checkpoints.
     "no checkpoint": (lambda folder, _: checkpoint.load(folder / "best.pt"), "best.pt: No such file"),
-    "damaged checkpoint": (damaged_checkpoint, "best.pt: is no checkpoint, or a damaged one"),
+    "damaged checkpoint": (lambda folder, _: checkpoint.load(written(folder, "best.pt", "no checkpoint")),
+        "best.pt: is no checkpoint, or a damaged one"),
     "other width": (other_width, "model.width must be the width it was trained with"),
     "other range": (other_range, "on 3 bands of uint8 made of values 0 to 1, the tile set has 3 bands of uint8"),
     "no observation": (lambda folder, _: load_informed(save_random_checkpoint(folder / "best.pt"), torch.device("cpu")),

@@ -1,5 +1,6 @@
 import itertools
 import json
+import os
 import shutil
 from functools import partial
 from pathlib import Path
@@ -81,9 +82,12 @@ def test_a_run_that_started_elsewhere_is_another_and_one_that_was_moved_is_not(t
     first = run_of(tmp_path / "first")
     first.dir.mkdir(parents=True)
     (first.dir / "config.yaml").write_text(to_yaml(load_config(SegmenterConfig, ROOT / first.config, first.overrides)))
-    for name, state in (("last.pt", "goes on"), ("metrics.json", "complete")):
+    (first.dir.parent / "tiles").mkdir()
+    for name, state in (("last.pt", "goes on"), ("../tiles/dataset.yaml", "goes on"), ("metrics.json", "complete")):
         (first.dir / name).touch()
         assert first.state() == state
+    os.utime(first.dir / "metrics.json", (0, 0))  # of a time before the tile set was made anew
+    assert first.state() == "goes on"
     shutil.move(tmp_path / "first", tmp_path / "second")
     assert first.state() == "new" and run_of(tmp_path / "second").state() == "goes on"
     with pytest.raises(Refused, match="second/runs/ours-0 holds a run with model.init=.*first"):
@@ -323,5 +327,7 @@ def test_what_cannot_be_made_is_one_line(tile_set, tmp_path):
     other = part_of(tile_set, tmp_path / "elsewhere" / tile_set.name, lambda i: True)
     with pytest.raises(Refused, match="two have one name"):
         reproduce.main(arguments_of(what="table2", data=[tile_set, other]))
+    with pytest.raises(Refused, match="each region has test tiles; name those .* by --leave-out"):
+        reproduce.main(arguments_of(what="table3", data=[tile_set], leave_out=None, left_out_split="test"))
     with pytest.raises(Refused, match="figure5 needs --data ROOT"):
         reproduce.main(arguments_of(what="figure5", data=None))

@@ -84,14 +84,14 @@ def training_step(bench):
     except ImportError:
         smp = None
     device, batch, description = bench.device, bench.batch, bench.tiles().description
-    bands, classes = description.bands, len(description.taxonomy.names)
+    bands, classes, px = description.bands, len(description.taxonomy.names), description.tile_px
     precision, autocast, _ = distributed.mixed_precision("auto", device)  # of both: bf16 where it is not emulated
 
     def plain(network):
         network = network.to(device).train()
         optimizer = torch.optim.Adam(network.parameters(), 1e-4)
-        images = torch.randn(batch, bands, bench.px, bench.px, device=device)
-        labels = torch.randint(classes, (batch, bench.px, bench.px), device=device)
+        images = torch.randn(batch, bands, px, px, device=device)
+        labels = torch.randint(classes, (batch, px, px), device=device)
 
         def step():
             with autocast:

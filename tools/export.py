@@ -68,7 +68,7 @@ def describe(facts, tile_px):
     return {
         "model_type": "Segmentor",
         "class_names": {str(index): c["name"] for index, c in enumerate(facts["classes"])},
-        "resolution": 100 * facts["image_gsd"],  # cm per pixel
+        **({"resolution": 100 * facts["image_gsd"]} if "image_gsd" in facts else {}),  # cm per pixel
         "tiles_size": tile_px,  # as its documentation has it
         "tile_size": tile_px,  # as its code reads it
         "tiles_overlap": OVERLAP,

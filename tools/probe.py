@@ -22,6 +22,7 @@ from metrics import confusion_matrix, miou
 from models.linear import classify
 from reports.baselines import Features, batches, open_encoder
 from runtime import command, distributed
+from runtime.errors import Refused
 from runtime.files import write_text
 from runtime.labels import IGNORE
 
@@ -58,6 +59,8 @@ def main(arguments):
     print(f"{arguments.data}: fine labels of {len(chosen)} tiles; mIoU on {len(test)} tiles of test, percent")
     print(f"{'':<24}" + "".join(f"{name:>8}" for name in FEATURES))
     encoders = {path: open_encoder(path, training.description.bands) for path in arguments.encoders}
+    if "none" in encoders:
+        raise Refused("none: the bands alone are a column of every encoder; name a resnet18.pt or a seed, as 0")
     rows = {name: show(name, [probe(encoder, training, labelled, test, device)]) for name, encoder in encoders.items()}
     widths = {encoder.conv1.out_channels for encoder in encoders.values()}
     for width in sorted(widths) if arguments.random else ():

@@ -109,7 +109,7 @@ def record_path(root, scene):
 
 
 def facts_of(scene):
-    return [scene.name, scene.region, scene.split]
+    return [scene.name, scene.region, scene.split, *scene.labels()]
 
 
 def print_notes(results, options):

@@ -28,7 +28,7 @@ def make_tile(root, index, *, tile_px, scale, bands, seed, taxonomy):
     image, high = landscape(rng, tile_px, bands, REGIONS[name])
     low = low_label(rng, high, scale)
     row, col = divmod(index // len(REGIONS), 32)
-    west, north = 300000.0 + 40000 * number + col * tile_px, 4300000.0 - row * tile_px
+    west, north = 300000.0 + max(40000, 32 * tile_px) * number + col * tile_px, 4300000.0 - row * tile_px
     places = {"transform": (1.0, 0.0, west, 0.0, -1.0, north), "system": epsg_system(EPSG)}
     places["low_transform"] = float(scale), 0.0, west, 0.0, -float(scale), north
     return write_tile(root, f"{name}_{index:05d}", image, high, low, taxonomy=taxonomy, region=name, **places)

@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 import rasterio
 from commands import run_script
-from made_scenes import LOW2HIGH, UTM, read, run, write_list
+from made_scenes import LOW2HIGH, UTM, run, write_list
 from PIL import Image
 
-from data import tile_io
 from data.samples import make_sample
 from data.tiles import TileSet
 from data.unlabelled import read_unlabelled
@@ -112,15 +111,6 @@ def test_exemplars_and_both_evaluations_count_the_same_pixels(tmp_path):
     run_script("evaluate.py", "--oracle", "--lsr", "--lsr-patches", 200, "--data", root, "--out", tmp_path / "s.json")
     for row in json.loads((tmp_path / "s.json").read_text())["rows"]:
         assert np.sum(row["confusion"]) == PX * PX // 2
-
-
-def test_a_set_of_before_whose_labels_know_nothing_of_voids_is_read_as_one_that_was_built_anew(tmp_path):
-    root, void, high = build(tmp_path)
-    new, path = TileSet(root, "train").load(0), root / "high" / "s0_000_000.tif"
-    _, stored = read(path)
-    tile_io.write(path, high, affine=stored.affine, system=stored.system)
-    old = TileSet(root, "train").load(0)
-    assert np.array_equal(old.high, new.high) and np.array_equal(old.cells.labels, new.cells.labels)
 
 
 def test_what_stands_in_is_the_nearest_of_the_row_with_data():

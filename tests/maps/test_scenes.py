@@ -105,7 +105,9 @@ def test_resampling_heeds_what_has_no_data(tmp_path, how, times):
 
 
 @pytest.mark.filterwarnings("ignore:Dataset has no geotransform")
-def test_a_scene_that_does_not_say_how_large_its_pixels_are_stays_as_it_is(tmp_path):
+def test_a_scene_that_does_not_say_how_large_its_pixels_are_is_not_resampled_without_a_word(tmp_path):
     Image.fromarray(np.zeros((40, 50, 3), np.uint8)).save(tmp_path / "a.png")
     with Raster(tmp_path / "a.png") as scene, ExitStack() as stack:
-        assert at_size(scene, FACTS, True, stack) is scene
+        assert at_size(scene, FACTS, False, stack) is scene
+        with pytest.raises(Refused, match="the scene does not say how many metres a pixel has"):
+            at_size(scene, FACTS, True, stack)

@@ -1,6 +1,6 @@
 import json
 
-from commands import error_of, run_script
+from commands import run_script
 
 from tools import bench
 
@@ -19,7 +19,3 @@ def test_a_stage_prints_its_rows_and_writes_them_as_json(tile_set, tmp_path, mon
         assert row.keys() == {"stage", "what", "ours", "peer", "ratio", "unit", "peer_name"}
         assert row["stage"] == 2 and row["what"] in printed
         assert abs(row["ratio"] - row["ours"] / row["peer"]) < 1e-9
-
-
-def test_a_stage_that_is_none_is_refused():
-    assert "give some of 1 to 3" in error_of("-m", "tools.bench", "--stages", "3,11")

@@ -37,4 +37,5 @@ def test_few_labelled_tiles_are_among_more_and_what_cannot_be_probed_is_one_line
     words = ["0", "--data", str(tile_set), "--pixels", "20", "--random", "0", "--device", "cpu"]
     two, three = (probe.main(probe.parse([*words, "--tiles", n]))["0"]["mean"]["all"] for n in ("2", "3"))
     assert "fine labels of 2 tiles" in capsys.readouterr().out and two != three
-    assert "no such file; name a resnet18.pt" in error_of("-m", "tools.probe", "x.pt", "--data", tile_set)
+    for word, said in (("x.pt", "no such file; name a resnet18.pt"), ("none", "name a resnet18.pt or a seed")):
+        assert said in error_of("-m", "tools.probe", word, "--data", tile_set)

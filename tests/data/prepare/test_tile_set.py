@@ -88,10 +88,10 @@ def test_a_damaged_scene_stops_the_build_and_may_be_mended_or_left_out(tmp_path,
     rows = [write_scene(raw, name) for name in "abc"]
     whole = (raw / "b_image.tif").read_bytes()
     (raw / "b_image.tif").write_bytes(whole[: len(whole) // 2])
-    assert run(root, *words_for(write_list(raw, rows))) == 2
+    assert run(root, *words_for(write_list(raw, [{**row, "low": ""} for row in rows]))) == 2
     assert "b_image.tif" in one_line(capsys) and not (root / "dataset.yaml").exists()
-    assert run(root, *words_for(write_list(raw, [rows[0], rows[2]]))) == 0
-    assert {row["tile"][0] for row in manifest(root)} == {"a", "c"}
+    assert run(root, *words_for(write_list(raw, [rows[0], rows[2]]))) == 0  # with coarse labels too: all is cut anew
+    assert {(row["tile"][0], bool(row["low"])) for row in manifest(root)} == {("a", True), ("c", True)}
     (raw / "b_image.tif").write_bytes(whole)
     assert run(tmp_path / "out2", *words_for(write_list(raw, rows))) == 0
 

@@ -24,6 +24,7 @@ import torch.nn.functional as F
 
 from config import SegmenterConfig
 from data import tile_io
+from data.manifest import read_description
 from data.tiles import TileSet
 from maps.windows import window_starts
 from models import UNet
@@ -84,14 +85,14 @@ def training_step(bench):
     except ImportError:
         smp = None
     device, batch, description = bench.device, bench.batch, bench.tiles().description
-    bands, classes, px = description.bands, len(description.taxonomy.names), description.tile_px
+    bands, classes = description.bands, len(description.taxonomy.names)
     precision, autocast, _ = distributed.mixed_precision("auto", device)  # of both: bf16 where it is not emulated
 
     def plain(network):
         network = network.to(device).train()
         optimizer = torch.optim.Adam(network.parameters(), 1e-4)
-        images = torch.randn(batch, bands, px, px, device=device)
-        labels = torch.randint(classes, (batch, px, px), device=device)
+        images = torch.randn(batch, bands, bench.px, bench.px, device=device)
+        labels = torch.randint(classes, (batch, bench.px, bench.px), device=device)
 
         def step():
             with autocast:
@@ -184,6 +185,8 @@ STAGES = {"1": training_step, "2": supervision, "3": prediction}
 def main(arguments):
     chosen = arguments.stages.split(",")
     require({*chosen} <= STAGES.keys(), f"--stages {arguments.stages}: give some of 1 to 3, as 1,3")
+    if arguments.data:
+        arguments.px = read_description(arguments.data).tile_px
     device = distributed.start(arguments.device).device
     name = torch.cuda.get_device_name() if device.type == "cuda" else device.type
     facts = {"device": name, "px": arguments.px, "threads": torch.get_num_threads(), "torch": torch.__version__}
@@ -202,7 +205,7 @@ def parse():
     parser.add_argument("--out", type=Path, metavar="JSON", help="also write the table there")
     parser.add_argument("--stages", default="1,2,3", help="some of 1 to 3, as 1,3 (default: all)")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"))
-    parser.add_argument("--px", type=int, default=512, help="side of a tile (default 512)")
+    parser.add_argument("--px", type=int, default=512, help="side of a tile that is made up (default 512)")
     parser.add_argument("--data", type=Path, metavar="ROOT", help="a tile set with all splits; default: made up")
     return parser.parse_args()
 

@@ -10,6 +10,7 @@ from beyond.observation import Observation
 from beyond.region_losses import MISFITS, Matching, counted, published
 from beyond.table import fit_codes, from_plain, from_yaml, to_plain, to_yaml
 from data.cells import region_index, region_labels
+from data.laying import same_scale
 from models.regions import compositions
 from runtime.errors import Refused
 from runtime.labels import IGNORE
@@ -95,7 +96,7 @@ def exemplar_cells(tiles, chosen, scale, min_coverage=1.0, native=True):
     """
     taxonomy, theirs = tiles.description.taxonomy, tiles.description.scale
     classes = len(taxonomy.names)
-    if abs(theirs / scale - 1) > 0.01:
+    if not same_scale(theirs, scale):
         sizes = f"its cells are {theirs:g} px wide, those of the training set {scale:g}"
         raise Refused(f"{tiles.root}: {sizes}; what a code says of its cell holds for one size")
     native, codes = native and all(tiles.rows[i]["low"] for i in chosen), np.arange(classes)

@@ -106,11 +106,13 @@ def test_pretraining_on_a_bare_folder_sees_no_void_pixel(tmp_path, face):
 
 
 def test_exemplars_and_both_evaluations_count_the_same_pixels(tmp_path):
-    root, void, _ = build(tmp_path, splits=("train", "validation", "heldout", "test"))
+    root, void, high = build(tmp_path, splits=("train", "validation", "heldout", "test"))
     assert (TileSet(root, "heldout").load_high(0)[void] == 255).all()
     run_script("evaluate.py", "--oracle", "--lsr", "--lsr-patches", 200, "--data", root, "--out", tmp_path / "s.json")
     for row in json.loads((tmp_path / "s.json").read_text())["rows"]:
         assert np.sum(row["confusion"]) == PX * PX // 2
+    Image.fromarray(high).save(root / TileSet(root, "test").rows[0]["high"])  # which knows nothing of voids
+    assert (TileSet(root, "test").load(0).high[void] == 255).all()
 
 
 def test_what_stands_in_is_the_nearest_of_the_row_with_data():

@@ -1,6 +1,6 @@
 import json
 
-from commands import run_script
+from commands import error_of, run_script
 
 from tools import bench
 
@@ -17,5 +17,5 @@ def test_a_stage_prints_its_rows_and_writes_them_as_json(tile_set, tmp_path, mon
     assert [row["what"] for row in written["rows"]] == ["step of Low", "step of Agg", "step of Agg+App"]
     for row in written["rows"]:
         assert row.keys() == {"stage", "what", "ours", "peer", "ratio", "unit", "peer_name"}
-        assert row["stage"] == 2 and row["what"] in printed
-        assert abs(row["ratio"] - row["ours"] / row["peer"]) < 1e-9
+        assert row["stage"] == 2 and row["what"] in printed and abs(row["ratio"] - row["ours"] / row["peer"]) < 1e-9
+    assert "give some of 1 to 3" in error_of("-m", "tools.bench", "--stages", "3,11")

@@ -48,8 +48,8 @@ class SupervisionConfig:
     observation: str = opt("", "table of the last three: a YAML, as a run's own observation.yaml, or of statistics and "
         "prior configs/tables/nlcd_low2high.yaml; empty: it is made from the fine and coarse maps of the split "
         "heldout, of adversarial.exemplar_root where that is set [ours]")
-    min_coverage: float = opt(1.0, "supervise cells of which at least this share of the area lies in the tile [paper "
-        "silent; ours]", above=0, most=1)
+    min_coverage: float = opt(1.0, "supervise cells of which the tile shows at least this share, counted in pixels "
+        "[paper silent; ours]", above=0, most=1)
 
     def __post_init__(self):
         by_table = self.aggregate in ("statistics", "prior", "observation")

@@ -3,8 +3,10 @@
 import multiprocessing
 import os
 import runpy
+import socket
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -20,12 +22,13 @@ FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["torch.distributed", "torchvision.transforms.v2.functional", "tifffile", "yaml", "tqdm"])
 
 
-def run_script(*words, status=0):
+def run_script(*words, status=0, **environment):
     """A command of the project, in its folder -> what it printed; fails unless it ends with `status`."""
     words = [str(word) for word in words]
     with tempfile.TemporaryDirectory() as folder:
         paths = [f"{folder}/{name}" for name in ("stdout", "stderr")]
-        process = FORKS.Process(target=_command, args=(words, paths, {**os.environ, "OMP_NUM_THREADS": "1"}))
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
+        process = FORKS.Process(target=_command, args=(words, paths, environment))
         process.start()
         process.join(SECONDS)
         if process.exitcode is None:
@@ -34,6 +37,16 @@ def run_script(*words, status=0):
         printed = "".join(Path(path).read_text(errors="replace") for path in paths)
     assert process.exitcode == status, printed
     return printed
+
+
+def on_two_ranks(*words):
+    """A command as torchrun starts it in two processes -> what they printed."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
+    with ThreadPoolExecutor(2) as pool:
+        ranks = [pool.submit(run_script, *words, **place, RANK=rank, LOCAL_RANK=rank) for rank in "01"]
+    return "".join(rank.result() for rank in ranks)
 
 
 def _command(words, paths, environment):

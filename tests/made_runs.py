@@ -1,18 +1,15 @@
 """Runs of train_seg.py and train_mae.py, most of them in this process: their tile sets, and what they leave."""
 
-import contextlib
 import csv
 import json
 from pathlib import Path
 
-import pytest
 import torch
-from commands import ROOT, TORCHRUN, run_script
+from commands import ROOT, on_two_ranks, run_script
 
 import train_mae
 import train_seg
 from config import PretrainConfig, SegmenterConfig
-from runtime import checkpoint
 from runtime.settings import load_config
 
 SMALL = ["model.width=8", "train.batch_size=16", "train.learning_rate=1e-3", "train.precision=off", "run.log_every=2"]
@@ -50,25 +47,11 @@ def saved(run_dir):
     return torch.load(run_dir / "last.pt", weights_only=True)
 
 
-@contextlib.contextmanager
-def stopped_after(step):
-    """A run in this process ends, as if it were killed, where it would save a later step."""
-
-    def save(path, state, real=checkpoint.save):
-        if state.get("step", 0) > step:
-            raise KeyboardInterrupt
-        real(path, state)
-
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(checkpoint, "save", save)
-        yield
-
-
 def by_one_and_two_processes(folder, config, *overrides):
     """last.pt of a run in one process, and of the same in two of micro-batches of 5."""
-    for processes, micro_batch in ((1, 0), (2, 5)):
+    for start, processes, micro_batch in ((run_script, 1, 0), (on_two_ranks, 2, 5)):
         words = config, *overrides, f"run.dir={folder / str(processes)}", f"train.micro_batch={micro_batch}"
-        run_script(*(TORCHRUN if processes == 2 else []), "-m", "tests.two_processes", *words)
+        start("-m", "tests.two_processes", *words)
     return saved(folder / "1"), saved(folder / "2")
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from made_runs import assert_same, by_one_and_two_processes, records, saved, settings, stopped_after, trained
+from made_runs import assert_same, by_one_and_two_processes, records, settings, trained
 from torchvision.transforms.functional import gaussian_blur
 
 import train_seg
@@ -100,19 +100,6 @@ def test_ignored_pixels_of_the_exemplar_are_0_in_both_maps_and_no_class_is():
     for index_map in (exemplar.float(), torch.full((1, 1, 32, 32), 2.0)):
         seen = train_seg.appearance(index_map, exemplar, 4, adversarial.blur_sigma)
         assert (seen[..., 9:23, 9:23] == 0).all() and (seen[..., :7, :] > 0).all() and seen.max() <= 1
-
-
-def test_stop_and_resume_is_exact_with_both_players(tile_set, tmp_path):
-    # Stopped after 4 of 8 steps, where the encoder stands still up to the 6th.
-    more = "train.epochs=2", "train.average=0.9", "train.frozen_share=0.75"
-    whole = played(tile_set, tmp_path / "whole", *more)
-    with stopped_after(4):
-        played(tile_set, tmp_path / "again", *more)
-    assert saved(tmp_path / "again")["step"] == 4
-    again = played(tile_set, tmp_path / "again", *more)
-    assert whole["step"] == again["step"] == 8
-    for part in ("segmenter", "optimizer", "averaged", "discriminator", "discriminator_optimizer"):
-        assert_same(whole[part], again[part], part, 0)
 
 
 def test_the_log_says_whether_the_game_is_alive(tile_set, tmp_path):

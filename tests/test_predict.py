@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import rasterio
 import torch
-from commands import TORCHRUN, error_of, run_script
+from commands import error_of, on_two_ranks
 from mapping import UTM, read, run, save, save_scene
 from PIL import Image
 from random_checkpoint import NAMES, save_random_checkpoint
@@ -200,7 +200,7 @@ def test_a_disk_that_fills_ends_it_and_keeps_what_is_complete(trained, tmp_path,
 def test_two_processes_share_the_scenes(trained, tmp_path):
     for i in range(3):
         save_scene(tmp_path / f"{i}.tif", 40 + i, 64)
-    printed = run_script(*TORCHRUN, "predict.py", trained, tmp_path / "*.tif", "--out", tmp_path / "maps", *SMALL)
+    printed = on_two_ranks("predict.py", trained, tmp_path / "*.tif", "--out", tmp_path / "maps", *SMALL)
     made = [line.split(":")[0][-5:] for line in printed.splitlines() if "megapixels/s" in line]
     assert sorted(made) == ["0.tif", "1.tif", "2.tif"]
     assert sorted(path.name for path in (tmp_path / "maps").glob("*.tif")) == ["0.tif", "1.tif", "2.tif"]

@@ -1,7 +1,10 @@
+import contextlib
+import io
 import itertools
 import json
 import os
 import shutil
+import sys
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,17 +22,32 @@ from reports import baselines
 from reports.rows import BEYOND, CONFIGS, PRETRAINED, PlannedRun, row_runs
 from reports.tables import added, as_markdown, as_values, differences, gap_closed, mean_and_spread, rows_of
 from reproduce import numbers
+from runtime import children
 from runtime.errors import Refused
 from runtime.settings import load_config, to_yaml
 
 FAST = ["train.epochs=1", "model.width=8", "data.workers=0"]
 
 
+def reproduced(*words):
+    """reproduce.py in this process, with forks of its commands -> what it printed."""
+
+    def forked(words, name, pool):
+        print("$ python", *words)
+        print(*(f"[{name}] {line}" for line in run_script(*words).splitlines()), sep="\n")
+
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as printed:
+        patch.setattr(children, "_run_one", forked)
+        patch.setattr(sys, "argv", ["reproduce.py", *map(str, words)])
+        reproduce.main(reproduce.parsed())
+    return printed.getvalue()
+
+
 @pytest.fixture(scope="module")
 def demo(tile_set, tmp_path_factory):
     """The demo on a small tile set: its folder, and what it printed."""
     out = tmp_path_factory.mktemp("demo")
-    return out, run_script("reproduce.py", "demo", "--data", tile_set, "--out", out, "--jobs", 2, *FAST)
+    return out, reproduced("demo", "--data", tile_set, "--out", out, "--jobs", 2, *FAST)
 
 
 def test_the_demo_prints_a_row_for_each_method_with_the_papers_beside_it(demo):
@@ -62,12 +80,12 @@ def test_tables_share_runs_and_train_what_is_not_complete(demo, tile_set):
     out, _ = demo
     (out / "low-0" / "metrics.json").unlink()  # as of a run that was stopped
     same = ["--data", tile_set, "--out", out, "--lsr-patches", 20, *FAST]
-    printed = run_script("reproduce.py", "table1", *same)
+    printed = reproduced("table1", *same)
     assert "1 of 2 runs to train" in printed and f"goes on   {out / 'low-0'}" in printed
     assert printed.count("$ python train_") == 1 and "69.11" in printed
     rows = [row["row"] for row in json.loads((out / "table1.json").read_text())["rows"]]
     assert rows == ["Oracle", "Self-Epitomic LSR", "Linear", "Low", "High"]
-    again = run_script("reproduce.py", "table1", *same)
+    again = reproduced("table1", *same)
     assert "0 of 2 runs to train" in again and "--lsr-seed" not in again and "train_seg" not in again
     other = run_script("reproduce.py", "table1", *same, "train.learning_rate=1e-5", status=2)
     assert "low-0 holds a run with train.learning_rate=0.002, not 1e-05" in other and "$ python" not in other
@@ -112,7 +130,7 @@ def test_figures_2_and_6_draw_the_tiles_that_are_named(demo, tile_set):
     rows = (tile_set / "tiles.csv").read_text().splitlines()
     names = [row.split(",")[0] for row in rows if ",test," in row]
     run_script("reproduce.py", "figure2", "--data", tile_set, "--out", out, "--tiles", ",".join(names[:2]))
-    run_script("reproduce.py", "figure6", "--data", tile_set, "--out", out, "--tiles", names[0], *FAST)
+    reproduced("figure6", "--data", tile_set, "--out", out, "--tiles", names[0], *FAST)
     pairs, sheet = Image.open(out / "figure2.png"), Image.open(out / "figure6-0.png")
     assert (pairs.width - 6) // 70 == 3 and (sheet.width - 6) // 70 == 6  # image, labels; and High, Low, Ours
     assert pairs.height - sheet.height == 70 + 2 * 22  # a tile and two lines of the legend more
@@ -123,7 +141,7 @@ def test_figures_2_and_6_draw_the_tiles_that_are_named(demo, tile_set):
 def test_figure5_writes_numbers_and_a_curve(demo, tile_set):
     pytest.importorskip("matplotlib")
     out, _ = demo
-    printed = run_script("reproduce.py", "figure5", "--data", tile_set, "--out", out, "--exemplars", "2,4,all", *FAST)
+    printed = reproduced("figure5", "--data", tile_set, "--out", out, "--exemplars", "2,4,all", *FAST)
     rows = json.loads((out / "figure5.json").read_text())["rows"]
     assert [row["row"] for row in rows] == ["Low", "K=2", "K=4", "K=all"] and len(rows[1]["macro_f1"]) == 1
     assert f"{100 * rows[2]['macro_f1'][0]:.2f}" in printed

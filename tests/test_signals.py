@@ -48,7 +48,7 @@ class Begun(contextlib.AbstractContextManager):
 
 
 @pytest.mark.parametrize("script, config, number, more", [
-    ("train_seg.py", "agg_app", signal.SIGINT, ["train.average=0.9", "train.learning_rate=1e-3"]),
+    ("train_seg.py", "agg_app", signal.SIGINT, ["train.average=0.9", "train.frozen_share=0.75"]),
     ("train_mae.py", "mae", signal.SIGTERM, ["data.crop_px=64"]),
 ])  # fmt: skip
 def test_a_signal_to_the_group_saves_and_the_same_command_goes_on_bit_for_bit(

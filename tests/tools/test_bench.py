@@ -10,7 +10,7 @@ def test_a_stage_prints_its_rows_and_writes_them_as_json(tile_set, tmp_path, mon
     monkeypatch.setattr("sys.argv", f"bench --stages 2 --px 64 --device cpu --data {tile_set} --out {out}".split())
     monkeypatch.setattr(bench.training_rates, "__defaults__", (1,))  # turns
     monkeypatch.setattr(bench, "WIDTH", 8)
-    monkeypatch.setattr(bench, "run_command", run_script)
+    monkeypatch.setattr(bench, "run_command", lambda *words: run_script(*words, "data.workers=0"))
     bench.main(bench.parse())
     written, printed = json.loads(out.read_text()), capsys.readouterr().out
     assert written["device"] == "cpu" and written["px"] == 64

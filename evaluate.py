@@ -25,7 +25,7 @@ from metrics import SCORES, Tally
 from reports.baselines import linear, lsr, lsr_table, oracle
 from reports.figures import chosen_tiles, figure6
 from runtime import checkpoint, command, distributed
-from runtime.errors import Refused
+from runtime.errors import Refused, require
 from runtime.files import write_text
 from trained import checkpoint_path, load_trained, told_apart
 
@@ -87,8 +87,7 @@ def load_for(tiles, path, device, coarse=False):
     """
     trained, description = (load_informed if coarse else load_trained)(path, device), tiles.description
     its, theirs = map(pixels_of, (trained.facts, description.facts()))
-    if its != theirs:
-        raise Refused(f"{path}: was trained on {its}, the tile set has {theirs}")
+    require(its == theirs, f"{path}: was trained on {its}, the tile set has {theirs}")
     names = [c["name"] for c in trained.facts["classes"]]
     if names != list(description.taxonomy.names):
         raise Refused(f"{path}: knows the classes {names}, the tile set {list(description.taxonomy.names)}")
@@ -129,7 +128,7 @@ def report(tally, classes):
     """What the JSON says of a row: its scores, and the counts that they came from."""
     result = tally.scores()
     named = {c["name"]: s for c, s in zip(classes, result["per_class"], strict=True)}
-    return {**result, "per_class": named, **{name: counts.tolist() for name, counts in tally.counts().items()}}
+    return {**result, "per_class": named, **{name: counts.tolist() for name, counts in vars(tally).items()}}
 
 
 def publish(result, classes, out):

@@ -36,9 +36,8 @@ from maps.preview import save_preview
 from maps.scenes import at_size, read_windows, require_fitting, scene_paths
 from maps.windows import ALIGN, Blend, mean_over_views, probabilities, window_starts
 from runtime import command, distributed
-from runtime.errors import DiskFull, Refused
+from runtime.errors import DiskFull, Refused, require
 from runtime.signals import interrupt
-from runtime.workers import read_ahead
 from trained import checkpoint_path, load_trained
 
 CERTAIN = 254  # what stands for probability 1 in --probs; 255 is nodata
@@ -74,8 +73,7 @@ def main(arguments):
             failed += 1
     if group:
         dist.all_reduce(failed, group=group)
-    if failed:
-        raise Refused(f"{failed} of {len(scenes)} scenes could not be mapped, as said above; the others are done")
+    require(not failed, f"{failed} of {len(scenes)} scenes could not be mapped, as said above; the others are done")
 
 
 @torch.inference_mode()
@@ -86,8 +84,8 @@ def map_scene(trained, path, outputs, arguments, device):
         scene = stack.enter_context(Raster(path, threads="ALL_CPUS"))
         limits = require_fitting(scene, facts)
         scene = at_size(scene, facts, arguments.resample, stack)
-        rows, height = window_starts(scene.size[0], arguments.window, arguments.overlap)
-        cols, width = window_starts(scene.size[1], arguments.window, arguments.overlap)
+        windows = (window_starts(side, arguments.window, arguments.overlap) for side in scene.size)
+        (rows, height), (cols, width) = windows
         coarse = None
         if arguments.coarse:
             raster = stack.enter_context(Raster(arguments.coarse))
@@ -129,6 +127,14 @@ def map_scene(trained, path, outputs, arguments, device):
         command.say(f"{outputs[0]}: {height} x {width} px in {seconds:.1f} s, {rate:.2f} megapixels/s")
         if not arguments.no_preview:
             save_preview(outputs[0], scene, facts["bands"], classes)
+
+
+def read_ahead(items, pool, count):
+    """The items of an iterator, made by the pool's one thread, up to `count` before they are asked for."""
+    pending = deque(pool.submit(next, items, None) for _ in range(count))
+    while (item := pending.popleft().result()) is not None:
+        pending.append(pool.submit(next, items, None))
+        yield item
 
 
 def predict(trained, pixels, void, device, arguments, cells=None, cell_px=None):

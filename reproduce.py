@@ -22,7 +22,6 @@ from data.manifest import read_description, read_manifest
 from reports.curves import save_curve
 from reports.rows import (
     BEYOND,
-    HERE,
     exemplar_runs,
     folder,
     row_runs,
@@ -34,7 +33,7 @@ from reports.rows import (
     train,
 )
 from reports.tables import PAPER_TABLE3, differences, gap_closed, rows_of, write_table
-from runtime.children import command
+from runtime.children import ROOT, command
 from runtime.command import parser as command_line
 from runtime.command import require_options, run
 from runtime.errors import Refused
@@ -130,7 +129,7 @@ def figure5(arguments):
     """Test macro F1 of Agg+App against the number of exemplars, without pretraining; Low is the line to beat."""
     roots = needed(arguments)
     results = {root: [] for root in roots}
-    pool = [sum(row["split"] == "heldout" for row in read_manifest(HERE / root)[1]) for root in roots]
+    pool = [sum(row["split"] == "heldout" for row in read_manifest(ROOT / root)[1]) for root in roots]
     if max(arguments.exemplars) > min(pool):
         raise Refused(f"--exemplars {max(arguments.exemplars)}: the split heldout has {min(pool)} label maps")
     for (root, seed), rows in planned(arguments, roots, lambda *of: exemplar_runs(arguments, *of)).items():
@@ -201,7 +200,7 @@ def parsed():
     add("overrides", nargs="*", metavar="section.key=value", help="for every training run")
     arguments = parser.parse_intermixed_args()
     require_options(vars(arguments), seeds=1, jobs=1, lsr_patches=1)
-    arguments.out = arguments.out or HERE / "runs" / arguments.what
+    arguments.out = arguments.out or ROOT / "runs" / arguments.what
     for key in ("configs", "out", "auxiliary", "other"):  # the commands run in the project's folder
         if (value := getattr(arguments, key)) and value != parser.get_default(key):
             setattr(arguments, key, value.absolute())

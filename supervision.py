@@ -1,13 +1,11 @@
 """What a run of train_seg.py learns from: tiles, their labels, label maps from elsewhere; and what no step changes."""
 
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import torch
 
-from beyond.observed import Observed, observe
-from data.manifest import Description
+from beyond.observed import observe
 from data.samples import Exemplars, ScoringTiles, TrainingTiles
 from data.tiles import TileSet
 from runtime import distributed
@@ -15,48 +13,35 @@ from runtime.errors import Refused
 from runtime.labels import IGNORE
 
 
-@dataclass(frozen=True)
 class Supervision:
     """train, validation: samples of both splits; watched: those of validation, each beside an exemplar; observed: of
-    rows beyond the paper that read shares of classes, else None"""
+    rows beyond the paper that read shares of classes, else None
 
-    description: Description
-    train: TrainingTiles
-    validation: ScoringTiles
-    watched: ScoringTiles
-    observed: Observed | None
+    saved: the checkpoint that a run goes on from, or None
+    """
 
-
-def open_supervision(config, saved):
-    """config: config.SegmenterConfig; saved: the checkpoint that a run goes on from, or None -> Supervision."""
-    kind, min_coverage = config.supervision.labels, config.supervision.min_coverage
-    places, needs = (config.data.regions, config.data.exclude_regions), ("high" if kind == "high" else "low",)
-    training, validation = (TileSet(config.data.root, split, *places, needs) for split in ("train", "validation"))
-    description = training.described()
-    exemplars = open_exemplars(config, description) if config.adversarial.weight else None
-    # None in all rows of the paper.
-    observed = observe(config, (training, validation), partial(open_exemplars, config, description), saved)
-    if observed is not None:
-        training, validation = observed.relabelled(training), observed.relabelled(validation)
-    train = TrainingTiles(
-        training,
-        kind,
-        min_coverage,
-        batch_size=config.train.batch_size,
-        seed=config.run.seed,
-        dihedral=config.data.dihedral,
-        gain=config.data.gain,
-        offset=config.data.offset,
-        exemplars=exemplars,
-    )
-    scoring, watched = (ScoringTiles(validation, kind, min_coverage, shown) for shown in (None, exemplars))
-    # Told before the first step: without one label no step could be called the best. The first tile mostly has some.
-    if not any((scoring[i]["labels"] != IGNORE).any() for i in range(len(scoring))):
-        raise Refused(
-            "no label of the validation split supervises: either all are ignored, or no cell lies whole in a tile "
-            "(supervision.min_coverage=0.5 takes cells that lie half in it)"
-        )
-    return Supervision(description, train, scoring, watched, observed)
+    def __init__(self, config, saved):
+        kind, min_coverage = config.supervision.labels, config.supervision.min_coverage
+        places, needs = (config.data.regions, config.data.exclude_regions), ("high" if kind == "high" else "low",)
+        training, validation = (TileSet(config.data.root, split, *places, needs) for split in ("train", "validation"))
+        self.description = training.described()
+        exemplars = open_exemplars(config, self.description) if config.adversarial.weight else None
+        # None in all rows of the paper.
+        others = partial(open_exemplars, config, self.description)
+        self.observed = observe(config, (training, validation), others, saved)
+        if self.observed is not None:
+            training, validation = self.observed.relabelled(training), self.observed.relabelled(validation)
+        draws = {"batch_size": config.train.batch_size, "seed": config.run.seed}
+        views = {"dihedral": config.data.dihedral, "gain": config.data.gain, "offset": config.data.offset}
+        self.train = TrainingTiles(training, kind, min_coverage, **draws, **views, exemplars=exemplars)
+        self.validation = ScoringTiles(validation, kind, min_coverage)
+        self.watched = ScoringTiles(validation, kind, min_coverage, exemplars)
+        # Told before the first step: without one label no step could be the best. The first tile mostly has some.
+        if not any((self.validation[i]["labels"] != IGNORE).any() for i in range(len(validation))):
+            raise Refused(
+                "no label of the validation split supervises: either all are ignored, or no cell lies whole in a tile "
+                "(supervision.min_coverage=0.5 takes cells that lie half in it)"
+            )
 
 
 def open_exemplars(config, description):

@@ -25,7 +25,7 @@ from runtime import command, distributed
 from runtime.run import Run
 from runtime.schedule import learning_rate
 from runtime.settings import from_command_line, require
-from supervision import Task, open_supervision
+from supervision import Supervision, Task
 
 
 def main(config):
@@ -37,7 +37,7 @@ def main(config):
     run = Run(config, ranks)
 
     # Data. Training batches go on to the run's end; validation shares do not overlap, so nothing is scored twice.
-    data = open_supervision(config, run.saved)
+    data = Supervision(config, run.saved)
     description = data.description
     tiles = len(data.train.tiles)
     alone = micro_batch == 1 and description.tile_px <= 32  # batch norm would see one value a channel

@@ -7,7 +7,7 @@ from beyond.posterior import posterior
 from beyond.table import from_plain
 from data.taxonomy import taxonomy_from_dict
 from runtime import checkpoint
-from runtime.errors import Refused
+from runtime.errors import require
 from trained import Trained, load_trained
 
 
@@ -36,8 +36,7 @@ class Informed(Trained):
 def load_informed(path, device):
     """`load_trained` of a run that was trained by an observation model. raises: Refused for any other"""
     trained, table = load_trained(path, device), checkpoint.load(path).get("observation")
-    if table is None:
-        mend = "it would have been trained with supervision.aggregate=observation"
-        raise Refused(f"{path}: knows nothing of coarse labels, and so makes no use of --coarse; {mend}")
+    mend = "it would have been trained with supervision.aggregate=observation"
+    require(table is not None, f"{path}: knows nothing of coarse labels, and so makes no use of --coarse; {mend}")
     model = from_plain(table, [c["name"] for c in trained.facts["classes"]], path).to(device)
     return Informed(**vars(trained), observation=model)

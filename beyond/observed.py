@@ -12,7 +12,7 @@ from beyond.table import fit_codes, from_plain, from_yaml, to_plain, to_yaml
 from data.cells import region_index, region_labels
 from data.laying import same_scale
 from models.regions import compositions
-from runtime.errors import Refused
+from runtime.errors import require
 from runtime.labels import IGNORE
 
 
@@ -57,17 +57,14 @@ def observe(config, tile_sets, open_exemplars, saved):
     description, native = tile_sets[0].description, config.supervision.codes == "native"
     names = list(description.taxonomy.names)
     table = saved and saved.get("observation")
-    if how == "observation" and table:
-        model = from_plain(table, names, Path(config.run.dir) / "last.pt")
-        return Observed(model, "p(label | composition), as in the checkpoint", table)
-    if how == "observation" and given:
-        table = to_plain(from_yaml(given, names), names)  # rounded, as a run that goes on finds it
-        return Observed(from_plain(table, names, given), f"p(label | composition), as in {given}", table)
+    if how == "observation" and (table or given):
+        where = Path(config.run.dir) / "last.pt" if table else given
+        table = table or to_plain(from_yaml(given, names), names)  # rounded, as a run that goes on finds it
+        return Observed(from_plain(table, names, where), f"p(label | composition), as in {where}", table)
     if how in MISFITS:  # labels are rows of its table: native codes where all tiles have these
         native = native and all(row["low"] for tiles in tile_sets for row in tiles.rows)
     if given:
-        if not native:
-            raise Refused(f"{given}: is a table of native codes; labels are merged classes")
+        require(native, f"{given}: is a table of native codes; labels are merged classes")
         model = Matching(how, published(given, names), description.taxonomy, native)
         return Observed(model, f"p(class | code), as in {given}")
     exemplars = open_exemplars()
@@ -96,9 +93,8 @@ def exemplar_cells(tiles, chosen, scale, min_coverage=1.0, native=True):
     """
     taxonomy, theirs = tiles.description.taxonomy, tiles.description.scale
     classes = len(taxonomy.names)
-    if not same_scale(theirs, scale):
-        sizes = f"its cells are {theirs:g} px wide, those of the training set {scale:g}"
-        raise Refused(f"{tiles.root}: {sizes}; what a code says of its cell holds for one size")
+    sizes = f"its cells are {theirs:g} px wide, those of the training set {scale:g}"
+    require(same_scale(theirs, scale), f"{tiles.root}: {sizes}; what a code says of its cell holds for one size")
     native, codes = native and all(tiles.rows[i]["low"] for i in chosen), np.arange(classes)
     if native:
         codes = np.array(sorted(code for code, to in taxonomy.low.items() if to != IGNORE))

@@ -7,7 +7,7 @@ from data.label_source import Label
 from data.laying import cell_px, low_grid, require_one_place, same_pixels
 from data.rasters import grids_under
 from runtime import command
-from runtime.errors import Refused
+from runtime.errors import require
 from runtime.labels import IGNORE
 
 SIDE = 1024  # pixels along the windows by which the whole scene is surveyed
@@ -41,8 +41,7 @@ class Overlay:
             sizes = f"its cells are {self.cell_px**0.5:.3g} px wide, those in training {n:g}"
             command.say(f"warning: {raster.path}: {sizes}; what a code says of its cell holds for one size")
         covered = self._survey(*scene.size) / math.prod(scene.size)
-        if not covered:
-            raise Refused(f"{raster.path}: has no class anywhere over {scene.path}; it lies elsewhere, or is ignored")
+        require(covered, f"{raster.path}: has no class anywhere over {scene.path}; it lies elsewhere, or is ignored")
         if covered < 0.995:
             rest = "the rest is mapped without"
             command.say(f"note: {raster.path} has classes over {covered:.1%} of {scene.path}; {rest}")

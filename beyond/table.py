@@ -7,7 +7,7 @@ import torch
 import yaml
 
 from beyond.observation import Observation, fit
-from runtime.errors import Refused, naming
+from runtime.errors import naming, require
 from runtime.files import read_yaml
 from runtime.labels import IGNORE
 
@@ -71,8 +71,7 @@ def from_plain(plain, class_names, where):
     """{"classes", "rows"} -> Observation. raises: Refused, opened by `where`, for what is none over these classes"""
     names = list(class_names)
     with naming(where, "should hold `classes: [names]` and `rows: {code: {class, bias, log, linear}}`: "):
-        if plain["classes"] != names:
-            raise Refused(f"{where}: classes are {plain['classes']!s:.200}; the tile set has {names}")
+        require(plain["classes"] == names, f"{where}: classes are {plain['classes']!s:.200}; the tile set has {names}")
         rows = plain["rows"]
         if unknown := [name for name in rows if type(name) is not int and name not in names]:
             raise ValueError(f"row {unknown[0]!r} is neither a code nor one of the classes")

@@ -6,7 +6,7 @@ import numpy as np
 
 from data import tile_io
 from data.voids import input_bands
-from runtime.errors import Refused
+from runtime.errors import require
 
 MOST_IMAGES = 1024  # evenly spread over the list; more change no digit that matters
 
@@ -24,8 +24,7 @@ def sum_bands(image, void=None):
 def mean_and_std(counted, where):
     """Lists, a number a band, of images of which `sum_bands` was asked; `where` opens the error that none holds any."""
     count = sum(image["pixels"] for image in counted)
-    if not count:
-        raise Refused(f"{where}: no image pixel holds anything but nodata")
+    require(count, f"{where}: no image pixel holds anything but nodata")
     sums, squares = ([sum(band) for band in zip(*(i[k] for i in counted), strict=True)] for k in ("sums", "squares"))
     std = [math.sqrt(max(count * q - s * s, 0)) / count for s, q in zip(sums, squares, strict=True)]
     # Images are divided by it: a constant band stays finite.

@@ -7,7 +7,7 @@ the first two functions, both in one coordinate system.
 import math
 
 from data.cells import PIXEL_GRID, compose, corners, invert
-from runtime.errors import Refused
+from runtime.errors import Refused, require
 
 TOLERANCE_PX = 0.05  # up to here two rasters share their pixels
 SCALE_TOLERANCE = 0.01  # up to here two scales are one: a tilted NLCD cell measures 29.8 by 30.1 m
@@ -72,13 +72,11 @@ def low_grid(image, low, n, grid=None):
         ratio = cell_px(grid, image.affine) ** 0.5
         if ratio < 1 + SCALE_TOLERANCE:
             raise Refused(f"{low.path}: has pixels as small as those of {image.path}, but does not lie on them")
-        if n and not same_scale(n, ratio):
-            sizes = f"its pixels are {ratio:.5g} times those of {image.path}, --scale says {n:g}"
-            raise Refused(f"{low.path}: {sizes}; leave --scale out")
+        sizes = f"its pixels are {ratio:.5g} times those of {image.path}, --scale says {n}"
+        require(not n or same_scale(n, ratio), f"{low.path}: {sizes}; leave --scale out")
         return grid, round(ratio) if abs(ratio - round(ratio)) <= WHOLE * ratio else round(ratio, 3)
     sizes = f"is {_size(low)} px without a common georeference, {image.path} {_size(image)}"
-    if n is None:
-        raise Refused(f"{low.path}: {sizes}; say by --scale how many pixels wide a cell is")
+    require(n is not None, f"{low.path}: {sizes}; say by --scale how many pixels wide a cell is")
     ceil, floor = (tuple(f(side / n) for side in image.size) for f in (math.ceil, math.floor))
     if low.size not in (ceil, floor):
         raise Refused(f"{low.path}: {sizes}; at --scale {n:g} it should be {ceil[0]} x {ceil[1]}, or the image's size")
@@ -90,8 +88,7 @@ def tile_grid(image, low, scale):
     made. raises: Refused where its cells are of another scale"""
     own = low.affine and image.affine and not same_pixels(image, low)  # else the two do not say how wide a cell is
     grid, n = low_grid(image, low, None if own else round(scale))
-    if grid and not same_scale(n, scale):
-        raise Refused(f"{low.path}: is at scale {n}, the tile set at {scale}")
+    require(not grid or same_scale(n, scale), f"{low.path}: is at scale {n}, the tile set at {scale}")
     return grid
 
 

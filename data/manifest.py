@@ -6,7 +6,7 @@ from pathlib import Path
 
 from data.lists import read_csv, relative_path
 from data.taxonomy import Taxonomy, taxonomy_from_dict, taxonomy_to_dict
-from runtime.errors import Refused, nearest
+from runtime.errors import Refused, nearest, require
 from runtime.files import read_yaml
 
 SPLITS = ("train", "validation", "heldout", "test")
@@ -57,8 +57,7 @@ def read_manifest(root):
             raise Refused(f"{where}: tile {row['tile']} stands twice")
         seen.add(row["tile"])
         rows.append({**row, **{key: relative_path(row[key], where) for key in ("image", "high", "low")}})
-    if not rows:
-        raise Refused(f"{path}: no tile is listed")
+    require(rows, f"{path}: no tile is listed")
     return description, rows
 
 
@@ -69,8 +68,7 @@ def chosen_rows(root, rows, split, regions=(), exclude_regions=()):
     """
     known = sorted({row["region"] for row in rows})
     for region in (*regions, *exclude_regions):
-        if region not in known:
-            raise Refused(f"{root}: has no region {region}; it has {', '.join(known)}")
+        require(region in known, f"{root}: has no region {region}; it has {', '.join(known)}")
     chosen = [row for row in rows if split in (row["split"], "all") and (not regions or row["region"] in regions)
               and row["region"] not in exclude_regions]  # fmt: skip
     if not chosen:
@@ -99,13 +97,11 @@ FACTS = {  # of dataset.yaml: what is a good value, by a test and in words
 def read_description(root):
     """dataset.yaml, every key checked."""
     path = Path(root) / "dataset.yaml"
-    if not path.is_file():
-        raise Refused(f"{path}: not found; a tile set is made by python -m data.prepare or data.synthetic")
+    require(path.is_file(), f"{path}: not found; a tile set is made by python -m data.prepare or data.synthetic")
     values = read_yaml(path)
     taxonomy = taxonomy_from_dict(values, path)
     for key, (is_good, meaning) in FACTS.items():
-        if not is_good(values.get(key)):
-            raise Refused(f"{path}: {key} is {values.get(key)!r:.80}; it should be {meaning}")
+        require(is_good(values.get(key)), f"{path}: {key} is {values.get(key)!r:.80}; it should be {meaning}")
     for key in ("band_mean", "band_std"):
         if len(values[key]) != values["bands"]:
             raise Refused(f"{path}: {key} has {len(values[key])} numbers; there are {values['bands']} bands")

@@ -11,7 +11,7 @@ from data.cells import cell_index, covered_cells, region_labels, upsampled
 from data.loading import sample_index, to_tensor
 from data.tiles import TileSet
 from data.transforms import color_draw, dihedral, draw
-from runtime.errors import Refused
+from runtime.errors import Refused, require
 from runtime.labels import IGNORE
 
 
@@ -31,11 +31,10 @@ class Exemplars:
             mend = "exemplars are its label maps, or those of the tile set that adversarial.exemplar_root names"
             raise Refused(f"{error}; {mend}") from None
         theirs, names, size = self.tiles.description, description.taxonomy.names, description.tile_px
-        if theirs.taxonomy.names != names:
-            both = ", the training set ".join(", ".join(classes) for classes in (theirs.taxonomy.names, names))
-            raise Refused(f"{root}: its exemplars have the classes {both}; the order counts")
-        if theirs.tile_px < size:
-            raise Refused(f"{root}: its exemplars are {theirs.tile_px} px, smaller than the tiles of {size} px")
+        both = ", the training set ".join(", ".join(classes) for classes in (theirs.taxonomy.names, names))
+        require(theirs.taxonomy.names == names, f"{root}: its exemplars have the classes {both}; the order counts")
+        small = f"{root}: its exemplars are {theirs.tile_px} px, smaller than the tiles of {size} px"
+        require(theirs.tile_px >= size, small)
         if count > len(self.tiles):
             raise Refused(f"{root}: adversarial.exemplars={count}, but the pool has {len(self.tiles)} label maps")
         self.chosen = np.random.default_rng([seed, len(self.tiles)]).permutation(len(self.tiles))[: count or None]

@@ -14,7 +14,7 @@ import tifffile
 from PIL import Image
 
 from data.voids import holds_nothing, join, takes_alpha
-from runtime.errors import DiskFull, Refused, naming
+from runtime.errors import DiskFull, Refused, naming, require
 from runtime.files import open_whole, require_file
 
 TIFFS, PICTURES = (".tif", ".tiff"), (".png", ".jpg", ".jpeg")
@@ -145,8 +145,7 @@ def _read_picture(path, indices):
 def _read_tiff(path, tiff, pixels):
     page = tiff.pages.first
     end = max(map(sum, zip(page.dataoffsets, page.databytecounts, strict=True)))
-    if end > tiff.filehandle.size:
-        raise Refused(f"{path}: truncated: {tiff.filehandle.size:,} bytes of at least {end:,}")
+    require(end <= tiff.filehandle.size, f"{path}: truncated: {tiff.filehandle.size:,} bytes of at least {end:,}")
     size, bands, array, mask = (page.imagelength, page.imagewidth), page.samplesperpixel, None, None
     if pixels:
         separate, _, *rest = page.shaped  # bands stored one after the other, depth, H, W, bands side by side

@@ -18,7 +18,7 @@ from data.cells import PIXEL_GRID, compose, invert, pixels_of_cells
 from data.ground import first_of_ground, ground, shared_ground
 from data.manifest import COLUMNS, SPLITS
 from data.taxonomy import merge, taxonomy_to_dict
-from runtime.errors import Refused
+from runtime.errors import Refused, require
 from runtime.files import write_text
 
 SPLIT_PERCENT = dict(zip(SPLITS, (75, 10, 10, 5), strict=True))  # [paper, Sec. 3.1]
@@ -113,25 +113,22 @@ def with_splits(records, seed):
     return [{**record, "split": record["split"] or split_of[leader[record["tile"]][0]]} for record in records]
 
 
-def write_tile_set(
-    root, *, name, taxonomy, records, image_gsd, scale, tile_px, seed, value_range=None, dropped=None, why_none=""
-):
+def write_tile_set(root, *, name, taxonomy, records, image_gsd, scale, tile_px, seed, value_range=None, dropped=None):
     """Turn tiles that are written into a tile set: draw splits, count statistics, write tiles.csv, then dataset.yaml.
 
     records:   what write_tile returned, in any order
     image_gsd: metres on the ground along a pixel, or None where no image says it
     dropped:   {rule: tiles}, to be said
-    why_none:  what the error says more, where there are no records
     """
     root, records = Path(root), sorted(records, key=lambda record: record["tile"])
     rules = ", ".join(f"{rule} {count}" for rule, count in (dropped or {}).items())
     if not records:
-        raise Refused(f"{root}: no tile was kept (dropped: {rules or 'none'}){why_none}")
+        mend = "--no-filter keeps tiles of few classes, or under one class; scenes smaller than --tile-px make none"
+        raise Refused(f"{root}: no tile was kept (dropped: {rules or 'none'}); {mend}")
     first, *others = records
     for record in others:
         here, wanted = (f"{len(each['sums'])} bands of {each['dtype']}" for each in (record, first))
-        if here != wanted:
-            raise Refused(f"{root / record['image']}: has {here}, {first['image']} {wanted}")
+        require(here == wanted, f"{root / record['image']}: has {here}, {first['image']} {wanted}")
     records = with_splits(records, seed)
     train = [record for record in records if record["split"] == "train"]
     if not train:

@@ -14,7 +14,7 @@ from data.laying import tile_grid
 from data.manifest import chosen_rows, read_manifest
 from data.taxonomy import merge
 from data.voids import filled
-from runtime.errors import Refused
+from runtime.errors import Refused, require
 from runtime.labels import IGNORE
 
 KEPT_BYTES = 2**28  # a set of tiles that takes no more stays in memory, in each process that reads it
@@ -43,9 +43,8 @@ class TileSet:
         self.description, rows = read_manifest(root)
         self.rows = chosen_rows(root, rows, split, regions, exclude_regions)
         for row in self.rows:
-            missing = [kind for kind in needs if not row[kind] and not (kind == "low" and row["high"])]
-            if missing:
-                raise Refused(f"{root}: tile {row['tile']} of the split {split} has no {missing[0]} label")
+            missing = next((kind for kind in needs if not row[kind] and not (kind == "low" and row["high"])), None)
+            require(not missing, f"{root}: tile {row['tile']} of the split {split} has no {missing} label")
         self.limited = bool(regions or exclude_regions)
         size = self.description.tile_px**2 * (self.description.bands * np.dtype(self.description.dtype).itemsize + 1)
         self._kept = {} if size * len(self.rows) <= KEPT_BYTES else None
@@ -122,8 +121,7 @@ def require_image(image, description):
     """Refused unless a tile's image is as dataset.yaml says. image: tile_io.Stored"""
     require_size(image, description)
     here, wanted = (f"{each.bands} bands of {each.dtype}" for each in (image, description))
-    if here != wanted:
-        raise Refused(f"{image.path}: has {here}, the tile set {wanted}")
+    require(here == wanted, f"{image.path}: has {here}, the tile set {wanted}")
 
 
 def require_size(stored, description):

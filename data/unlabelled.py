@@ -11,10 +11,9 @@ from data import tile_io
 from data.band_statistics import band_statistics
 from data.loading import sample_index, to_tensor
 from data.manifest import chosen_rows, read_manifest
-from data.tile_io import PICTURES, TIFFS
 from data.transforms import crop_draw, draw, normalize
 from data.voids import filled, input_bands
-from runtime.errors import Refused, naming
+from runtime.errors import Refused, naming, require
 
 
 def read_unlabelled(root, pattern="**/*", bands=0, regions=(), exclude_regions=(), heldout=False):
@@ -40,10 +39,9 @@ def read_unlabelled(root, pattern="**/*", bands=0, regions=(), exclude_regions=(
         if regions or exclude_regions:
             raise Refused(f"{root}: is a bare folder and has no regions; leave data.regions and the like empty")
         with naming(f"data.images={pattern}"):
-            found = sorted(p for p in root.glob(pattern) if p.suffix.lower() in TIFFS + PICTURES)
-        if len(found) < 2:
-            few = f"{len(found)} images (.tif, .png, .jpg) match data.images={pattern}"
-            raise Refused(f"{root}: {few}; two are the least")
+            found = sorted(p for p in root.glob(pattern) if p.suffix.lower() in tile_io.TIFFS + tile_io.PICTURES)
+        few = f"{len(found)} images (.tif, .png, .jpg) match data.images={pattern}"
+        require(len(found) >= 2, f"{root}: {few}; two are the least")
         validation = found[10::20] or found[:1]  # [paper silent; ours]
         train = sorted(set(found) - set(validation))
         first = tile_io.read(train[0], pixels=False, indices=False)
@@ -59,9 +57,8 @@ def common_facts(sets):
     """Facts of several UnlabelledImages: those of the first one, under all names; `more`: of each other one, without
     its name, which may change; `images`: how many all have. raises: Refused if they differ in bands"""
     names, bands = ([images.facts[key] for images in sets] for key in ("name", "bands"))
-    if len(set(bands)) > 1:
-        listed = ", ".join(f"{count} as in {images.paths[0]}" for images, count in zip(sets, bands, strict=True))
-        raise Refused(f"data.more_roots: the sets differ in bands: {listed}")
+    listed = ", ".join(f"{count} as in {images.paths[0]}" for images, count in zip(sets, bands, strict=True))
+    require(len(set(bands)) == 1, f"data.more_roots: the sets differ in bands: {listed}")
     first, *more = [{key: value for key, value in images.facts.items() if key != "name"} for images in sets]
     facts = {"name": " and ".join(names), **first, "images": sum(map(len, sets))}
     return {**facts, "more": more} if more else facts

@@ -7,15 +7,14 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from data.label_source import Label
+from data.label_source import ROWS, Label
 from data.laying import in_one_system, require_one_place, require_same_pixels, same_pixels
 from data.rasters import Raster
 from data.voids import join
 from metrics import Tally
-from runtime.errors import Refused
+from runtime.errors import Refused, require
 from runtime.labels import IGNORE
 
-ROWS = 256  # read at a time
 MARGIN_PX = 3  # rows beside those counted, which their borders may be near to
 
 
@@ -43,8 +42,7 @@ def scene_tally(predicted, truth, taxonomy, same_crs=False):
                 raise Refused(f"{predicted}: holds {strange[0]}, which is none of the {count} classes")
             maps = torch.from_numpy(classes.astype(np.int64))[None], torch.from_numpy(labels)[None]
             tally.add(*maps, rows=slice(above, above + rows))
-    if not tally.confusion.any():
-        raise Refused(f"{predicted}: no pixel has a class both there and in {truth}")
+    require(tally.confusion.any(), f"{predicted}: no pixel has a class both there and in {truth}")
     return tally
 
 

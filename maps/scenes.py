@@ -13,7 +13,7 @@ from data.values import value_range, whole_numbers
 from data.voids import filled, takes_alpha
 from maps.preview import ENDING
 from runtime import command
-from runtime.errors import Refused
+from runtime.errors import Refused, require
 
 GSD_TOLERANCE = 0.1  # beyond this share a scene's pixel size is another than the training images'
 
@@ -27,8 +27,7 @@ def scene_paths(words):
             continue
         named = map(Path, sorted(glob(word, recursive=True)))
         found = [path for path in named if path.is_file() and not path.name.endswith(ENDING)]
-        if not found:
-            raise Refused(f"{word}: no such file; FOLDER/*.tif names the scenes of a folder")
+        require(found, f"{word}: no such file; FOLDER/*.tif names the scenes of a folder")
         paths += found
     return paths
 
@@ -50,9 +49,8 @@ def at_size(scene, facts, resample, stack):
     """The scene, with `resample` on pixels as large as the training images'; without it one line warns of others."""
     size, known = ground_size(scene), facts.get("image_gsd")
     if size is None or known is None:
-        if resample:
-            which = "the scene does" if size is None else "the training images did"
-            raise Refused(f"{scene.path}: --resample: {which} not say how many metres a pixel has")
+        which = "the scene does" if size is None else "the training images did"
+        require(not resample, f"{scene.path}: --resample: {which} not say how many metres a pixel has")
         return scene
     if abs(size / known - 1) <= GSD_TOLERANCE:
         return scene

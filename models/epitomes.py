@@ -10,7 +10,7 @@ classes under a code come in the proportions p(l | k) of a table.
 import torch
 import torch.nn.functional as F
 
-from runtime.errors import Refused, naming
+from runtime.errors import Refused, naming, require
 from runtime.files import read_yaml
 from runtime.labels import IGNORE  # never a class; a low code only where a table says so
 
@@ -50,8 +50,7 @@ def known_codes(low_codes, table):
     values, pixels = low_codes.unique(return_counts=True)
     found = {code: n for code, n in zip(values.tolist(), pixels.tolist(), strict=True) if code != IGNORE}
     missing = ", ".join(f"{code} ({n} px)" for code, n in found.items() if code not in table)
-    if missing:
-        raise Refused(f"the table has no row for low code {missing}; it has {', '.join(map(str, sorted(table)))}")
+    require(not missing, f"the table has no row for low code {missing}; it has {', '.join(map(str, sorted(table)))}")
     return [code for code in found if sum(table[code]) > 0]
 
 

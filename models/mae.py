@@ -81,8 +81,10 @@ class MaskedAutoencoder(nn.Module):
                  restore_index (B, N) int64: where each token stands among visible, then masked tokens
         """
         together = 1
-        if self.mask_where == "layers":
-            noise, together = rank_cells(noise, rows, columns), 4
+        if self.mask_where == "layers":  # noise of a cell: its rank, for no two cells may be equal
+            cells = noise.unflatten(1, (rows, columns))[:, ::2, ::2]
+            rank = cells.flatten(1).argsort(dim=1, stable=True).argsort(dim=1).view(cells.shape)
+            noise, together = enlarge(rank, 2).flatten(1), 4
         visible = rows * columns - round(self.mask_ratio * rows * columns / together) * together
         # Stable, so that every device draws the same mask: in float32, equal values are no rarity.
         order = noise.argsort(dim=1, stable=True)
@@ -168,13 +170,6 @@ def masked_stages(resnet, image, visible):
             x = spread(kept)
         stages.append(x)
     return stages
-
-
-def rank_cells(noise, rows, columns):
-    """Noise of tokens -> of cells of 32 px, the same for a cell's four tokens: ranks, for no two cells may be equal."""
-    cells = noise.unflatten(1, (rows, columns))[:, ::2, ::2]
-    rank = cells.flatten(1).argsort(dim=1, stable=True).argsort(dim=1).view(cells.shape)
-    return enlarge(rank, 2).flatten(1)
 
 
 def enlarge(values, times):

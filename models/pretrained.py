@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from runtime import checkpoint
-from runtime.errors import Refused, naming
+from runtime.errors import naming, require
 
 
 def load_resnet18(encoder, state, source):
@@ -16,8 +16,7 @@ def load_resnet18(encoder, state, source):
     """
     state = {key: value for key, value in state.items() if not key.startswith("fc.")}
     found, adapted = encoder.state_dict().keys() & state.keys(), []
-    if not found:
-        raise Refused(f"{source}: holds no weight of a ResNet-18 (torchvision's names, as conv1.weight)")
+    require(found, f"{source}: holds no weight of a ResNet-18 (torchvision's names, as conv1.weight)")
     with naming(source, "model.width must be the width it was trained with: "):
         if "conv1.weight" in state and state["conv1.weight"].shape[1] != encoder.conv1.in_channels:
             state["conv1.weight"] = adapt_bands(state["conv1.weight"], encoder.conv1.in_channels)
@@ -47,6 +46,5 @@ def imagenet():
 
 def resnet18_file(path, asked, others):
     """The weights of a file. asked: how an error names it; others: what may stand in its place"""
-    if not Path(path).is_file():
-        raise Refused(f"{asked}: no such file; {others}")
+    require(Path(path).is_file(), f"{asked}: no such file; {others}")
     return checkpoint.load(path)

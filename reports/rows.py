@@ -10,11 +10,9 @@ from pathlib import Path
 from config import PretrainConfig, SegmenterConfig
 from data.manifest import SPLITS, read_description, read_manifest
 from metrics import SCORES
-from runtime.children import command, side_by_side
-from runtime.errors import Refused
-from runtime.settings import check_resumable, flatten, load_config, require
-
-HERE = Path(__file__).resolve().parents[1]
+from runtime.children import ROOT, command, side_by_side
+from runtime.errors import Refused, require
+from runtime.settings import check_resumable, flatten, load_config
 
 CONFIGS = {
     "Low": "low.yaml",
@@ -46,7 +44,7 @@ class PlannedRun:
         if not (self.dir / "last.pt").exists():
             return "new"
         kind = PretrainConfig if self.script == "train_mae.py" else SegmenterConfig
-        asked = load_config(kind, HERE / self.config, self.overrides)
+        asked = load_config(kind, ROOT / self.config, self.overrides)
         kept = load_config(kind, self.dir / "config.yaml")
         check_resumable(flatten(kept), asked, self.dir)
         if kind is SegmenterConfig:  # a script goes on whatever it started from, but here that tells rows apart
@@ -59,7 +57,7 @@ class PlannedRun:
 
 def is_of(root, path):
     """Whether a file was written for a tile set as it now stands."""
-    return path.exists() and path.stat().st_mtime >= (HERE / root / "dataset.yaml").stat().st_mtime
+    return path.exists() and path.stat().st_mtime >= (ROOT / root / "dataset.yaml").stat().st_mtime
 
 
 def folder(arguments, root):
@@ -69,7 +67,7 @@ def folder(arguments, root):
 
 def rows_with_configs(arguments):
     """The rows of Tables 1 and 2: the literal sums are one where --configs has a config of them."""
-    literal = (HERE / arguments.configs / CONFIGS["Agg, literal sums"]).exists()
+    literal = (ROOT / arguments.configs / CONFIGS["Agg, literal sums"]).exists()
     return [name for name in CONFIGS if literal or name != "Agg, literal sums"]
 
 
@@ -110,7 +108,7 @@ def table3_tests(arguments, root):
     """-> {tested on what: words of evaluate.py}, and the regions that training must leave out by name: none where only
     the test split has them."""
     regions = {split: set() for split in SPLITS}
-    for row in read_manifest(HERE / root)[1]:
+    for row in read_manifest(ROOT / root)[1]:
         regions[row["split"]].add(row["region"])
     left_out = set(arguments.leave_out or regions["test"])
     # Where a set's whole test split is left out, what is tested at home is its validation tiles.
@@ -118,8 +116,7 @@ def table3_tests(arguments, root):
         "own": ("test" if arguments.leave_out else "validation", sorted(set.union(*regions.values()) - left_out)),
         "left out": (arguments.left_out_split, sorted(left_out)),
     }
-    if not places["own"][1]:
-        raise Refused(f"{root}: each region has test tiles; name those that nothing may see by --leave-out")
+    require(places["own"][1], f"{root}: each region has test tiles; name those that nothing may see by --leave-out")
     for split, chosen in places.values():
         if split != "all" and not regions.get(split, set()) & set(chosen):
             raise Refused(f"{root} has no tile of the split {split} in {', '.join(chosen)}; --left-out-split all?")
@@ -143,9 +140,9 @@ def exemplar_runs(arguments, root, seed):
 def pretraining_run(arguments, config, root, run_dir, seed, *more):
     config = config_file(arguments, config)
     more = [*more, *(word for word in arguments.overrides if word.split("=")[0] in PRETRAIN_SETTINGS)]
-    crop_px = load_config(PretrainConfig, HERE / config, more).data.crop_px
-    if (HERE / root / "dataset.yaml").exists():  # small tiles take smaller crops
-        crop_px = min(crop_px, read_description(HERE / root).tile_px // 32 * 32)
+    crop_px = load_config(PretrainConfig, ROOT / config, more).data.crop_px
+    if (ROOT / root / "dataset.yaml").exists():  # small tiles take smaller crops
+        crop_px = min(crop_px, read_description(ROOT / root).tile_px // 32 * 32)
     words = f"data.root={root}", f"run.dir={run_dir}", f"run.seed={seed}", *more, f"data.crop_px={crop_px}"
     return PlannedRun("train_mae.py", config, run_dir, words)
 
@@ -162,7 +159,7 @@ def config_file(arguments, name):
     """A config of --configs; where a folder does not tell auxiliary and own pretraining apart, mae.yaml is both."""
     others = {"mae_ches.yaml": "mae.yaml", "mae_usa.yaml": "mae.yaml", "mae.yaml": "mae_usa.yaml"}
     for candidate in (name, others.get(name, name)):
-        if (HERE / arguments.configs / candidate).exists():
+        if (ROOT / arguments.configs / candidate).exists():
             return arguments.configs / candidate
     raise Refused(f"{arguments.configs}: has no {name}; --configs configs/demo has one of each")
 
@@ -191,7 +188,7 @@ def score(runs, root, path, *more):
     """-> the rows of evaluate.py."""
     data = ("--data", root) if root else ()
     command("evaluate.py", *(run.dir for run in runs), *more, *data, "--out", path)
-    return json.loads((HERE / path).read_text())["rows"]
+    return json.loads((ROOT / path).read_text())["rows"]
 
 
 def score_lsr(arguments, root, seed):

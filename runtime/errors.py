@@ -12,6 +12,11 @@ class DiskFull(Refused):
     """A file that cannot be written; the next one could not be either."""
 
 
+def require(holds, message):
+    if not holds:
+        raise Refused(message)
+
+
 @contextlib.contextmanager
 def naming(where, blame="", kind=Refused):
     """Whatever a library raises around a file becomes one line: `where`, then the reason, with `blame` before one that

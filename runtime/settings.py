@@ -8,7 +8,7 @@ import typing
 import yaml
 
 from runtime import command
-from runtime.errors import Refused, nearest
+from runtime.errors import Refused, nearest, require
 from runtime.files import read_yaml
 
 # What bounds a number: {name in `opt`: (whether it holds of the number and the bound, in words)}.
@@ -24,11 +24,6 @@ BOUNDS = {
 def opt(default, text, choices=(), **bounds):
     """One setting: its default, its meaning with unit and source, the words that it may be, the bounds of a number."""
     return dataclasses.field(default=default, metadata={"text": text, "choices": choices, "bounds": bounds})
-
-
-def require(holds, message):
-    if not holds:
-        raise Refused(message)
 
 
 def from_command_line(cls, description):

@@ -1,9 +1,8 @@
-"""Work spread over processes, for the commands that build and check tile sets; and what a thread reads ahead."""
+"""Work spread over processes, for the commands that build and check tile sets."""
 
 import multiprocessing
 import os
 import signal
-from collections import deque
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 
@@ -37,14 +36,6 @@ def map_unordered(function, jobs, workers, label):
         raise
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def read_ahead(items, pool, count):
-    """The items of an iterator, made by the pool's one thread, up to `count` before they are asked for."""
-    pending = deque(pool.submit(next, items, None) for _ in range(count))
-    while (item := pending.popleft().result()) is not None:
-        pending.append(pool.submit(next, items, None))
-        yield item
 
 
 def default_workers():

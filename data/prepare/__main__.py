@@ -20,7 +20,7 @@ from data.prepare.tile_set import DEFAULT_SCALE, build
 from data.rasters import gdal
 from data.taxonomy import load_taxonomy
 from runtime import command
-from runtime.errors import Refused
+from runtime.errors import Refused, require
 from runtime.workers import default_workers
 
 TAXONOMIES = Path(__file__).resolve().parents[2] / "configs" / "taxonomies"
@@ -45,9 +45,8 @@ def main(arguments=None):
     source("--tiled", type=Path, metavar="CSV", help="take tiles as they are, of such a list; nothing is filtered")
     source("--chesapeake", type=Path, metavar="DIR", help="the raw Chesapeake set as it is distributed")
     source("--naip215", type=Path, metavar="DIR", help="the 215 NAIP tiles as they are distributed, not filtered")
-    rotations, coarse = tuple(NAIP215_ROTATIONS), tuple(NAIP215_SCALE)
-    add("--rotation", type=int, choices=rotations, help="of --naip215: which places train and test (default 0)")
-    add("--coarse", choices=coarse, help="of --naip215: by majority, n = 32 (default), or in NLCD's manner, n = 50")
+    add("--rotation", type=int, choices=NAIP215_ROTATIONS, help="of --naip215: which places train and test (default 0)")
+    add("--coarse", choices=NAIP215_SCALE, help="of --naip215: by majority, n = 32 (default), or like NLCD, n = 50")
     add("--taxonomy", type=Path, metavar="YAML", help="classes, and what the codes or colours of labels mean")
     add("--tile-px", type=int, metavar="PX", help="side of a tile (default 512; --tiled: as the tiles are)")
     own = f"needed where it has the image's pixels; of cells made from fine labels (default {DEFAULT_SCALE})"
@@ -74,8 +73,7 @@ def build_as_asked(given):
         raise Refused(f"{listed}: is where the manifest goes; give the list another name")
     for name, value in KNOWN[kind].items():
         setattr(given, name, getattr(given, name) or value)
-    if not given.taxonomy:
-        raise Refused(f"--{kind} needs --taxonomy, for example {LOW2HIGH}")
+    require(given.taxonomy, f"--{kind} needs --taxonomy, for example {LOW2HIGH}")
     if kind != "tiled":
         gdal()
     if kind == "naip215":
@@ -85,13 +83,9 @@ def build_as_asked(given):
         raise Refused("--rotation and --coarse are of --naip215")
     else:
         scenes = chesapeake(listed) if kind == "chesapeake" else scene_list(listed)
-    as_given = "tile_px", "scale", "seed", "compression", "coarse", "bands", "range", "same_crs"
-    options = Options(
-        source=kind,
-        taxonomy=load_taxonomy(given.taxonomy),
-        filter=not given.no_filter,
-        **{name: getattr(given, name) for name in as_given},
-    )
+    names = "tile_px", "scale", "seed", "compression", "coarse", "bands", "range", "same_crs"
+    as_given = {name: getattr(given, name) for name in names}
+    options = Options(kind, load_taxonomy(given.taxonomy), filter=not given.no_filter, **as_given)
     build(given.out, scenes, options, given.workers)
 
 

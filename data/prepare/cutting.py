@@ -20,7 +20,7 @@ from data.taxonomy import Taxonomy, Unknown
 from data.tile_writer import write_tile
 from data.values import value_range, whole_numbers
 from data.voids import input_bands, join, marked
-from runtime.errors import Refused
+from runtime.errors import Refused, require
 
 MIN_CLASSES = 3  # unique merged classes in a tile [paper, Sec. 3.1]
 MAX_SHARE = 0.75  # of a tile's pixels under one class [paper, Sec. 3.1]
@@ -133,9 +133,8 @@ def cut(root, scene, image, labels, options, limits, n):
             if kind == "low" and own_cells:
                 codes[kind], low_transform, beyond = label.cells_over(grid, transform, (px, px))
                 here = cell_px(grid, transform) ** 0.5
-                if not same_scale(here, n):
-                    wide = f"its coarse cells are {n:g} px wide in its middle and {here:.5g} px in tile {name}"
-                    raise Refused(f"{scene.image}: {wide}; list smaller scenes")
+                wide = f"its coarse cells are {n:g} px wide in its middle and {here:.5g} px in tile {name}"
+                require(same_scale(here, n), f"{scene.image}: {wide}; list smaller scenes")
             else:
                 codes[kind], beyond = label.over(*place)
             unlabelled = join(unlabelled, beyond)

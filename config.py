@@ -6,7 +6,8 @@ keeps it. Tags: [paper, Sec. n], [paper silent; ours], [differs: why]. A __post_
 
 from dataclasses import dataclass
 
-from runtime.settings import opt, require
+from runtime.errors import require
+from runtime.settings import opt
 
 
 @dataclass(frozen=True)

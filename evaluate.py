@@ -128,7 +128,7 @@ def report(tally, classes):
     """What the JSON says of a row: its scores, and the counts that they came from."""
     result = tally.scores()
     named = {c["name"]: s for c, s in zip(classes, result["per_class"], strict=True)}
-    return {**result, "per_class": named, **{name: counts.tolist() for name, counts in vars(tally).items()}}
+    return {**result, "per_class": named, **{name: counts.tolist() for name, counts in tally.counts().items()}}
 
 
 def publish(result, classes, out):

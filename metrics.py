@@ -26,12 +26,16 @@ class Tally:
     def sum_over(self, ranks):
         self.confusion, self.border = ranks.sum(self.confusion), ranks.sum(self.border)
 
+    def counts(self):
+        """{name: tensor}, as a row of evaluate.py has them too."""
+        return vars(self)
+
     def scores(self):
         """-> {each of SCORES, "per_class": [{"f1", "iou"}]}, each in [0, 1].
 
         Macro means are over the classes present in truth or prediction; a class absent from both scores None.
         """
-        counts = vars(self)  # {name: tensor}, as a row of evaluate.py has them too
+        counts = self.counts()
         classes = zip(*(values.tolist() for values in of_classes(self.confusion)), strict=True)
         per_class = [{"f1": f1, "iou": iou} if present else {"f1": None, "iou": None} for f1, iou, present in classes]
         return {**{key: score(counts[of]) for key, (_, of, score) in SCORES.items()}, "per_class": per_class}

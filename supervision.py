@@ -31,9 +31,10 @@ class Supervision:
         self.observed = observe(config, (training, validation), others, saved)
         if self.observed is not None:
             training, validation = self.observed.relabelled(training), self.observed.relabelled(validation)
-        draws = {"batch_size": config.train.batch_size, "seed": config.run.seed}
-        views = {"dihedral": config.data.dihedral, "gain": config.data.gain, "offset": config.data.offset}
-        self.train = TrainingTiles(training, kind, min_coverage, **draws, **views, exemplars=exemplars)
+        self.train = TrainingTiles(
+            training, kind, min_coverage, batch_size=config.train.batch_size, seed=config.run.seed,
+            dihedral=config.data.dihedral, gain=config.data.gain, offset=config.data.offset, exemplars=exemplars,
+        )  # fmt: skip
         self.validation = ScoringTiles(validation, kind, min_coverage)
         self.watched = ScoringTiles(validation, kind, min_coverage, exemplars)
         # Told before the first step: without one label no step could be the best. The first tile mostly has some.

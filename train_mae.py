@@ -20,9 +20,10 @@ from models.mae import blank, reconstruct, token_grid
 from reports.curves import save_run_curves
 from reports.figures import color_image, contact_sheet
 from runtime import checkpoint, command, distributed
+from runtime.errors import require
 from runtime.run import Run
 from runtime.schedule import learning_rate
-from runtime.settings import from_command_line, require
+from runtime.settings import from_command_line
 
 FIGURE_IMAGES = 6
 

@@ -22,9 +22,10 @@ from models.regions import aggregate
 from reports.curves import save_run_curves
 from reports.game import probe_game, watch_game
 from runtime import command, distributed
+from runtime.errors import require
 from runtime.run import Run
 from runtime.schedule import learning_rate
-from runtime.settings import from_command_line, require
+from runtime.settings import from_command_line
 from supervision import Supervision, Task
 
 

@@ -72,8 +72,9 @@ def low_grid(image, low, n, grid=None):
         ratio = cell_px(grid, image.affine) ** 0.5
         if ratio < 1 + SCALE_TOLERANCE:
             raise Refused(f"{low.path}: has pixels as small as those of {image.path}, but does not lie on them")
-        sizes = f"its pixels are {ratio:.5g} times those of {image.path}, --scale says {n}"
-        require(not n or same_scale(n, ratio), f"{low.path}: {sizes}; leave --scale out")
+        if n and not same_scale(n, ratio):
+            sizes = f"its pixels are {ratio:.5g} times those of {image.path}, --scale says {n:g}"
+            raise Refused(f"{low.path}: {sizes}; leave --scale out")
         return grid, round(ratio) if abs(ratio - round(ratio)) <= WHOLE * ratio else round(ratio, 3)
     sizes = f"is {_size(low)} px without a common georeference, {image.path} {_size(image)}"
     require(n is not None, f"{low.path}: {sizes}; say by --scale how many pixels wide a cell is")

@@ -64,8 +64,8 @@ def architecture():
     }
     for name, ax in axes.items():
         ax.axis("off")
-        lower = {"pad": -10} if name == "blur" else {}  # clear of the caption above
-        ax.set_title(titles.get(name, ""), fontsize=10, weight="bold", color=INK, **lower)
+        pad = -10 if name == "blur" else None  # clear of the caption above
+        ax.set_title(titles.get(name, ""), fontsize=10, weight="bold", color=INK, pad=pad)
     for first, last in (("unet", "unet"), ("whole", "hidden")):
         around = Bbox.union([axes[name].get_position() for name in (first, last)])
         figure.add_artist(Rectangle(around.p0, *around.size, facecolor="#f6f6f6", zorder=-1))

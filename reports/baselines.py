@@ -35,7 +35,7 @@ def linear(root, regions, what, device):
     tiles = TileSet(root, "train", regions, needs=("low",))
     description, samples = tiles.described(), ScoringTiles(tiles, "low_regions", 1.0)
     features = Features(open_encoder(what, description.bands), samples, description, device)
-    moments = features.moments(batches(samples, 1, device))
+    moments = features.moments(samples)
     if not moments.targets.any():
         raise Refused(f"{root}: no coarse cell with a label lies whole in a training tile, so Linear has none to fit")
     network = Linear(features.encoder, *moments.solve()).to(device).eval()
@@ -47,7 +47,7 @@ class Features:
 
     def __init__(self, encoder, samples, description, device):
         self.mean, self.std = (torch.tensor(v, device=device) for v in (description.band_mean, description.band_std))
-        self.encoder, self.num_classes = encoder and encoder.to(device), len(description.classes())
+        self.encoder, self.device, self.num_classes = encoder and encoder.to(device), device, len(description.classes())
         if encoder:
             settle(encoder, (self.normalized(batch) for batch in batches(samples, 8, device)))
 
@@ -58,10 +58,10 @@ class Features:
     def maps(self, batch):
         return feature_maps(self.encoder, self.normalized(batch))
 
-    def moments(self, tiles):
-        """tiles: batches of one, with the keys region_index and labels -> Moments of all their regions."""
+    def moments(self, samples):
+        """samples: with the keys region_index and labels -> Moments of all their regions."""
         total = Moments(self.num_classes)
-        for batch in tqdm(tiles, disable=None, leave=False):
+        for batch in tqdm(batches(samples, 1, self.device), total=len(samples), disable=None, leave=False):
             labels = batch["labels"]
             total.add(mean_features(self.maps(batch), batch["region_index"], labels.shape[1]), labels)
         return total

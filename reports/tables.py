@@ -75,7 +75,7 @@ def rows_of(results):
 def added(rows):
     """The scores of some rows of evaluate.py together, as if all their tiles were of one set."""
     tally = Tally(len(rows[0]["confusion"]))
-    for name, counts in vars(tally).items():
+    for name, counts in tally.counts().items():
         for row in rows:
             counts += torch.tensor(row[name])
     scores = tally.scores()

@@ -14,7 +14,6 @@ import torch
 
 ROOT = Path(__file__).parent.parent
 SECONDS = 1800  # only catches a hang: ten times what a busy machine needs
-TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
 
 # Two of three seconds of most commands are the import of torch: they are forked from a process that has it already.
 # That process imports nothing of the project.

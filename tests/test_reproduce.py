@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import shutil
+import signal
 import sys
 from functools import partial
 from pathlib import Path
@@ -36,10 +37,12 @@ def reproduced(*words):
         print("$ python", *words)
         print(*(f"[{name}] {line}" for line in run_script(*words).splitlines()), sep="\n")
 
+    heeded = signal.getsignal(signal.SIGTERM)  # children.py has its own; a module's fixture runs before a test's
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as printed:
         patch.setattr(children, "_run_one", forked)
         patch.setattr(sys, "argv", ["reproduce.py", *map(str, words)])
         reproduce.main(reproduce.parsed())
+    signal.signal(signal.SIGTERM, heeded)
     return printed.getvalue()
 
 

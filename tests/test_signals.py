@@ -10,12 +10,13 @@ import time
 from functools import partial
 
 import pytest
-from commands import ROOT, TORCHRUN
+from commands import ROOT
 from made_runs import assert_same, losses, records, saved, trained
 
 from data.loading import sample_index
 from data.tiles import TileSet
 
+TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
 SMALL = ["model.width=8", "train.batch_size=8", "train.precision=off", "run.log_every=1"]
 
 

@@ -31,7 +31,7 @@ from trained import load_trained
 
 @pytest.fixture(scope="module")
 def agg_run(tile_set, tmp_path_factory):
-    """Two epochs of Agg, never stopped, with loader workers."""
+    """Two epochs of Agg, never stopped, read without workers."""
     run_dir = tmp_path_factory.mktemp("agg") / "run"
     run_script("train_seg.py", *settings(tile_set, run_dir, "train.epochs=2", "data.workers=0"))
     return run_dir

@@ -9,14 +9,13 @@ reads all five stages, so an encoder is worth a start where a stage, or all of t
 
 import json
 import statistics
-from functools import partial
 from pathlib import Path
 
 import numpy as np
+from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from data.loading import to_tensor
-from data.samples import ScoringTiles
+from data.samples import ScoringTiles, collate
 from data.tiles import TileSet
 from data.transforms import draw
 from metrics import confusion_matrix, miou
@@ -30,16 +29,25 @@ from runtime.labels import IGNORE
 FEATURES = "bands", "stem", "layer1", "layer2", "layer3", "layer4", "all"
 
 
-def labelled_pixels(tiles, chosen, pixels, device):
-    """Batches of one tile: some of its labelled pixels, as regions of one pixel, the same for every encoder."""
-    for i in chosen.tolist():
-        tile = tiles.load(i, low=False)
+class LabelledPixels(Dataset):
+    """Some labelled pixels of each tile, as regions of one pixel: the same for every encoder."""
+
+    collate = staticmethod(collate)
+
+    def __init__(self, tiles, chosen, pixels):
+        self.tiles, self.chosen, self.pixels = tiles, chosen, pixels
+
+    def __len__(self):
+        return len(self.chosen)
+
+    def __getitem__(self, i):
+        tile = self.tiles.load(int(self.chosen[i]), low=False)
         places = np.flatnonzero(tile.high != IGNORE)
-        places = draw(0, 1, i).permutation(places)[:pixels]
+        places = draw(0, 1, self.chosen[i]).permutation(places)[: self.pixels]
         index = np.full(tile.high.shape, -1, np.int32)
         index.flat[places] = np.arange(len(places))
-        arrays = {"image": tile.image.transpose(2, 0, 1), "region_index": index, "labels": tile.high.flat[places]}
-        yield {name: to_tensor(array)[None].to(device) for name, array in arrays.items()}
+        return {"image": tile.image.transpose(2, 0, 1), "region_index": index, "labels": tile.high.flat[places],
+                "color": (1.0, 0.0)}  # fmt: skip
 
 
 def main(arguments):
@@ -47,7 +55,7 @@ def main(arguments):
     training, test = (TileSet(arguments.data, split, needs=("high",)) for split in ("train", "test"))
     # Nested: the first two tiles are among the first ten.
     chosen = draw(0, 0, 0).permutation(len(training))[: arguments.tiles or None]
-    labelled = partial(labelled_pixels, training, chosen, arguments.pixels, device)
+    labelled = LabelledPixels(training, chosen, arguments.pixels)
     print(f"{arguments.data}: fine labels of {len(chosen)} tiles; mIoU on {len(test)} tiles of test, percent")
     print(f"{'':<24}" + "".join(f"{name:>8}" for name in FEATURES))
     encoders = {path: open_encoder(path, training.description.bands) for path in arguments.encoders}
@@ -65,9 +73,9 @@ def main(arguments):
 
 
 def probe(encoder, training, labelled, test, device):
-    """-> {one of FEATURES: test mIoU}, by the labels of `labelled()`; batch norm sees all images of `training`."""
+    """-> {one of FEATURES: test mIoU}, by the labels of `labelled`; batch norm sees all images of `training`."""
     features = Features(encoder, ScoringTiles(training, "high", 1.0), training.description, device)
-    moments = features.moments(labelled())
+    moments = features.moments(labelled)
     widths = [training.description.bands, *encoder.channels]
     ends = np.cumsum([0, *widths]).tolist()
     spans = {name: (k, k + 1) for k, name in enumerate(FEATURES[:-1])} | {"all": (0, len(widths))}

@@ -56,9 +56,11 @@ def build(root, scenes, options, workers=1):
     if not results[0].get("range") and len({str(result.get("tags")) for result in results}) > 1:
         print("note: images carry different scale or offset tags; stored numbers are kept, and mean different values")
     name = options.source if options.source in ("chesapeake", "naip215") else root.absolute().name
-    facts = {"image_gsd": image_gsd, "scale": scale or options.scale or DEFAULT_SCALE, "tile_px": tile_px}
-    more = {"seed": options.seed, "value_range": results[0].get("range"), "dropped": dropped}
-    write_tile_set(root, name=name, taxonomy=taxonomy, records=records, **facts, **more)
+    write_tile_set(
+        root, name=name, taxonomy=taxonomy, records=records, image_gsd=image_gsd, tile_px=tile_px,
+        scale=scale or options.scale or DEFAULT_SCALE, seed=options.seed, value_range=results[0].get("range"),
+        dropped=dropped,
+    )  # fmt: skip
 
 
 def begin(root, scenes, options):

@@ -71,7 +71,8 @@ def low_grid(image, low, n, grid=None):
     if image.affine and grid:
         ratio = cell_px(grid, image.affine) ** 0.5
         if ratio < 1 + SCALE_TOLERANCE:
-            raise Refused(f"{low.path}: has pixels as small as those of {image.path}, but does not lie on them")
+            small = f"{low.path}: has pixels as small as those of {image.path}, but does not lie on them"
+            raise Refused(f"{small}; give the coarse raster as it was distributed, which needs no resampling")
         if n and not same_scale(n, ratio):
             sizes = f"its pixels are {ratio:.5g} times those of {image.path}, --scale says {n:g}"
             raise Refused(f"{low.path}: {sizes}; leave --scale out")

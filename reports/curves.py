@@ -25,13 +25,14 @@ def save_run_curves(log, path):
 
 
 def save_curve(path, x, values, level, labels):
-    """Write a PNG of a curve like Fig. 5: the mean over seeds, each seed as dots, and Low's level.
+    """Write a PNG of a curve like Fig. 5: the mean over runs, each run as a dot, and Low's level.
 
-    x: numbers; values: for each a list, one a seed; labels: of the two axes
+    x: numbers; values: for each a list, one a run; labels: of the two axes
     raises: Refused where matplotlib is not installed
     """
     lines = {"mean": (x, [np.mean(v) for v in values]), "Low": (x, [level] * len(x))}
-    lines |= {f"seed {seed}": (x, of_seed) for seed, of_seed in enumerate(zip(*values, strict=True))}
+    runs = [(k, value) for k, of_k in zip(x, values, strict=True) for value in of_k]
+    lines["each run"] = zip(*runs, strict=True)
     look = {"xscale": "log", "xticks": x, "xticklabels": x, "xlabel": labels[0], "ylabel": labels[1]}
     try:
         _draw([("", lines, look)], path)
@@ -83,8 +84,9 @@ def _draw(panels, path):
     for number, (title, lines, look) in enumerate(panels, 1):
         ax = figure.add_subplot(rows, columns, number)
         for name, (x, values) in lines.items():
-            thick = 0 if name.startswith("seed ") else 1.2
-            ax.plot(x, values, marker="." if len(x) < 30 else "", linewidth=thick, label=name)
+            dots = name == "each run"
+            marker = "." if dots or len(x) < 30 else ""
+            ax.plot(x, values, marker=marker, linewidth=0 if dots else 1.2, label=name)
         ax.set_title(title, fontsize=10)
         ax.set(**{"xlabel": "step", **look})
         ax.minorticks_off()

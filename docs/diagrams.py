@@ -140,7 +140,7 @@ def regions():
     sums = aggregate_logits(logits[None] / n**2, torch.from_numpy(index)[None].long(), h * w)[0].view(-1, h, w)
     shown = 0  # water
     figure, axes = pyplot.subplots(1, 5, figsize=(13, 3.5))
-    figure.subplots_adjust(left=0.012, right=0.988, top=0.84, bottom=0.13, wspace=0.16)
+    figure.subplots_adjust(left=0.012, right=0.988, top=0.84, bottom=0.13, wspace=0.2)
     margins = logits[shown] - logits[[c for c in range(len(classes)) if c != shown]].amax(dim=0)
     region_margins = sums[shown] - sums[[c for c in range(len(classes)) if c != shown]].amax(dim=0)
     axes[0].imshow(color_image(tile.image))
@@ -152,7 +152,7 @@ def regions():
     for y, x in np.ndindex(h, w):
         value = f"{region_margins[y, x].item():.1f}"
         dark = abs(region_margins[y, x]) > 0.6 * region_margins.abs().quantile(0.98)
-        axes[3].text(x, y, value, ha="center", va="center", fontsize=7.5, color="white" if dark else INK)
+        axes[3].text(x, y, value, ha="center", va="center", fontsize=7, color="white" if dark else INK)
     axes[4].imshow(color_labels(tile.cells.labels, classes))
     titles = [
         f"image, {size} x {size} px,\nand the low label's {h} x {w} cells",

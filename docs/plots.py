@@ -188,14 +188,16 @@ def few():
         for row in json.loads(path.read_text())["rows"]:
             scores[row["name"]][int(path.stem.split("-")[1])].append((100 * row["miou"], 100 * row["border_f1"]))
     figure, axes = pyplot.subplots(1, 2, figsize=(9, 3.2))
-    looks = {"Agg+App": ("#ee6677", "o"), "Ours": ("#4477aa", "s")}  # told apart by the colour-blind, and by form
+    # Told apart by the colour-blind, by form, and by marks that stand side by side.
+    looks = {"Agg+App": ("#ee6677", "o", 0.95), "Ours": ("#4477aa", "s", 1.05)}
     for i, (ax, title) in enumerate(zip(axes, ("mIoU, percent", "F1 of borders, percent"), strict=True)):
-        for name, (color, form) in looks.items():
+        for name, (color, form, aside) in looks.items():
             counts = sorted(scores[name])
             means = [np.mean([seed[i] for seed in scores[name][n]]) for n in counts]
             ax.plot(counts, means, color=color, label=name)
             for n in counts:
-                ax.plot([n] * len(scores[name][n]), [seed[i] for seed in scores[name][n]], form, color=color, ms=4)
+                values = [seed[i] for seed in scores[name][n]]
+                ax.plot([aside * n] * len(values), values, form, color=color, ms=4)
         ax.set(xscale="log", xticks=counts, xticklabels=counts, xlabel="training tiles with coarse labels")
         ax.minorticks_off()
         ax.set_title(title, fontsize=10, color=INK)

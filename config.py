@@ -99,8 +99,9 @@ class LoopConfig:
     micro_batch: int = opt(0, "tiles of one forward pass, which batch norm sees together; 0: a process's whole share",
         least=0)
     eval_every: int = opt(0, "steps between validations and saves; 0: once an epoch [paper silent; ours]", least=0)
-    precision: str = opt("auto", "of the networks: bf16, fp16 (with loss scaling) or off (float32); auto: bf16 on CUDA "
-        "and on CPUs that are faster by it (AMX; AMD's with AVX-512 bf16), else off", ("auto", "bf16", "fp16", "off"))
+    precision: str = opt("auto", "of the networks: bf16, fp16 (with loss scaling) or off (float32; on GPUs TF32 where "
+        "cuDNN takes it); auto: bf16 on GPUs that have it and on CPUs that are faster by it (AMX; AMD's with AVX-512 "
+        "bf16), else off", ("auto", "bf16", "fp16", "off"))
     channels_last: str = opt("auto", "whether the channels of a pixel lie side by side in memory; auto: where steps "
         "are faster so, on CUDA and CPUs, though not from model.width=64 on where a CPU lacks AVX-512",
         ("auto", "true", "false"))

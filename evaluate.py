@@ -33,7 +33,7 @@ from trained import checkpoint_path, load_trained, told_apart
 def main(arguments):
     if arguments.scene:
         return main_scene(*arguments.scene, arguments)
-    ranks = distributed.start(arguments.device)
+    ranks = distributed.start(arguments.device, mps=not arguments.coarse)
     needs = ("high", "low") if arguments.oracle or arguments.lsr or arguments.coarse else ("high",)
     tiles = TileSet(arguments.data, arguments.split, arguments.regions, needs=needs)
     classes = tiles.description.classes()

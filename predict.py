@@ -47,7 +47,7 @@ CACHE_BYTES = 256 * 2**20  # of scene and map that GDAL keeps; else it takes 5 %
 
 def main(arguments):
     signal.signal(signal.SIGTERM, interrupt)
-    rasterio, ranks = gdal(), distributed.start(arguments.device)
+    rasterio, ranks = gdal(), distributed.start(arguments.device, mps=not arguments.coarse)
     warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)  # pictures are scenes too
     # The ranks meet once, at the end, and may map for days until then.
     group = dist.new_group(backend="gloo", timeout=timedelta(days=365)) if ranks.world > 1 else None
@@ -143,7 +143,7 @@ def predict(trained, pixels, void, device, arguments, cells=None, cell_px=None):
     cells, cell_px: its coarse labels as `Overlay.window` gives them, and pixels of a whole cell; None without --coarse
     """
     _, autocast, _ = distributed.mixed_precision(arguments.precision, device)
-    image = to_tensor(pixels)[None].to(device, non_blocking=True)
+    image = to_device(to_tensor(pixels)[None], device)
     image = normalize(image.permute(0, 3, 1, 2), trained.mean, trained.std)
 
     def network(view):

@@ -66,7 +66,7 @@ def main(config):
     precision, autocast, scaler = distributed.mixed_precision(config.train.precision, device)
 
     # Resume. These are the parts of last.pt by name. No generator's state is among them: draws are functions of the
-    # step, so a run goes on bit for bit.
+    # step, so a run goes on bit for bit (on a CPU).
     parts = {"mae": mae, "optimizer": optimizer, "scaler": scaler}
     run.begin(parts, {"data": facts}, items=facts["images"], best={"step": 0, "loss": math.inf})
     run.introduce(

@@ -70,7 +70,7 @@ def main(config):
         "discriminator": discriminator,
         "discriminator_optimizer": discriminator_optimizer,
     }
-    # No generator's state is among them: draws are functions of the step, so a run goes on bit for bit.
+    # No generator's state is among them: draws are functions of the step, so a run goes on bit for bit (on a CPU).
     facts = {**description.facts(), "tiles": tiles, **(data.watched.exemplars.facts() if game else {})}
     about = {"data": facts, "observation": data.observed and data.observed.table}
     run.begin(parts, about, items=tiles, best={"step": 0, "score": -1.0})
@@ -172,7 +172,8 @@ def update_segmenter(task, run, step, micro_batches, segmenter, optimizer, discr
     weight = adversarial.weight * min(1.0, (step + 1) / (adversarial.warmup_steps + 1))
     made_maps, probes = [], {}
     for i, batch in enumerate(micro_batches):
-        with ranks.synchronise(segmenter, i == len(micro_batches) - 1):  # gradients travel once a step
+        last = i == len(micro_batches) - 1
+        with ranks.synchronise(segmenter, last):  # gradients travel once a step
             images = normalize(batch["image"], task.mean, task.std, batch["color"])
             images = images.contiguous(memory_format=task.memory_format)
             with task.autocast:
@@ -191,7 +192,7 @@ def update_segmenter(task, run, step, micro_batches, segmenter, optimizer, discr
                 share = len(images) / task.config.train.batch_size  # of a micro-batch in a mean over the global batch
                 terms["segmenter_hinge"] = share * segmenter_hinge(made_scores.to(images.dtype))
                 made_maps.append(made.detach())  # the discriminator's move is about the same maps
-                if run.logs(step):
+                if last and run.logs(step):
                     probes = probe_game(logits, terms["loss"], terms["segmenter_hinge"], weight)
             total = terms["loss"] + weight * terms.get("segmenter_hinge", 0.0)
             scaler.scale(total * ranks.world).backward()  # DDP averages over ranks; each term is already a share

@@ -46,7 +46,9 @@ def to_device(batch, device):
     """The batch with its tensors on `device`; small integers travel, the network's input is made there."""
     if isinstance(batch, dict):
         return {key: to_device(value, device) for key, value in batch.items()}
-    return batch.to(device, non_blocking=True) if isinstance(batch, torch.Tensor) else batch
+    # On MPS a copy that is not waited for may read memory that is free again (torch issue 189690).
+    cuda = torch.device(device).type == "cuda"
+    return batch.to(device, non_blocking=cuda) if isinstance(batch, torch.Tensor) else batch
 
 
 def to_tensor(array):

@@ -18,7 +18,8 @@ class Double(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad):
-        line = torch.tensor([0.25, 0.75, 0.75, 0.25], dtype=grad.dtype, device=grad.device)
+        steps = torch.arange(4, dtype=grad.dtype, device=grad.device)  # made there: a GPU would wait for a list
+        line = 1 - (steps - 1.5).abs() / 2  # 0.25, 0.75, 0.75, 0.25
         weights = (line[:, None] * line).expand(grad.shape[1], 1, 4, 4)
         grad = F.pad(grad, (1, 1, 1, 1), mode="replicate")  # what edge pixels gave beyond the edge, they get back
         return F.conv2d(grad, weights, stride=2, groups=grad.shape[1])

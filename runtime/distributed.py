@@ -61,13 +61,16 @@ class Ranks:
             dist.barrier()
 
 
-def start(device="auto"):
-    """Join the process group that torchrun announces, if any -> Ranks. device: auto, cpu, cuda or mps."""
+def start(device="auto", mps=True):
+    """Join the process group that torchrun announces, if any -> Ranks. device: auto, cpu, cuda or mps.
+
+    mps: whether auto may mean it; torch's grid_sample, which coarse labels at test need, has no border padding there
+    """
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     local_rank = int(os.environ.get("LOCAL_RANK", 0))
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if device == "auto":  # several processes reduce over NCCL or gloo, which do not know MPS
-        device = "cuda" if available["cuda"] else "mps" if available["mps"] and world == 1 else "cpu"
+        device = "cuda" if available["cuda"] else "mps" if available["mps"] and mps and world == 1 else "cpu"
     if not available[device]:
         raise Refused(f"run.device={device}: there is no such device here; run.device=cpu always works")
     if device == "cuda":
@@ -84,7 +87,9 @@ def start(device="auto"):
 def mixed_precision(precision, device):
     """precision: auto, bf16, fp16 or off -> (the one that it means here, autocast context, gradient scaler)."""
     if precision == "auto":
-        fast = device.type == "cuda" or device.type == "cpu" and cpu_multiplies_bf16()
+        # GPUs before Ampere emulate bf16, and cuDNN does not convolve it.
+        on_gpu = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        fast = on_gpu or device.type == "cpu" and cpu_multiplies_bf16()
         precision = "bf16" if fast else "off"
     half = torch.float16 if precision == "fp16" else torch.bfloat16
     autocast = torch.autocast(device.type, half, enabled=precision != "off")

@@ -9,10 +9,19 @@ import torch
 from tqdm import tqdm
 
 from runtime import checkpoint, command
-from runtime.errors import DiskFull, naming, reason
+from runtime.errors import DiskFull, naming, reason, require
 from runtime.files import write_text
 from runtime.settings import check_resumable, check_same_data, flatten, to_yaml
 from runtime.signals import Stopped, StopRequest
+
+
+def lay_like_weights(optimizer):
+    """Lay an optimizer's loaded moments in memory as their weights lie, which another machine may lay otherwise: fused
+    Adam would take one weight's moments for another's."""
+    for weight, state in optimizer.state.items():
+        for key, moment in state.items():
+            if moment.shape == weight.shape:
+                state[key] = torch.empty_like(weight).copy_(moment)
 
 
 class Run:
@@ -53,8 +62,12 @@ class Run:
                 check_same_data(self.saved["data"], about["data"], config.data.root, self.dir)
                 for name, part in self.parts.items():
                     part.load_state_dict(self.saved[name])
+                    if isinstance(part, torch.optim.Optimizer):
+                        lay_like_weights(part)
                 self.done, self.best = self.saved["step"], self.saved["best"]
         self.saved = None
+        apart = f"{self.dir}: the processes do not find one and the same last.pt; all nodes must share run.dir"
+        require(self.ranks.largest(self.done) == self.done, apart)
         if self.ranks.first:
             self._open()
 

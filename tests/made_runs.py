@@ -13,7 +13,7 @@ from config import PretrainConfig, SegmenterConfig
 from runtime.settings import load_config
 
 SMALL = ["model.width=8", "train.batch_size=16", "train.learning_rate=1e-3", "train.precision=off", "run.log_every=2"]
-SMALL += ["train.eval_every=0"]
+SMALL += ["train.eval_every=0", "run.device=cpu"]  # where runs are equal bit for bit
 
 
 def settings(tile_set, run_dir, *more):

@@ -8,8 +8,7 @@ from runtime.distributed import memory_format, mixed_precision
 @pytest.mark.parametrize("asked, units, maker, precision", [
     ("auto", "amx_tile", "GenuineIntel", "bf16"), ("auto", "avx512_bf16", "AuthenticAMD", "bf16"),
     ("auto", "avx512_bf16", "GenuineIntel", "off"), ("auto", "none", "AuthenticAMD", "off"),
-    ("bf16", "none", "GenuineIntel", "bf16"),
-])  # fmt: skip
+    ("bf16", "none", "GenuineIntel", "bf16")])  # fmt: skip
 def test_auto_means_bf16_on_a_cpu_that_is_faster_by_it(monkeypatch, tmp_path, asked, units, maker, precision):
     monkeypatch.setattr(distributed, "CPU", tmp_path / "cpuinfo")
     distributed.CPU.write_text(f"vendor_id\t: {maker}\n")
@@ -20,6 +19,12 @@ def test_auto_means_bf16_on_a_cpu_that_is_faster_by_it(monkeypatch, tmp_path, as
         made = torch.ones(2, 2) @ torch.ones(2, 2)
     assert named == precision and not scaler.is_enabled()
     assert made.dtype == (torch.bfloat16 if precision == "bf16" else torch.float32)
+
+
+@pytest.mark.parametrize("multiplies, precision", [(True, "bf16"), (False, "off")])
+def test_auto_means_bf16_on_a_gpu_that_does_not_emulate_it(monkeypatch, multiplies, precision):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: including_emulation or multiplies)
+    assert mixed_precision("auto", torch.device("cuda"))[0] == precision
 
 
 @pytest.mark.parametrize("device, capability, width, last", [

@@ -89,7 +89,8 @@ def map_scene(trained, path, outputs, arguments, device):
         coarse = None
         if arguments.coarse:
             raster = stack.enter_context(Raster(arguments.coarse))
-            coarse = Overlay(raster, scene, trained.coarse_labels(), facts["scale"], arguments.same_crs)
+            same_crs, side = arguments.same_crs, arguments.window
+            coarse = Overlay(raster, scene, trained.coarse_labels(), facts["scale"], same_crs, side)
 
         # Read ahead, through the network, blend, write behind. The writer's thread takes the blocks off the device.
         windows, behind = read_windows(scene, rows, cols, height, width, facts["bands"], limits), deque()

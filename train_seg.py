@@ -42,7 +42,8 @@ def main(config):
     description = data.description
     tiles = len(data.train.tiles)
     alone = micro_batch == 1 and description.tile_px <= 32  # batch norm would see one value a channel
-    require(not alone, "train.batch_size: a forward pass needs two tiles of 32 px, or one of 64 px, for batch norm")
+    needs = "a forward pass needs two tiles of 32 px, or one of 64 px, for batch norm"
+    require(not alone, f"train.batch_size or train.micro_batch: {needs}")
     # best.pt is chosen on labels of the kind that supervises: fine ones would be a teacher that coarse rows lack.
     # Rows beyond the paper read shares of classes: likelihood sees all codes, and is steadier over few cells [ours].
     measure = "likelihood" if data.observed else "mIoU"

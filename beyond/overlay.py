@@ -10,7 +10,6 @@ from runtime import command
 from runtime.errors import require
 from runtime.labels import IGNORE
 
-SIDE = 1024  # pixels along the windows by which the whole scene is surveyed
 SIZE_TOLERANCE = 0.05  # cells of another system are wider or narrower by some percent
 
 
@@ -22,17 +21,18 @@ class Overlay:
     by_code:  {native code: label or IGNORE}; the raster's own nodata is ignored unless it has a label
     n:        pixels along a cell in training, and here where the raster has no cells of its own
     same_crs: take raster and scene for one coordinate system, whatever they say
+    side:     pixels along the windows by which the whole scene is surveyed
     cell_px:  pixels of a whole cell
     raises:   Refused: a raster that is no label, does not say where it lies, or holds a code without a label over the
               scene, or none with one
     """
 
-    def __init__(self, raster, scene, by_code, n, same_crs=False):
+    def __init__(self, raster, scene, by_code, n, same_crs=False, side=1024):
         require_one_place(scene, raster, same_crs)
         self.label, self.raster, self.scene, self.same_crs = Label(raster, by_code), raster, scene, same_crs
-        self.base, self.grid, self.n = scene.affine or PIXEL_GRID, None, None
-        middle = [max(0, (side - SIDE) // 2) for side in scene.size]
-        grid = self._grid(*middle, *(min(side, SIDE) for side in scene.size))
+        self.side, self.base, self.grid, self.n = side, scene.affine or PIXEL_GRID, None, None
+        middle = [max(0, (length - side) // 2) for length in scene.size]
+        grid = self._grid(*middle, *(min(length, side) for length in scene.size))
         own = grid and not same_pixels(scene, raster, grid)
         self.grid, block = low_grid(scene, raster, None if own else round(n), grid)
         self.n = None if self.grid else block
@@ -65,10 +65,10 @@ class Overlay:
 
     def _survey(self, height, width):
         """How many pixels of the scene lie under cells with a label; every code over the scene is met here first."""
-        known = 0
-        for row in range(0, height, SIDE):
-            for col in range(0, width, SIDE):
-                size = min(SIDE, height - row), min(SIDE, width - col)
+        known, side = 0, self.side
+        for row in range(0, height, side):
+            for col in range(0, width, side):
+                size = min(side, height - row), min(side, width - col)
                 labels, to_cell = self.window(row, col, *size)
                 known += pixels_of_cells(to_cell, labels.shape, *size)[labels != IGNORE].sum()
         return known

@@ -31,7 +31,8 @@ def check(root, decode=False, workers=1):
     records = sorted(records, key=lambda record: record["tile"])
     notes, systems = list(shared_ground(records)), {record["ground"][0] for record in records if record["ground"]}
     if len(systems) > 1:
-        notes.append(f"note: tiles in {len(systems)} coordinate systems; the build alone sees where these overlap")
+        where = "only a build by --scenes sees where these overlap"
+        notes.append(f"note: tiles in {len(systems)} coordinate systems; {where}")
     return len(rows), sorted(sum(problems, [])), notes
 
 

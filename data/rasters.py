@@ -59,9 +59,12 @@ class Raster(contextlib.AbstractContextManager):
             raise Refused(f"{path}: is turned for show (EXIF orientation); save it upright, as its labels lie")
         self.size, self.bands, self.dtype = dataset.shape, dataset.count, np.dtype(dataset.dtypes[0])
         self.crs, nodata, self.tagged = dataset.crs, dataset.nodata, (dataset.scales, dataset.offsets)
-        self.nodata = int(nodata) if nodata is not None and self.dtype.kind in "iu" and nodata % 1 == 0 else nodata
+        if nodata is not None and self.dtype.kind in "iu":
+            nodata = int(nodata) if nodata % 1 == 0 else None  # no pixel can hold a fraction
+        self.nodata = nodata
         kinds, self.picture = [kind.name for kind in dataset.colorinterp], dataset.driver in ("PNG", "GIF", "WEBP")
-        self.alpha, self.palette = kinds.index("alpha") if "alpha" in kinds else None, None
+        # The last one: near infrared, which comes before, is often tagged so too.
+        self.alpha, self.palette = max((i for i, kind in enumerate(kinds) if kind == "alpha"), default=None), None
         if kinds == ["palette"]:
             colors = dataset.colormap(1)
             self.palette = np.array([colors.get(i, (0, 0, 0))[:3] for i in range(max(colors) + 1)], np.uint8)
@@ -89,24 +92,26 @@ class Raster(contextlib.AbstractContextManager):
         pixels, hidden = self.read(row, col, height, width, bands)
         return pixels, join(holds_nothing(pixels, self.nodata), hidden)
 
-    def onto(self, image):
+    def onto(self, image, same_crs=False):
         """This raster on the pixels of another, by nearest neighbours; what lies beyond it is hidden."""
         rasterio = gdal()
         grid = {"transform": image.dataset.transform, "height": image.size[0], "width": image.size[1]}
         how = {"src_nodata": None, "add_alpha": self.alpha is None, "tolerance": 0.01}
-        how |= {"src_crs": self.crs or image.crs, "crs": image.crs or self.crs}
+        crs = image.crs or self.crs
+        how |= {"src_crs": crs if same_crs else self.crs or crs, "crs": crs}
         with naming(self.path, "cannot be warped: "):
             raster = Raster(self.path, rasterio.vrt.WarpedVRT(self.dataset, **grid, **how))
         raster.palette, raster.nodata = self.palette, self.nodata  # which the warped one does not tell
         return raster
 
 
-def grids_under(image, other, windows, same_crs=False):
+def grids_under(image, other, windows, same_crs=False, fit_px=FIT_PX):
     """The affine of another raster's cells in the coordinates of an image, near each window of it (Sec. 4.3).
 
     Exact where both are in one system; else fitted.
     windows: [(row, col, height, width)]
-    raises:  Refused where no affine comes within FIT_PX
+    fit_px:  how far it may be off, in pixels of the image
+    raises:  Refused where no affine comes as near
     """
     if in_one_system(image, other, same_crs):
         return [other.affine] * len(windows)
@@ -116,9 +121,10 @@ def grids_under(image, other, windows, same_crs=False):
     for (row, col, height, width), (affine, off) in zip(windows, fits, strict=True):
         here = compose(image.affine, (1, 0, col, 0, 1, row))
         grid = compose(here, invert(affine))
-        if off * cell_px(grid, here) ** 0.5 > FIT_PX:
+        if off * cell_px(grid, here) ** 0.5 > fit_px:
             where = f"{other.path}: over a window of {height} x {width} px of {image.path}"
-            raise Refused(f"{where} its cells bend by more than {FIT_PX} px; take smaller windows or tiles")
+            mend = "take a smaller --window, or --tile-px in a build"
+            raise Refused(f"{where} its cells bend by more than {fit_px} px; {mend}")
         found.append(grid)
     return found
 

@@ -157,7 +157,7 @@ def _read_tiff(path, tiff, pixels):
         if beside.is_file():
             mask = tifffile.imread(beside).reshape(-1, *size)[0] == 0
     extra = page.extrasamples
-    alpha = next((bands - len(extra) + i for i, kind in enumerate(extra) if kind in (1, 2)), None)
+    alpha = max((bands - len(extra) + i for i, kind in enumerate(extra) if kind in (1, 2)), default=None)
     palette = None if page.colormap is None else (page.colormap.T // 257).astype(np.uint8)
     dtype = page.dtype.newbyteorder("=")
     nodata = _nodata(page.tags.valueof(NODATA), dtype)

@@ -9,8 +9,8 @@ from runtime.errors import Refused
 
 
 def holds_nothing(pixels, nodata):
-    """(H, W) bool of pixels (H, W, K): True where every band is nodata, or any is NaN; None where none is."""
-    void = np.isnan(pixels).any(axis=-1) if pixels.dtype.kind == "f" else None
+    """(H, W) bool of pixels (H, W, K): True where every band is nodata or any is no finite number, or None."""
+    void = ~np.isfinite(pixels).all(axis=-1) if pixels.dtype.kind == "f" else None
     if nodata is not None and (pixels[..., 0] == nodata).any():
         void = join(void, (pixels == nodata).all(axis=-1))
     return join(void)

@@ -55,4 +55,4 @@ def on_pixels_of(theirs, ours, same_crs, stack):
     if same_pixels(ours, theirs) and in_one_system(ours, theirs, same_crs):
         return ours
     print(f"note: {ours.path}: is warped to the pixels of {theirs.path}, by nearest neighbours")
-    return stack.enter_context(ours.onto(theirs))
+    return stack.enter_context(ours.onto(theirs, same_crs))

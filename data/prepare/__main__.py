@@ -10,6 +10,7 @@ one that lies otherwise than its image is brought to the image's pixels. All but
 requirements-scenes.txt. A second run completes the first; scenes that are done are not cut again.
 """
 
+import math
 import sys
 from pathlib import Path
 
@@ -67,8 +68,8 @@ def build_as_asked(given):
     kind = next(kind for kind in KNOWN if getattr(given, kind))
     listed = getattr(given, kind)
     command.require_options(vars(given), tile_px=MIN_TILE_PX, scale=1, bands=1, seed=0, workers=1)
-    if given.range and not given.range[0] < given.range[1]:
-        raise Refused(f"--range {given.range[0]:g} {given.range[1]:g}: the first is to be the smaller one")
+    if given.range and not -math.inf < given.range[0] < given.range[1] < math.inf:
+        raise Refused(f"--range {given.range[0]:g} {given.range[1]:g}: two numbers, the first the smaller one")
     if listed.absolute() == (given.out / "tiles.csv").absolute():
         raise Refused(f"{listed}: is where the manifest goes; give the list another name")
     for name, value in KNOWN[kind].items():

@@ -4,6 +4,7 @@ A pixel counts where there is imagery and where each label raster of its scene r
 as ignored. This rule is applied once, when tiles are made, so every row trains and is scored on the same pixels.
 """
 
+import math
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -15,7 +16,7 @@ from data.ground import ground
 from data.label_source import Label, leave_out
 from data.laying import cell_px, in_one_system, low_grid, require_one_place, same_pixels, same_scale
 from data.prepare.sources import NAIP215_MATERIALS
-from data.rasters import Raster, grids_under, ground_size, on_the_globe, system_tags
+from data.rasters import FIT_PX, Raster, grids_under, ground_size, on_the_globe, system_tags
 from data.taxonomy import Taxonomy, Unknown
 from data.tile_writer import write_tile
 from data.values import value_range, whole_numbers
@@ -87,7 +88,8 @@ def lay(image, labels, options, stack):
         raster = label.raster
         notes[BY_PIXELS] += require_one_place(image, raster, options.same_crs)
         placed = image.affine and raster.affine
-        grid = grids_under(image, raster, [middle], options.same_crs)[0] if placed else None
+        fit_px = FIT_PX if kind == "low" else math.inf  # a fine label is warped pixel by pixel
+        grid = grids_under(image, raster, [middle], options.same_crs, fit_px)[0] if placed else None
         if placed and not overlap(image, grid, raster.size):
             raise Refused(f"{raster.path}: does not overlap {image.path}; is it of another place?")
         if kind == "low":
@@ -97,7 +99,7 @@ def lay(image, labels, options, stack):
             if not placed:
                 sizes = [f"{size[0]} x {size[1]}" for size in (raster.size, image.size)]
                 raise Refused(f"{raster.path}: is {sizes[0]} px, {image.path} {sizes[1]}, without a georeference")
-            label.raster = stack.enter_context(raster.onto(image))
+            label.raster = stack.enter_context(raster.onto(image, options.same_crs))
             notes[WARPED] += 1
     values = {"range": value_range(image, options.range), "tags": image.tagged}
     return {"image_gsd": ground_size(image), "scale": n, "notes": notes, **values}

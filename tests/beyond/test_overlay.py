@@ -15,7 +15,7 @@ from rasterio.warp import transform
 from beyond.overlay import Overlay
 from data.cells import cell_index
 from data.prepare.__main__ import main as prepare
-from data.rasters import Raster
+from data.rasters import Raster, system_tags
 from data.taxonomy import load_taxonomy
 from data.tiles import TileSet
 from runtime.errors import Refused
@@ -30,10 +30,10 @@ def lay(tmp_path):
     """A function that lays codes over a scene of HEIGHT x WIDTH px."""
     with ExitStack() as stack:
 
-        def overlay(codes, affine, n=12, scene_place=None, **more):
+        def overlay(codes, affine, n=12, scene_place=None, side=1024, **more):
             scene = save(tmp_path / "scene.tif", np.ones((HEIGHT, WIDTH), np.uint8), **(scene_place or {}))
             coarse = save(tmp_path / "nlcd.tif", codes, affine=affine, **more)
-            return Overlay(*(stack.enter_context(Raster(path)) for path in (coarse, scene)), BY_CODE, n)
+            return Overlay(*(stack.enter_context(Raster(path)) for path in (coarse, scene)), BY_CODE, n, side=side)
 
         yield overlay
 
@@ -89,14 +89,15 @@ def test_what_cannot_be_used_is_one_line(lay, monkeypatch):
         assert "\n" not in str(caught.value)
 
     grid, codes = tilted(10), random_codes(15, 19)
-    nowhere = {"affine": None, "system": ()}
     refused("nlcd.tif: is 15 x 19 px without a common georeference", codes, None, system=())
-    refused("has no coordinate system, and .* has one; --same-crs", codes, grid, system=())
-    refused("has no coordinate system, and .* has one; --same-crs", codes, grid, scene_place=nowhere)
     refused("has no class anywhere over", np.zeros_like(codes), grid)
     refused("has no class anywhere over", codes, tilted(10, 5000, 0, 0))
     refused("a label has one", np.zeros((15, 19, 3), np.uint8), grid)
-    refused("does not lie on", random_codes(HEIGHT, WIDTH), tilted(1, 0.5, 0, 0))
+    refused("but not the same ones", random_codes(HEIGHT, WIDTH), tilted(1, 0.5, 0, 0))
+    wide, degrees = {"affine": (300, 0, 4e5, 0, -300, 4.1e6)}, system_tags(rasterio.crs.CRS.from_epsg(4326))
+    bent = {"affine": (0.5, 0, -78, 0, -0.5, 39), "system": degrees, "scene_place": wide}
+    refused("its cells bend by more than 0.1 px; take a smaller --window", random_codes(8, 8), **bent)
+    assert lay(random_codes(8, 8), **bent, side=32).cell_px > 100**2
     codes[3, 3] = 77
     refused(r"codes without a class: 77 \(1 times\)", codes, grid)
     monkeypatch.delitem(BY_CODE, 0)

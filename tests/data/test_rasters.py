@@ -85,6 +85,7 @@ def test_a_window_over_which_cells_bend_is_refused(tmp_path):
         assert len(grids_under(image, other, [(0, 0, 10, 10), (9, 9, 10, 10)])) == 2
         with pytest.raises(Refused, match="b.tif: over a window of 400 x 400 px of .*a.tif its cells bend"):
             grids_under(image, other, [(0, 0, 400, 400)])
+        assert len(grids_under(image, other, [(0, 0, 400, 400)], fit_px=np.inf)) == 1  # of a label that is warped
 
 
 @pytest.mark.parametrize("crs, at, pixel, metres", [

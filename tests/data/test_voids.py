@@ -32,6 +32,9 @@ def write_image(path, void, face):
         geotiffs.write(path, values, UTM, 26917)
     else:
         geotiffs.hide(geotiffs.write(path, pixels, UTM, 26917), ~void, face)
+        if face == "alpha":  # near infrared before it is often tagged so too
+            with rasterio.open(path, "r+") as file:
+                file.colorinterp = [*file.colorinterp[:2], *file.colorinterp[3:] * 2]
     return {"alpha": ("--bands", 3), "nan": ("--range", 0, 1)}.get(face, ())
 
 

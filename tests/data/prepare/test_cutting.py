@@ -7,7 +7,7 @@ import geotiffs
 import numpy as np
 import pytest
 from made_scenes import (
-    PX, REPOSITORY, build_scene, busy, colored, epsg_of, files, manifest, one_line, photographs,
+    PX, REPOSITORY, UTM, build_scene, busy, colored, epsg_of, files, manifest, one_line, photographs,
     read, run, words_for, write_list, write_scene,
 )  # fmt: skip
 
@@ -253,20 +253,20 @@ CELLS = (10.0, 0, 5e5, 0, -10.0, 4.3e6)
     ({"high": np.full((64, 96), 2, np.uint8)}, (), "(dropped: empty 0, classes 6, dominant 0); --no-filter keeps "),
     ({}, ("--tile-px", 96), "classes 0, dominant 0); --no-filter keeps "),
     ({}, ("--tile-px", 16), "--tile-px 16: should be 32 or more"),
-    ({}, ("--scale", 0), "--scale 0: should be 1 or more"),
-    ({}, ("--range", 1, 0), "--range 1 0: the first is to be the smaller"),
-    ({}, ("--taxonomy", "none.yaml"), "none.yaml: No such file"),
-    ({}, ("--rotation", 1), "--rotation and --coarse are of --naip215"),
+    ({}, ("--range", 1, 0), "--range 1 0: two numbers, the first"), ({}, ("--range", 0, "inf"), "--range 0 inf: two"),
+    ({}, ("--taxonomy", "none.yaml"), "none.yaml: No such file"), ({}, ("--rotation", 1), "are of --naip215"),
 ])  # fmt: skip
 def test_a_mistake_is_one_line_and_exit_status_2(tmp_path, capsys, parts, options, said):
     assert build_scene(tmp_path, *options, **parts)[0] == 2
     assert said in one_line(capsys)
 
 
-def test_who_knows_better_says_that_two_systems_are_one(tmp_path):
-    status, root = build_scene(tmp_path, "--same-crs", high_crs=32617)
+@pytest.mark.parametrize("shift", [0, 3])  # the latter is warped
+def test_who_knows_better_says_that_two_systems_are_one(tmp_path, shift):
+    moved = UTM[0], 0, UTM[2] + shift, 0, *UTM[4:]
+    status, root = build_scene(tmp_path, "--same-crs", high_crs=26717, high_transform=moved)
     pixels, expected = read(root / "high/s_000_000.tif")[0][..., 0], busy(64, 96, [1, 2, 3, 5])
-    assert status == 0 and np.array_equal(pixels, expected[:PX, :PX])
+    assert status == 0 and np.array_equal(pixels[:, shift:], expected[:PX, : PX - shift])
 
 
 def test_labels_without_any_georeference_lie_by_their_pixels_and_are_counted(tmp_path, capsys):

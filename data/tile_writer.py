@@ -7,6 +7,8 @@ written last: a folder that has one is a whole tile set.
 import csv
 import hashlib
 import io
+from collections import Counter
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
@@ -87,15 +89,20 @@ def count_labels(high, low, taxonomy, size, transform, low_transform, where):
 def draw_splits(tiles, region, seed):
     """{tile: split} of one region's tiles by largest remainder; a function of seed, region and the names alone.
 
-    Tiles are ordered by a hash, which no version of a random generator can change.
+    tiles: names; one that stands more than once is the first of so many tiles, which stay together
+    Tiles are ordered by a hash, which no version of a random generator can change. Where some stay together, the most
+    come first, and so train: a small split would be all of one group.
     """
-    tiles = sorted(tiles, key=lambda tile: hashlib.sha256(f"{seed}/{region}/{tile}".encode()).digest())
+    together = Counter(tiles)
+    hashes = {tile: hashlib.sha256(f"{seed}/{region}/{tile}".encode()).digest() for tile in together}
+    order = sorted(together, key=lambda tile: (-together[tile], hashes[tile]))
     sizes = {split: len(tiles) * percent // 100 for split, percent in SPLIT_PERCENT.items()}
     by_remainder = sorted(SPLITS, key=lambda split: -(len(tiles) * SPLIT_PERCENT[split] % 100))
     for split in by_remainder[: len(tiles) - sum(sizes.values())]:  # the sort is stable: ties go to the first
         sizes[split] += 1
     drawn = [split for split, size in sizes.items() for _ in range(size)]
-    return dict(zip(tiles, drawn, strict=True))
+    begins = accumulate((together[tile] for tile in order), initial=0)
+    return {tile: drawn[begin] for tile, begin in zip(order, begins, strict=False)}
 
 
 def with_splits(records, seed):
@@ -105,7 +112,7 @@ def with_splits(records, seed):
     """
     leader, undrawn = first_of_ground(records), {}
     split_of = {leader[record["tile"]][0]: record["split"] for record in records if record["split"]}
-    for tile, region in set(leader.values()):
+    for tile, region in leader.values():
         if tile not in split_of:
             undrawn.setdefault(region, []).append(tile)
     for region, tiles in undrawn.items():

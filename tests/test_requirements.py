@@ -8,15 +8,13 @@ import pytest
 from commands import ROOT
 from packaging.requirements import Requirement  # pytest brings it
 
-FILES = ("requirements.txt", "requirements-export.txt", "requirements-dev.txt")
-
 
 def requirements(name):
     lines = [line.split("#")[0].strip() for line in (ROOT / name).read_text().splitlines()]
     return [Requirement(line) for line in lines if line and not line.startswith("-r")]
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", ["requirements.txt", "requirements-export.txt", "requirements-dev.txt"])
 def test_every_package_has_a_lower_bound_and_a_locked_version_that_it_allows(name):
     locked = {r.name: r.specifier for r in requirements("constraints.txt")}
     for package in requirements(name):

@@ -31,7 +31,7 @@ def codes_of(pixels, hidden, label, colors=()):
         return _codes_of_colors(pixels, hidden, label, colors), hidden
     codes = pixels[..., 0]
     if codes.dtype.kind == "f":
-        empty = np.isnan(codes) | (codes == (np.nan if label.nodata is None else label.nodata))
+        empty = ~np.isfinite(codes) | (codes == (np.nan if label.nodata is None else label.nodata))
         codes, hidden = np.where(empty, 0, codes), empty if hidden is None else hidden | empty
         if (codes != np.rint(codes)).any():
             raise Refused(f"{label.path}: holds numbers that are not whole, as {codes[codes != np.rint(codes)][0]:g}")

@@ -11,7 +11,7 @@ from runtime.errors import Refused, require
 
 TOLERANCE_PX = 0.05  # up to here two rasters share their pixels
 SCALE_TOLERANCE = 0.01  # up to here two scales are one: a tilted NLCD cell measures 29.8 by 30.1 m
-WHOLE = 0.002  # up to here a scale is a whole number
+WHOLE = 0.002  # up to here a scale is a whole number: UTM stretches by 0.001, and pixels of 2 feet are 0.004 off
 
 
 def same_pixels(image, label, grid=None):
@@ -72,7 +72,7 @@ def low_grid(image, low, n, grid=None):
         ratio = cell_px(grid, image.affine) ** 0.5
         if ratio < 1 + SCALE_TOLERANCE:
             small = f"{low.path}: has pixels as small as those of {image.path}, but not the same ones"
-            raise Refused(f"{small}; give the coarse raster as it was distributed, which needs no resampling")
+            raise Refused(f"{small}; was it resampled? Give it as it was distributed")
         if n and not same_scale(n, ratio):
             sizes = f"its pixels are {ratio:.5g} times those of {image.path}, --scale says {n:g}"
             raise Refused(f"{low.path}: {sizes}; leave --scale out")

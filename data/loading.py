@@ -47,8 +47,7 @@ def to_device(batch, device):
     if isinstance(batch, dict):
         return {key: to_device(value, device) for key, value in batch.items()}
     # On MPS a copy that is not waited for may read memory that is free again (torch issue 189690).
-    cuda = torch.device(device).type == "cuda"
-    return batch.to(device, non_blocking=cuda) if isinstance(batch, torch.Tensor) else batch
+    return batch.to(device, non_blocking=device.type == "cuda") if isinstance(batch, torch.Tensor) else batch
 
 
 def to_tensor(array):

@@ -91,7 +91,7 @@ def draw_splits(tiles, region, seed):
 
     tiles: names; one that stands more than once is the first of so many tiles, which stay together
     Tiles are ordered by a hash, which no version of a random generator can change. Where some stay together, the most
-    come first, and so train: a small split would be all of one group.
+    come first, and so train: a small split would be all of one group. A group is where its middle is.
     """
     together = Counter(tiles)
     hashes = {tile: hashlib.sha256(f"{seed}/{region}/{tile}".encode()).digest() for tile in together}
@@ -102,7 +102,7 @@ def draw_splits(tiles, region, seed):
         sizes[split] += 1
     drawn = [split for split, size in sizes.items() for _ in range(size)]
     begins = accumulate((together[tile] for tile in order), initial=0)
-    return {tile: drawn[begin] for tile, begin in zip(order, begins, strict=False)}
+    return {tile: drawn[begin + together[tile] // 2] for tile, begin in zip(order, begins, strict=False)}
 
 
 def with_splits(records, seed):

@@ -32,7 +32,7 @@ def save_curve(path, x, values, level, labels):
     """
     lines = {"mean": (x, [np.mean(v) for v in values]), "Low": (x, [level] * len(x))}
     runs = [(k, value) for k, of_k in zip(x, values, strict=True) for value in of_k]
-    lines["each run"] = zip(*runs, strict=True)
+    lines["each run"] = tuple(zip(*runs, strict=True))
     look = {"xscale": "log", "xticks": x, "xticklabels": x, "xlabel": labels[0], "ylabel": labels[1]}
     try:
         _draw([("", lines, look)], path)

@@ -67,7 +67,7 @@ class Run:
                 self.done, self.best = self.saved["step"], self.saved["best"]
         self.saved = None
         apart = f"{self.dir}: the processes do not find one and the same last.pt; all nodes must share run.dir"
-        require(self.ranks.largest(self.done) == self.done, apart)
+        require(self.ranks.largest(self.done) == -self.ranks.largest(-self.done), apart)
         if self.ranks.first:
             self._open()
 

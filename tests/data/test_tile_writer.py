@@ -49,8 +49,8 @@ def test_splits_depend_on_seed_region_and_names_alone_and_stay_what_they_are():
     drawn = draw_splits(tiles, "de", 0)
     assert draw_splits(tiles[::-1], "de", 0) == drawn
     assert drawn not in (draw_splits(tiles, "de", 1), draw_splits(tiles, "va", 0))
-    apart = ["x"] * 45 + tiles[:60]  # 45 tiles that stay together
-    assert draw_splits(apart, "de", 0)["x"] == "train" and [*draw_splits(apart, "de", 0).values()].count("test") == 5
+    many, twins = draw_splits(["l"] * 45 + tiles[:60], "de", 0), draw_splits(tiles[:12] * 2, "de", 0)  # stay together
+    assert many["l"] == "train" and [[*drawn.values()].count("test") for drawn in (many, twins)] == [5, 1]
     few = draw_splits(["a", "b", "c", "d", "e", "f", "g"], "de", 0)
     assert {tile: split for tile, split in few.items() if split != "train"} == {"a": "heldout", "d": "validation"}
 

@@ -89,8 +89,8 @@ def map_scene(trained, path, outputs, arguments, device):
         coarse = None
         if arguments.coarse:
             raster = stack.enter_context(Raster(arguments.coarse))
-            same_crs, side = arguments.same_crs, arguments.window
-            coarse = Overlay(raster, scene, trained.coarse_labels(), facts["scale"], same_crs, side)
+            labels, n = trained.coarse_labels(), facts["scale"]
+            coarse = Overlay(raster, scene, labels, n, arguments.same_crs, side=arguments.window)
 
         # Read ahead, through the network, blend, write behind. The writer's thread takes the blocks off the device.
         windows, behind = read_windows(scene, rows, cols, height, width, facts["bands"], limits), deque()

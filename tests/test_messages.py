@@ -158,7 +158,7 @@ CASES = {
     "no system": (scene(crs=None), "l.tif: has no coordinate system, and "),
     "cells that do not show": (scene(crs=32617), "nothing shows how wide its cells are; say it by --scale: 30 for"),
     "small cells": (scene(left=5e5 + 0.5), "has pixels as small as those of "),
-    "drift": (of_many_scales, "its coarse cells are 13.065 px wide in its middle and 13.284 px in tile s_000_000"),
+    "n": (of_many_scales, "its coarse cells are 13.065 px wide in its middle and 13.284 px in tile s_000_000; list"),
     "unknown codes of a scene": (scene("high"), "l.tif: codes without a class: 41 (4096 times); the taxonomy knows "),
     "floats": (scene(pixel=16.0, dtype=np.float32), "pixels are float32; say which values are the least and the most"),
     # Labels.

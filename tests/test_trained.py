@@ -13,7 +13,7 @@ CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize("labels, aggregate, gain", [
-    ("low_regions", "sum", 1),
+    ("low_regions", "sum", 1), ("low_regions", "mean_probs", 1),
     ("low_regions", "literal_sum", 900),  # n² of the made-up checkpoint, whose scale is 30
     ("low_upsampled", "literal_sum", 1), ("high", "literal_sum", 1),  # rows without regions sum nothing
 ])  # fmt: skip
@@ -30,5 +30,4 @@ def test_logits_mean_the_same_whatever_the_sum_was(tmp_path, labels, aggregate, 
 def test_rows_of_one_name_are_told_apart_by_their_files():
     files = [Path("a/agg-0/best.pt"), Path("a/low/best.pt"), Path("a/agg-1/best.pt")]
     methods = [Trained(name, {}, None, None, None) for name in ("Agg", "Low", "Agg")]
-    names = [method.name for method in told_apart(methods, files)]
-    assert names == ["Agg (a/agg-0/best.pt)", "Low", "Agg (a/agg-1/best.pt)"]
+    assert [m.name for m in told_apart(methods, files)] == ["Agg (a/agg-0/best.pt)", "Low", "Agg (a/agg-1/best.pt)"]

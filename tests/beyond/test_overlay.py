@@ -90,6 +90,8 @@ def test_what_cannot_be_used_is_one_line(lay, monkeypatch):
 
     grid, codes = tilted(10), random_codes(15, 19)
     refused("nlcd.tif: is 15 x 19 px without a common georeference", codes, None, system=())
+    for more in ({"system": ()}, {"scene_place": {"affine": None, "system": ()}}):
+        refused("has no coordinate system, and .* has one; --same-crs", codes, grid, **more)
     refused("has no class anywhere over", np.zeros_like(codes), grid)
     refused("has no class anywhere over", codes, tilted(10, 5000, 0, 0))
     refused("a label has one", np.zeros((15, 19, 3), np.uint8), grid)

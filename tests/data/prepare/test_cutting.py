@@ -7,7 +7,7 @@ import geotiffs
 import numpy as np
 import pytest
 from made_scenes import (
-    PX, REPOSITORY, UTM, build_scene, busy, colored, epsg_of, files, manifest, one_line, photographs,
+    PX, REPOSITORY, build_scene, busy, colored, epsg_of, files, manifest, one_line, photographs,
     read, run, words_for, write_list, write_scene,
 )  # fmt: skip
 
@@ -18,6 +18,8 @@ from data.manifest import read_manifest
 from data.prepare import sources
 from data.taxonomy import merge
 from data.tiles import low_cells
+
+CELLS = (10.0, 0, 5e5, 0, -10.0, 4.3e6)
 
 
 def test_the_real_chesapeake_patches_become_eight_tiles_with_their_own_codes(real, tmp_path, capsys):
@@ -242,9 +244,6 @@ def test_whether_an_alpha_band_is_one_of_the_bands_or_hides_pixels_is_not_guesse
     assert check(tmp_path / "out", decode=True) == (5, [], [])
 
 
-CELLS = (10.0, 0, 5e5, 0, -10.0, 4.3e6)
-
-
 @pytest.mark.parametrize("parts, options, said", [
     ({"high_crs": None, "high_transform": None, "high": busy(64, 95, [1, 2])}, (), "s_high.tif: is 64 x 95 px"),
     ({"low": busy(7, 10, [11, 41]), "low_transform": CELLS}, ("--scale", 30), "its pixels are 10 times those of"),
@@ -253,8 +252,9 @@ CELLS = (10.0, 0, 5e5, 0, -10.0, 4.3e6)
     ({"high": np.full((64, 96), 2, np.uint8)}, (), "(dropped: empty 0, classes 6, dominant 0); --no-filter keeps "),
     ({}, ("--tile-px", 96), "classes 0, dominant 0); --no-filter keeps "),
     ({}, ("--tile-px", 16), "--tile-px 16: should be 32 or more"),
-    ({}, ("--range", 1, 0), "--range 1 0: two numbers, the first"), ({}, ("--range", 0, "inf"), "--range 0 inf: two"),
-    ({}, ("--taxonomy", "none.yaml"), "none.yaml: No such file"), ({}, ("--rotation", 1), "are of --naip215"),
+    ({}, ("--range", 1, 0), "--range 1 0: two numbers, the first the smaller one"),
+    ({}, ("--range", 0, "inf"), "--range 0 inf:"), ({}, ("--rotation", 1), "--rotation and --coarse are of --naip215"),
+    ({}, ("--taxonomy", "no.yaml"), "no.yaml: No such file"), ({}, ("--scale", 0), "--scale 0: should be 1 or more"),
 ])  # fmt: skip
 def test_a_mistake_is_one_line_and_exit_status_2(tmp_path, capsys, parts, options, said):
     assert build_scene(tmp_path, *options, **parts)[0] == 2
@@ -263,8 +263,7 @@ def test_a_mistake_is_one_line_and_exit_status_2(tmp_path, capsys, parts, option
 
 @pytest.mark.parametrize("shift", [0, 3])  # the latter is warped
 def test_who_knows_better_says_that_two_systems_are_one(tmp_path, shift):
-    moved = UTM[0], 0, UTM[2] + shift, 0, *UTM[4:]
-    status, root = build_scene(tmp_path, "--same-crs", high_crs=26717, high_transform=moved)
+    status, root = build_scene(tmp_path, "--same-crs", high_crs=26717, high_transform=(1, 0, 5e5 + shift, 0, -1, 4.3e6))
     pixels, expected = read(root / "high/s_000_000.tif")[0][..., 0], busy(64, 96, [1, 2, 3, 5])
     assert status == 0 and np.array_equal(pixels[:, shift:], expected[:PX, : PX - shift])
 

@@ -1,6 +1,6 @@
 # make demo    set up, then train and score the demo        make test    set up, then run the tests
-# make lint    ruff                                         make VENV=path demo    use an environment that is there, as it is
-# make LOCKED=1 demo    the versions that the tests last passed with (constraints.txt) in place of the newest
+# make lint    ruff                                         make VENV=path demo    use an existing environment unchanged
+# make LOCKED=1 demo    install the versions that last passed the tests (constraints.txt), not the newest
 
 PYTHON ?= python3
 

@@ -1,11 +1,11 @@
-"""Score checkpoints and rows without training on the high-resolution labels of a split (Sec. 5).
+"""Score checkpoints and baselines on the high-resolution labels of a split (Sec. 5).
 
     python evaluate.py runs/low runs/agg runs/high --oracle --linear --data tiles --out scores.json --figure scores.png
-    python evaluate.py runs/obs_app --coarse                 what the coarse label of each tile says is used too
+    python evaluate.py runs/obs_app --coarse                 use the coarse label of each tile too
     python evaluate.py --scene map.tif truth.tif --taxonomy configs/taxonomies/low2high.yaml     [rasterio]
 
-In percent: accuracy, F1 and IoU of classes and their means; border is the F1 of class borders within 2 px. A run's
-folder stands for its best.pt. The last.pt beside it is scored too and goes into the JSON only.
+The table gives percent: accuracy, F1 and IoU of each class, and their means; border is the F1 of class borders within
+2 px. A run's folder means its best.pt. The last.pt beside it is scored too, but only written to the JSON.
 """
 
 import json
@@ -93,7 +93,7 @@ def load_for(tiles, path, device, coarse=False):
         raise Refused(f"{path}: knows the classes {names}, the tile set {list(description.taxonomy.names)}")
     n, here = trained.facts["scale"], description.scale
     if coarse and not same_scale(here, n):
-        command.say(f"warning: {path}: learned from n = {n:g}, here it is {here:g}; what codes say holds for one size")
+        command.say(f"warning: {path}: trained at n = {n:g}, but here n = {here:g}; a code's meaning depends on n")
     return trained
 
 
@@ -162,15 +162,15 @@ def parse(argv=None):
     parser.add_argument("--oracle", action="store_true", help="score the upsampled low-resolution label too")
     parser.add_argument("--coarse", action="store_true", help="let checkpoints use each tile's coarse label [ours]")
     parser.add_argument("--lsr", action="store_true", help="score Self-Epitomic label super-resolution too")
-    parser.add_argument("--lsr-patches", type=int, default=20_000, metavar="N", help="a tile (default: 20000)")
-    parser.add_argument("--lsr-seed", type=int, default=0, metavar="N", help="of its draws (default: 0)")
-    parser.add_argument("--lsr-table", metavar="YAML", help="p(l | code), as configs/tables/nlcd_low2high.yaml")
-    parser.add_argument("--linear", action="store_true", help="score ridge regression from the split train too [ours]")
-    parser.add_argument("--linear-encoder", default="0", metavar="WHAT", help="of its features beside the bands: a "
-        "resnet18.pt, the seed of a random one (default: 0), or none")
+    parser.add_argument("--lsr-patches", type=int, default=20_000, metavar="N", help="per tile (default: 20000)")
+    parser.add_argument("--lsr-seed", type=int, default=0, metavar="N", help="random seed (default: 0)")
+    parser.add_argument("--lsr-table", metavar="YAML", help="p(l | code), like configs/tables/nlcd_low2high.yaml")
+    parser.add_argument("--linear", action="store_true", help="score ridge regression from the train split too [ours]")
+    parser.add_argument("--linear-encoder", default="0", metavar="WHAT", help="features of --linear besides the bands: "
+        "of a resnet18.pt, of a random encoder by its seed (default: 0), or none")
     parser.add_argument("--scene", nargs=2, metavar=("PREDICTED", "TRUTH"), help="score a map of predict.py")
-    parser.add_argument("--same-crs", action="store_true", help="of --scene: take both for one coordinate system")
-    parser.add_argument("--taxonomy", metavar="YAML", help="merges TRUTH's codes, as configs/taxonomies/low2high.yaml")
+    parser.add_argument("--same-crs", action="store_true", help="with --scene: ignore different coordinate systems")
+    parser.add_argument("--taxonomy", metavar="YAML", help="how to merge TRUTH's codes: a file of configs/taxonomies")
     parser.add_argument("--out", type=Path, metavar="JSON", help="write the scores here")
     parser.add_argument("--figure", type=Path, metavar="PNG", help="write a contact sheet like Fig. 6 here")
     words = {"type": lambda s: tuple(s.split(",")), "metavar": "NAME,..."}
@@ -184,7 +184,7 @@ def parse(argv=None):
     if not (arguments.checkpoints or arguments.oracle or arguments.lsr or arguments.linear):
         parser.error("nothing to score: name a CHECKPOINT, --oracle, --lsr, --linear or --scene")
     if arguments.coarse and not arguments.checkpoints:
-        parser.error("--coarse is for checkpoints, and none is named")
+        parser.error("--coarse needs a CHECKPOINT: name one or more")
     command.require_options(vars(arguments), lsr_patches=1)
     if arguments.data is None and arguments.checkpoints:
         config = checkpoint.load(checkpoint_path(arguments.checkpoints[0])).get("config", {})

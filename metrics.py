@@ -93,8 +93,8 @@ def border_counts(predicted, truth, rows=slice(None), within_px=2):
     count. A border pixel is found where the other map has one within `within_px` rows and columns.
 
     predicted, truth: (B, H, W) integer classes; truth 255 is left out of both
-    rows:    of H, those whose border pixels count; the others are there to be near them
-    returns: (4,) int64: border pixels of the prediction, those of them that truth has; of truth, those of them found
+    rows:    the rows of H whose border pixels count; the other rows only serve as their neighbours
+    returns: (4,) int64: border pixels of the prediction, how many of them lie near the truth's; then the reverse
     """
     known = truth != IGNORE
     known[:, :, :-1] &= truth[:, :, 1:] != IGNORE

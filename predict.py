@@ -4,9 +4,9 @@
     torchrun --nproc_per_node=4 predict.py runs/agg_app 'scenes/*.tif' --out maps --probs
 
 A SCENE is a raster of any format that GDAL reads, or a pattern. A map holds class indices, 255 where the scene has no
-data. It is a cloud-optimised GeoTIFF and lies where the scene lies. --probs writes MAP_probs.tif beside it: a band a
-class, 0 to 254 for probability 0 to 1. --coarse NLCD.tif lets a network that was trained by an observation model use
-the coarse label of the place, in whatever coordinate system it is. Maps that exist are skipped. Needs
+data. It is a cloud-optimised GeoTIFF with the scene's georeference. --probs writes MAP_probs.tif beside it: one band
+per class, with 0 to 254 for probability 0 to 1. --coarse NLCD.tif lets a network that was trained with an observation
+model use the coarse label of the place, in any coordinate system. Existing maps are skipped. This needs
 requirements-scenes.txt.
 """
 
@@ -58,7 +58,7 @@ def main(arguments):
     share = share[ranks.rank :: ranks.world]
     jobs = [job for job in share if arguments.overwrite or not all(file.exists() for file in job[1])]
     if len(jobs) < len(share):
-        command.say(f"{len(share) - len(jobs)} of {len(share)} maps exist and are skipped; --overwrite makes them anew")
+        command.say(f"{len(share) - len(jobs)} of {len(share)} maps exist and are skipped; --overwrite replaces them")
     failed = torch.tensor(0)
     for scene, outputs in jobs:
         try:
@@ -122,7 +122,7 @@ def map_scene(trained, path, outputs, arguments, device):
                 write.result()
         if held:
             share, (low, high) = held / (len(rows) * len(cols) * height * width), limits
-            command.say(f"note: {path}: {share:.1%} of its pixels lie beyond {low:g} to {high:g}, and are held to it")
+            command.say(f"note: {path}: {share:.1%} of its pixels lie outside {low:g} to {high:g} and are clipped")
         seconds = time.perf_counter() - started
         (height, width), rate = scene.size, math.prod(scene.size) / 1e6 / seconds
         command.say(f"{outputs[0]}: {height} x {width} px in {seconds:.1f} s, {rate:.2f} megapixels/s")
@@ -169,7 +169,7 @@ def output_paths(scenes, out, with_probs):
     taken = {scene.resolve() for scene in scenes}
     for file in (file for files in outputs for file in files):
         if file.resolve() in taken:
-            raise Refused(f"{file}: is a scene itself, or two scenes would be mapped there; change --out")
+            raise Refused(f"{file}: this map would overwrite a scene or the map of another scene; change --out")
         taken.add(file.resolve())
     return outputs
 
@@ -182,9 +182,9 @@ def parse(argv=None):
     add("--out", type=Path, required=True, metavar="FILE_OR_DIR", help="MAP.tif or a folder")
     add("--probs", action="store_true", help="write class probabilities too")
     add("--coarse", type=Path, metavar="RASTER", help="use this coarse map of the place too [ours]")
-    add("--same-crs", action="store_true", help="take scene and --coarse for one coordinate system, though they differ")
-    add("--resample", action="store_true", help="map a scene of another pixel size at that of the training images")
-    add("--overwrite", action="store_true", help="make maps that exist anew")
+    add("--same-crs", action="store_true", help="ignore that scene and --coarse have different coordinate systems")
+    add("--resample", action="store_true", help="resample the scene to the pixel size of the training images")
+    add("--overwrite", action="store_true", help="replace existing maps")
     add("--tta", action="store_true", help="average the eight dihedral views: eight times the work")
     add("--no-preview", action="store_true", help="write no MAP_preview.png")
     add("--window", type=int, default=1024, metavar="PX", help="(default: 1024)")

@@ -1,15 +1,15 @@
 """The paper's tables and figures, row by row.
 
     python reproduce.py demo                                   # made-up landscapes, two CPU cores, minutes
-    python reproduce.py table2 --data tiles --configs configs/low2high --seeds 3
+    python reproduce.py table2 --data tiles --configs configs/low2high --auxiliary usa --seeds 3
     python reproduce.py table2 --data runs/naip215/r? --configs configs/naip215 --out runs/tables  # adds sets up
     python reproduce.py beyond --data runs/naip215/nlcd-r? --configs configs/naip215 --out runs/tables-nlcd
     python reproduce.py figure5 --data tiles --configs configs/low2high --exemplars 10,100,1000 --out runs/figure5
     python reproduce.py table3 --data tiles --configs configs/low2high --leave-out va --auxiliary usa --other milwaukee
 
-What is to be trained is listed first. Each step is one of the project's own commands and is printed before it runs. A
-run that is complete is not trained again, one that was stopped goes on, and commands with the same --out share runs. On
-CPUs two are trained at a time, with one thread each (--jobs).
+The runs to train are listed first. Each step is one of the project's own commands and is printed before it runs.
+Complete runs are not trained again, stopped runs resume, and commands with the same --out share runs. On a CPU, two
+runs train at a time, with one thread each (--jobs).
 """
 
 import statistics
@@ -49,7 +49,7 @@ def demo(arguments):
         command("-m", "data.synthetic", *arguments.data, *DEMO_TILES)
     train_and_score(arguments, arguments.data, rows_with_configs(arguments), "--oracle", "--linear", sheet=True)
     print(f"pictures: {arguments.out}/figure6-0.png, and figures/ in the folder of each run")
-    print("read: docs/lesson.md explains the rows, docs/paper.md the code; run next: a change of docs/change.md, or")
+    print("next: docs/lesson.md explains the rows, docs/paper.md the code; try a change from docs/change.md, or run")
     print("python reproduce.py beyond --data runs/demo/tiles --out runs/demo")
 
 
@@ -189,14 +189,14 @@ def parsed():
     add("--seeds", type=int, default=1, metavar="N", help="seeds 0 to N - 1 (default: 1)")
     add("--jobs", type=int, default=jobs, metavar="N", help="runs trained at a time (default: 2 of one thread each, 1 "
         "with a GPU)")
-    add("--exemplars", type=numbers, default=[4, 10, 20, 40], metavar="K,...", help="of figure5, as 4,16,all; default: "
-        "4,10,20,40")
+    add("--exemplars", type=numbers, default=[4, 10, 20, 40], metavar="K,...", help="for figure5: numbers of "
+        "exemplars, like 4,16,all; default: 4,10,20,40")
     add("--auxiliary", type=Path, metavar="ROOT", help="images to pretrain on (default: --data's own)")
-    add("--lsr-patches", type=int, default=20_000, metavar="N", help="of table1 (default: 20000)")
-    add("--tiles", **words, help="of figure2, figure6 and demo: draw these; default: of many classes")
-    add("--leave-out", **words, help="of table3: regions that nothing sees before the test")
-    add("--left-out-split", default="test", metavar="SPLIT", help="of table3: test, all")
-    add("--other", type=Path, metavar="ROOT", help="of table3: another tile set to test on, all its splits")
+    add("--lsr-patches", type=int, default=20_000, metavar="N", help="for table1: number per tile (default: 20000)")
+    add("--tiles", **words, help="for figure2, figure6 and demo: tiles to draw; default: some with many classes")
+    add("--leave-out", **words, help="for table3: regions that are used for testing only")
+    add("--left-out-split", default="test", metavar="SPLIT", help="for table3: their tiles to test on: test or all")
+    add("--other", type=Path, metavar="ROOT", help="for table3: another tile set; all its splits are tested")
     add("overrides", nargs="*", metavar="section.key=value", help="for every training run")
     arguments = parser.parse_intermixed_args()
     require_options(vars(arguments), seeds=1, jobs=1, lsr_patches=1)
@@ -213,7 +213,7 @@ def parsed():
 def main(arguments):
     roots = arguments.data or []
     if len({root.name for root in roots}) < len(roots):
-        raise Refused("--data: runs stand in folders named after the tile sets, and two have one name")
+        raise Refused("--data: two tile sets have the same name, which also names their run folders; rename one")
     for root in roots:  # before anything is trained
         read_description(root)
     COMMANDS[arguments.what](arguments)

@@ -14,10 +14,10 @@ from runtime.labels import IGNORE
 
 
 class Supervision:
-    """train, validation: samples of both splits; watched: those of validation, each beside an exemplar; observed: of
-    rows beyond the paper that read shares of classes, else None
+    """train, validation: samples of both splits; watched: the validation samples, each paired with an exemplar;
+    observed: the model of labels in rows beyond the paper (beyond/observed.py), else None
 
-    saved: the checkpoint that a run goes on from, or None
+    saved: the checkpoint that a run resumes from, or None
     """
 
     def __init__(self, config, saved):
@@ -40,8 +40,8 @@ class Supervision:
         # Told before the first step: without one label no step could be the best. The first tile mostly has some.
         if not any((self.validation[i]["labels"] != IGNORE).any() for i in range(len(validation))):
             raise Refused(
-                "no label of the validation split supervises: either all are ignored, or no cell lies whole in a tile "
-                "(supervision.min_coverage=0.5 takes cells that lie half in it)"
+                "the validation split has no usable label: either all are ignored, or no cell lies entirely in a tile "
+                "(supervision.min_coverage=0.5 also accepts cells that lie half in it)"
             )
 
 

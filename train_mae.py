@@ -4,7 +4,7 @@
     torchrun --nproc_per_node=8 train_mae.py configs/low2high/mae_usa.yaml data.root=usa run.dir=runs/mae_usa
 
 The run's resnet18.pt starts a segmenter: train_seg.py ... model.init=runs/mae_usa/resnet18.pt
-The same command goes on with a run that was stopped. SIGTERM and Ctrl-C save last.pt after the running step and leave.
+To resume a stopped run, give the same command again. SIGTERM and Ctrl-C finish the current step, save last.pt and exit.
 """
 
 import math

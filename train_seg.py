@@ -3,7 +3,7 @@
     python train_seg.py configs/demo/agg.yaml                     # CPU, minutes
     torchrun --nproc_per_node=4 train_seg.py configs/low2high/agg.yaml data.root=tiles run.dir=runs/agg
 
-The same command goes on with a run that was stopped. SIGTERM and Ctrl-C save last.pt after the running step and leave.
+To resume a stopped run, give the same command again. SIGTERM and Ctrl-C finish the current step, save last.pt and exit.
 """
 
 import math
@@ -123,7 +123,7 @@ def main(config):
             if improved:
                 run.best = {"step": run.done, "score": score}
             if result["classes"] == 1 and not run.validations:
-                run.say(f"warning: the validation labels show one class alone: {measure} says nothing of the others")
+                run.say(f"warning: the validation labels contain only one class: {measure} says nothing about others")
             run.validated(result, f"{selected_on} {100 * score:.2f}")
             run.draw(save_run_curves)
             if improved:
@@ -226,9 +226,9 @@ def update_discriminator(task, run, micro_batches, made_maps, discriminator, opt
 
 
 def segmenter_loss(task, logits, batch):
-    """Eq. 1, summed over the labels of a micro-batch; the predictions that meet these, of pixels (Low, High) or of
-    regions (Sec. 4.3); the labels in merged classes."""
-    if task.observed:  # beyond the paper: how badly a cell's composition and its label go together
+    """-> Eq. 1 summed over a micro-batch's labels; the predictions for these labels, per pixel (Low, High) or per
+    region (Sec. 4.3); and the labels as merged classes."""
+    if task.observed:  # beyond the paper: the misfit between a cell's composition and its label
         return task.observed.judge(logits, batch)
     labels = batch["labels"]
     if "region_index" in batch:
@@ -239,10 +239,10 @@ def segmenter_loss(task, logits, batch):
 
 @torch.no_grad()
 def validate(task, segmenter, batches):
-    """Scores on labels of the kind that supervises: of pixels, or of region predictions on region labels.
+    """Scores on the kind of labels used for training: pixel predictions on pixel labels, or regions on region labels.
 
-    returns: metrics.selection_scores; classes: how many the labels hold; likelihood: exp of minus the mean loss of a
-             label, for Eq. 1 the geometric mean of its probability
+    returns: metrics.selection_scores; classes: how many occur in the labels; likelihood: exp of minus the mean loss
+             per label, which for Eq. 1 is the geometric mean of the labels' probabilities
     """
     segmenter.eval()  # batch norm by its running statistics
     ranks, classes = task.ranks, task.classes

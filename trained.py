@@ -34,7 +34,7 @@ def checkpoint_path(path):
 
 
 def told_apart(methods, files):
-    """The same Trained; those of one name each with its file behind it."""
+    """The same Trained objects; where several share a name, each name gets its file appended."""
     names = [method.name for method in methods]
     return [
         replace(method, name=f"{method.name} ({file})") if names.count(method.name) > 1 else method

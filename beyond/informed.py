@@ -36,7 +36,7 @@ class Informed(Trained):
 def load_informed(path, device):
     """`load_trained` of a run that was trained by an observation model. raises: Refused for any other"""
     trained, table = load_trained(path, device), checkpoint.load(path).get("observation")
-    mend = "it would have been trained with supervision.aggregate=observation"
-    require(table is not None, f"{path}: knows nothing of coarse labels, and so makes no use of --coarse; {mend}")
+    mend = "train with supervision.aggregate=observation"
+    require(table is not None, f"{path}: has no model of coarse labels, so it cannot use --coarse; {mend}")
     model = from_plain(table, [c["name"] for c in trained.facts["classes"]], path).to(device)
     return Informed(**vars(trained), observation=model)

@@ -82,10 +82,10 @@ def merged_table(classes, counts, num_classes):
 
 
 def fit(shares, labels, names, classes, ridge=3e-3):
-    """The Observation of greatest likelihood, its numbers rounded to four digits, so that a written table is the table.
+    """The Observation of greatest likelihood, rounded to four decimals so that a written table equals it exactly.
 
-    Minimised is -mean over cells of log p(k | m) + ridge (|W - W0|² + |b - b0|²), convex, in float64. The ridge draws
-    towards the merge: a row of few cells stays what its class says. Against the sum they would grow without bound.
+    We minimise -mean over cells of log p(k | m) + ridge (|W - W0|² + |b - b0|²): convex, in float64. The ridge pulls
+    towards the merge: a row of few cells stays close to its class. With a sum, W and b would grow without bound.
 
     shares: (N, C) float64, compositions; labels: (N,) int64, rows
     """

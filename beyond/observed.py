@@ -64,7 +64,7 @@ def observe(config, tile_sets, open_exemplars, saved):
     if how in MISFITS:  # labels are rows of its table: native codes where all tiles have these
         native = native and all(row["low"] for tiles in tile_sets for row in tiles.rows)
     if given:
-        require(native, f"{given}: is a table of native codes; labels are merged classes")
+        require(native, f"{given}: is a table of native codes; it needs supervision.codes=native and native labels")
         model = Matching(how, published(given, names), description.taxonomy, native)
         return Observed(model, f"p(class | code), as in {given}")
     exemplars = open_exemplars()
@@ -78,7 +78,7 @@ def observe(config, tile_sets, open_exemplars, saved):
     origin = f"p(label | composition) of {len(model.names)} labels, fitted to {origin}"
     if rare:
         listed = ", ".join(f"{code} ({count})" for code, count in rare.items())
-        origin += f"; of too few cells, and so no more than their merged class: {listed}"
+        origin += f"; codes with too few cells, used as their merged class: {listed}"
     return Observed(model, origin, to_plain(model, names, cells))
 
 

@@ -41,9 +41,9 @@ class Overlay:
             sizes = f"its cells are {self.cell_px**0.5:.3g} px wide, those in training {n:g}"
             command.say(f"warning: {raster.path}: {sizes}; what a code says of its cell holds for one size")
         covered = self._survey(*scene.size) / math.prod(scene.size)
-        require(covered, f"{raster.path}: has no class anywhere over {scene.path}; it lies elsewhere, or is ignored")
+        require(covered, f"{raster.path}: has no class anywhere over {scene.path}; it is of another place, or ignored")
         if covered < 0.995:
-            rest = "the rest is mapped without"
+            rest = "the rest is mapped without coarse labels"
             command.say(f"note: {raster.path} has classes over {covered:.1%} of {scene.path}; {rest}")
 
     def window(self, row, col, height, width):

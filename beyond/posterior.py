@@ -1,7 +1,7 @@
-"""The observation model turned round at test: a map that also explains the coarse labels of its place [ours].
+"""The observation model inverted at test: a map that also explains the coarse labels of its place [ours].
 
-To the logits u of a cell's pixels few numbers d are added, (C,) at its centre and interpolated between the centres.
-Minimised over d is
+We add an offset d to the logits u: (C,) numbers at each cell's centre, interpolated between the centres.
+We minimise over d
 
     -sum over cells of log p(k | m(u + d)) + resistance / 2 |d|²,
 

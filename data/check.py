@@ -3,8 +3,8 @@
     python -m data.check ROOT               the manifest, and every tile's header
     python -m data.check ROOT --decode      every pixel too
 
-Names every file that is wrong, one line each, then a count; and the ground that splits share. Ends with 0 if nothing is
-wrong, else with 2.
+It prints one line for each wrong file, then the ground that splits share, then a count. The exit status is 0 if
+nothing is wrong, else 2.
 """
 
 import sys
@@ -31,8 +31,8 @@ def check(root, decode=False, workers=1):
     records = sorted(records, key=lambda record: record["tile"])
     notes, systems = list(shared_ground(records)), {record["ground"][0] for record in records if record["ground"]}
     if len(systems) > 1:
-        where = "only a build by --scenes sees where these overlap"
-        notes.append(f"note: tiles in {len(systems)} coordinate systems; {where}")
+        where = "only data.prepare --scenes can tell where these overlap"
+        notes.append(f"note: the tiles are in {len(systems)} coordinate systems; {where}")
     return len(rows), sorted(sum(problems, [])), notes
 
 

@@ -15,8 +15,8 @@ def require_label(label, colors=()):
     if colors and (label.dtype != np.uint8 or label.bands > 4):
         raise Refused(f"{holds}; a mask of colours has red, green and blue of uint8, or a palette, or is grey")
     if not colors and (label.bands - (label.alpha is not None) != 1 or label.dtype.kind not in "iuf"):
-        mend = "; of a mask of colours the taxonomy says so: `colors`" if label.bands in (3, 4) else ""
-        raise Refused(f"{holds}; a label has one, of integers{mend}")
+        mend = "; for a mask of colours, give the taxonomy `colors`" if label.bands in (3, 4) else ""
+        raise Refused(f"{holds}; a label has one band, of integers{mend}")
 
 
 def codes_of(pixels, hidden, label, colors=()):
@@ -59,5 +59,5 @@ class UnknownColors(Unknown):
         listed = ", ".join(f"#{color:06X} ({n} px)" for color, n in self.counts.most_common(20))
         more = f" and {len(self.counts) - 20} more" if len(self.counts) > 20 else ""
         known = ", ".join(f"#{color:06X}" for color in sorted(self.table) if color != CLEAR)
-        lossy = "; JPEG blurs colours: masks are PNG" if self.where.suffix.lower() in (".jpg", ".jpeg") else ""
+        lossy = "; JPEG changes colours: save masks as PNG" if self.where.suffix.lower() in (".jpg", ".jpeg") else ""
         return f"{self.where}: colours without a class: {listed}{more}; the taxonomy knows {known}{lossy}"

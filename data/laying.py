@@ -33,7 +33,7 @@ def require_one_place(image, label, same_crs=False):
     plain = not (label.crs or label.affine)
     for first, second in () if plain or same_crs else ((image, label), (label, image)):
         if first.crs is None and second.crs is not None:
-            mend = f"{second.path} has one; --same-crs, where you know that the two lie alike"
+            mend = f"{second.path} has one; --same-crs assumes that it holds for both"
             raise Refused(f"{first.path}: has no coordinate system, and {mend}")
         if first.affine is None and second.affine is not None:
             raise Refused(f"{first.path}: does not say where it lies, and {second.path} does")
@@ -64,8 +64,8 @@ def low_grid(image, low, n, grid=None):
     if same_pixels(image, low, grid):
         if n is None:
             raise Refused(
-                f"{low.path}: lies on its image's own pixels, so nothing shows how wide its cells are; say it by "
-                "--scale: 30 for NLCD on 1 m, 50 on 0.6 m, 1 where each pixel is a cell"
+                f"{low.path}: has the same pixels as its image, so nothing shows how wide its cells are; give "
+                "--scale: 30 for NLCD on 1 m pixels, 50 on 0.6 m, 1 if each pixel is a cell"
             )
         return None, n
     if image.affine and grid:
@@ -78,7 +78,7 @@ def low_grid(image, low, n, grid=None):
             raise Refused(f"{low.path}: {sizes}; leave --scale out")
         return grid, round(ratio) if abs(ratio - round(ratio)) <= WHOLE * ratio else round(ratio, 3)
     sizes = f"is {_size(low)} px without a common georeference, {image.path} {_size(image)}"
-    require(n is not None, f"{low.path}: {sizes}; say by --scale how many pixels wide a cell is")
+    require(n is not None, f"{low.path}: {sizes}; give the width of a cell in pixels as --scale")
     ceil, floor = (tuple(f(side / n) for side in image.size) for f in (math.ceil, math.floor))
     if low.size not in (ceil, floor):
         raise Refused(f"{low.path}: {sizes}; at --scale {n:g} it should be {ceil[0]} x {ceil[1]}, or the image's size")

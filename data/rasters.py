@@ -56,7 +56,7 @@ class Raster(contextlib.AbstractContextManager):
         if len({str(value) for value in dataset.nodatavals}) > 1:
             raise Refused(f"{path}: its bands have different nodata values, {dataset.nodatavals}; give them one")
         if dataset.tags().get("EXIF_Orientation", "1") not in ("0", "1"):
-            raise Refused(f"{path}: is turned for show (EXIF orientation); save it upright, as its labels lie")
+            raise Refused(f"{path}: is rotated by an EXIF orientation tag; save it upright, like its labels")
         self.size, self.bands, self.dtype = dataset.shape, dataset.count, np.dtype(dataset.dtypes[0])
         self.crs, nodata, self.tagged = dataset.crs, dataset.nodata, (dataset.scales, dataset.offsets)
         if nodata is not None and self.dtype.kind in "iu":
@@ -149,7 +149,7 @@ def affines_to(crs, to_cells, image, windows):
     x, y = _apply(image.affine, pixels.reshape(-1, 2))
     moved = np.stack(gdal().warp.transform(image.crs, crs, x.tolist(), y.tolist()), -1)
     if not np.isfinite(moved).all():
-        raise ValueError("the one's system has no place for some of the other")
+        raise ValueError("part of one lies outside the coordinate system of the other")
     if crs == GLOBE:  # longitudes go on beyond 180 degrees
         moved[:, 0] -= 360 * np.round((moved[:, 0] - moved[0, 0]) / 360)
     design = np.insert(points, 2, 1, axis=1)

@@ -18,8 +18,8 @@ from runtime.labels import IGNORE
 class Exemplars:
     """High-resolution label maps from elsewhere (Sec. 4.4): of the split heldout, never with their images.
 
-    count: K of them, nested: for one seed the first ten of a hundred are the ten; 0 is all
-    shuffle_px: n, to shuffle the pixels of each n x n block: no shape is left to learn, a control; 0: as they are
+    count: K of them; 0 is all. Choices are nested: with one seed, K = 10 takes the first ten of K = 100
+    shuffle_px: n shuffles the pixels of each n x n block, a control without shapes to learn; 0 leaves them alone
     raises: Refused where the pool has no, too few or too small maps, or other classes than `description`
     """
 
@@ -28,7 +28,7 @@ class Exemplars:
         try:
             self.tiles = TileSet(root, "heldout", regions, exclude_regions, needs=("high",))
         except Refused as error:
-            mend = "exemplars are its label maps, or those of the tile set that adversarial.exemplar_root names"
+            mend = "exemplars are the label maps of this split; adversarial.exemplar_root can name another tile set"
             raise Refused(f"{error}; {mend}") from None
         theirs, names, size = self.tiles.description, description.taxonomy.names, description.tile_px
         both = ", the training set ".join(", ".join(classes) for classes in (theirs.taxonomy.names, names))

@@ -81,7 +81,7 @@ def read(path, pixels=True, indices=True):
         with naming(path, "cannot be read as a picture: "):
             return _read_picture(path, indices)
     if path.suffix.lower() not in TIFFS:
-        raise Refused(f"{path}: not an image by its name, which would end in one of {', '.join(TIFFS + PICTURES)}")
+        raise Refused(f"{path}: not an image; its name must end in one of {', '.join(TIFFS + PICTURES)}")
     with naming(path, "corrupt or not supported: "), tifffile.TiffFile(path) as tiff:
         return _read_tiff(path, tiff, pixels)
 
@@ -128,9 +128,9 @@ def _read_picture(path, indices):
     Image.MAX_IMAGE_PIXELS, mask, palette = None, None, None  # a photograph of 200 megapixels is no attack
     with Image.open(path) as picture:
         if picture.mode.startswith("RGB") and picture.tile and "16" in str(picture.tile[0][-1]):  # pillow keeps 8
-            raise Refused(f"{path}: has 16 bits a band, which are read of GeoTIFFs alone; save it as one")
+            raise Refused(f"{path}: has 16 bits per band, which only GeoTIFFs may have; save it as a GeoTIFF")
         if picture.format != "PNG" and picture.getexif().get(ORIENTATION, 1) not in (0, 1):
-            raise Refused(f"{path}: is turned for show (EXIF orientation); save it upright, as its labels lie")
+            raise Refused(f"{path}: is rotated by an EXIF orientation tag; save it upright, like its labels")
         if indices and picture.mode == "P":  # an index says itself what it means, be it transparent or not
             pixels, palette = np.array(picture), np.array(picture.getpalette("RGB"), np.uint8).reshape(-1, 3)
         else:

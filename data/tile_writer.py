@@ -25,9 +25,9 @@ from runtime.files import write_text
 
 SPLIT_PERCENT = dict(zip(SPLITS, (75, 10, 10, 5), strict=True))  # [paper, Sec. 3.1]
 NEEDED_FOR = {
-    "validation": "on which training finds its best step",
-    "heldout": "from which an adversary learns; another set can give them: adversarial.exemplar_root=TILES",
-    "test": "which evaluate.py scores, but for --split",
+    "validation": "which training needs to choose its best step",
+    "heldout": "which an adversary learns from; adversarial.exemplar_root=TILES can name another set for them",
+    "test": "which evaluate.py scores unless you give --split",
 }
 GAPS = {"void": "the image has no data there", "unlabelled": "a label does not reach there"}
 
@@ -89,9 +89,9 @@ def count_labels(high, low, taxonomy, size, transform, low_transform, where):
 def draw_splits(tiles, region, seed):
     """{tile: split} of one region's tiles by largest remainder; a function of seed, region and the names alone.
 
-    tiles: names; one that stands more than once is the first of so many tiles, which stay together
-    Tiles are ordered by a hash, which no version of a random generator can change. Where some stay together, the most
-    come first, and so train: a small split would be all of one group. A group is where its middle is.
+    tiles: names; a name that occurs k times stands for a group of k tiles, which stay together
+    Tiles are ordered by a hash, which no version of a random generator can change. Large groups come first, so they
+    train: otherwise one group could fill a small split. A group goes to the split that holds its middle.
     """
     together = Counter(tiles)
     hashes = {tile: hashlib.sha256(f"{seed}/{region}/{tile}".encode()).digest() for tile in together}
@@ -130,7 +130,7 @@ def write_tile_set(root, *, name, taxonomy, records, image_gsd, scale, tile_px, 
     root, records = Path(root), sorted(records, key=lambda record: record["tile"])
     rules = ", ".join(f"{rule} {count}" for rule, count in (dropped or {}).items())
     if not records:
-        mend = "--no-filter keeps tiles of few classes, or under one class; scenes smaller than --tile-px make none"
+        mend = "--no-filter keeps tiles with few classes or a dominant one; scenes smaller than --tile-px give no tiles"
         raise Refused(f"{root}: no tile was kept (dropped: {rules or 'none'}); {mend}")
     first, *others = records
     for record in others:

@@ -37,7 +37,7 @@ def read_unlabelled(root, pattern="**/*", bands=0, regions=(), exclude_regions=(
         validation, train = images("validation"), sorted(images("train", "heldout") if heldout else images("train"))
     else:
         if regions or exclude_regions:
-            raise Refused(f"{root}: is a bare folder and has no regions; leave data.regions and the like empty")
+            raise Refused(f"{root}: a bare folder has no regions; leave data.regions and data.exclude_regions empty")
         with naming(f"data.images={pattern}"):
             found = sorted(p for p in root.glob(pattern) if p.suffix.lower() in tile_io.TIFFS + tile_io.PICTURES)
         few = f"{len(found)} images (.tif, .png, .jpg) match data.images={pattern}"

@@ -21,7 +21,7 @@ def value_range(image, asked):
     scales, offsets = image.tagged
     if asked is None and {*scales} == {1.0} and {*offsets} == {0.0}:
         raise Refused(
-            f"{image.path}: pixels are {image.dtype}; say which values are the least and the most that count, the "
+            f"{image.path}: pixels are {image.dtype}; give the smallest and the largest value that count, the "
             "same for all images: --range 0 1 for reflectance, --range 0 10000 for reflectance times 10,000"
         )
     return asked or (0.0, 1.0)

@@ -26,8 +26,8 @@ def join(*voids):
 
 
 def filled(pixels, void):
-    """(H, W, K) pixels whose void ones hold what the nearest of their row with data does, and rows without any what the
-    nearest row with some does: networks map worse beside an edge that is none [ours]. void: (H, W), or None"""
+    """(H, W, K) pixels with void ones filled from the nearest pixel with data in their row, and rows without data from
+    the nearest row with data: networks map worse beside an artificial edge [ours]. void: (H, W), or None"""
     if void is None or void.all():
         return pixels if void is None else np.zeros_like(pixels)
     along = pixels[np.arange(len(pixels))[:, None], _nearest(~void)]
@@ -66,13 +66,13 @@ def input_bands(image, bands, setting):
     raises:  Refused where an alpha band leaves it open, or the image has another number, or indices for pixels
     """
     if image.palette is not None:
-        raise Refused(f"{image.path}: holds a palette's indices, which are no measure; save it as red, green and blue")
+        raise Refused(f"{image.path}: is a palette image, whose indices are not measurements; save it as RGB")
     if not bands and image.alpha is not None:
         if image.picture:
             return image.bands - 1  # a picture's fourth channel is opacity
         raise Refused(
-            f"{image.path}: band {image.alpha + 1} of {image.bands} is tagged alpha; {setting}{image.bands - 1} takes "
-            f"it for where there are data, {setting}{image.bands} for a band like the others, as near infrared"
+            f"{image.path}: band {image.alpha + 1} of {image.bands} is tagged alpha; {setting}{image.bands - 1} uses "
+            f"it as the mask of valid pixels, {setting}{image.bands} as an ordinary band such as near infrared"
         )
     if bands and image.bands != bands and not takes_alpha(image, bands):
         raise Refused(f"{image.path}: has {image.bands} bands, not {bands} ({setting.strip(' =')})")

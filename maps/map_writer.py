@@ -26,8 +26,11 @@ class MapWriter(contextlib.AbstractContextManager):
     def __init__(self, path, scene, names, palette=()):
         rasterio, self.path, self.how = gdal(), path, "mode" if palette else "average"
         place = {"height": scene.size[0], "width": scene.size[1], "crs": scene.crs}
+        points, system = scene.dataset.gcps
         if scene.affine:
             place["transform"] = rasterio.Affine(*scene.affine)
+        elif points:
+            place |= {"gcps": points, "crs": system}
         facts = {"count": len(names), "dtype": "uint8", "nodata": IGNORE, "photometric": "MINISBLACK"}
         layout = {"tiled": True, "blockxsize": TILE, "blockysize": TILE, "interleave": "pixel", "bigtiff": "IF_SAFER"}
         with self._writing():

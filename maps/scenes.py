@@ -27,7 +27,7 @@ def scene_paths(words):
             continue
         named = map(Path, sorted(glob(word, recursive=True)))
         found = [path for path in named if path.is_file() and not path.name.endswith(ENDING)]
-        require(found, f"{word}: no such file; FOLDER/*.tif names the scenes of a folder")
+        require(found, f"{word}: no such file; for all scenes of a folder, give FOLDER/*.tif")
         paths += found
     return paths
 

@@ -21,10 +21,10 @@ def window_starts(side, window, overlap):
 
 
 def blend_weights(starts, size):
-    """Of each window along a side: (len(starts), size), whose sum over the windows is 1 at each pixel.
+    """Blending weights of each window along a side, (len(starts), size); at each pixel they sum to 1 over the windows.
 
-    A Hann window's curve, divided by the sum of all: smooth, least at the edge, where a window sees least, and 1 where
-    it lies alone, up to the scene's edge.
+    Each is a Hann curve divided by the sum of all: smooth, smallest at a window's edge, where it has the least context,
+    and 1 where only one window lies, up to the scene's edge.
     """
     curve = torch.sin(torch.pi * (torch.arange(size, dtype=torch.float64) + 0.5) / size) ** 2
     total = torch.zeros(starts[-1] + size, dtype=torch.float64)

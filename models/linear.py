@@ -1,4 +1,4 @@
-"""Linear: ridge regression from coarse labels to the mean features of their cells, applied pixel by pixel [ours].
+"""Linear: ridge regression of coarse labels on the mean features of their cells, applied pixel by pixel [ours].
 
 No step of a gradient: normal equations are added up tile by tile, and solved once. Features are the bands and the five
 stages of a frozen ResNet-18, at random or pretrained, each upsampled bilinearly to the image.

@@ -116,7 +116,7 @@ def table3_tests(arguments, root):
         "own": ("test" if arguments.leave_out else "validation", sorted(set.union(*regions.values()) - left_out)),
         "left out": (arguments.left_out_split, sorted(left_out)),
     }
-    require(places["own"][1], f"{root}: each region has test tiles; name those that nothing may see by --leave-out")
+    require(places["own"][1], f"{root}: each region has test tiles; give --leave-out the regions to test only")
     for split, chosen in places.values():
         if split != "all" and not regions.get(split, set()) & set(chosen):
             raise Refused(f"{root} has no tile of the split {split} in {', '.join(chosen)}; --left-out-split all?")
@@ -169,7 +169,7 @@ def train(arguments, runs):
     training at once, and each other as soon as it is trained; tables look at test tiles last."""
     states = {run: run.state() for run in runs}
     waiting = [run for run, state in states.items() if state != "complete"]
-    print(f"{len(waiting)} of {len(states)} runs to train; each says soon how long it will take")
+    print(f"{len(waiting)} of {len(states)} runs to train; each soon prints how long it will take")
     print("\n".join(f"  {state:<9} {run.dir}" for run, state in states.items()))
 
     names, baselines, then = {run: str(run.dir.relative_to(arguments.out)) for run in runs}, {}, {}

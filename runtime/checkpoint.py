@@ -17,10 +17,10 @@ def require_finite(record, networks, run_dir, step):
     weights = [p.detach().isfinite().all() for network in networks for p in network.parameters()]
     bad = [name for name, value in record.items() if not math.isfinite(value)]
     if bad or weights and not torch.stack(weights).all():
-        kept = "stays as last.pt" if (Path(run_dir) / "last.pt").exists() else "was not reached yet"
+        kept = "last.pt is still good" if (Path(run_dir) / "last.pt").exists() else "nothing was saved yet"
         raise Refused(
-            f"{run_dir}: {', '.join(bad) or 'a weight'} is not finite at step {step}; the last good checkpoint {kept}; "
-            "a lower train.learning_rate is the first thing to try"
+            f"{run_dir}: {', '.join(bad) or 'a weight'} is not finite at step {step}; {kept}; "
+            "try a lower train.learning_rate first"
         )
 
 
@@ -45,4 +45,4 @@ def load(path):
             raise TypeError
         return state
     except Exception as error:  # a damaged archive raises nearly anything
-        raise Refused(f"{path}: is no checkpoint, or a damaged one ({type(error).__name__})") from None
+        raise Refused(f"{path}: is not a checkpoint, or is damaged ({type(error).__name__})") from None

@@ -69,6 +69,6 @@ class _PlainLoader(yaml.SafeLoader):
         for key in [key for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]:
             value = self.construct_object(key, deep=True)
             if value in seen:
-                raise yaml.MarkedYAMLError(problem=f"key {value} stands twice", problem_mark=key.start_mark)
+                raise yaml.MarkedYAMLError(problem=f"key {value} appears twice", problem_mark=key.start_mark)
             seen.append(value)
         return super().construct_mapping(node, deep)

@@ -43,11 +43,11 @@ class Run:
     def begin(self, parts, about, items, best):
         """Load the parts from last.pt, where there is one; then open the folder, its log cut back to that step.
 
-        parts: {name: what has a state_dict}, as last.pt holds them; about: what all checkpoints hold besides, of which
-               "data" must be that of last.pt; what is None in either is left out
-        items: of an epoch
-        best:  to start with
-        raises: Refused where last.pt is of another run
+        parts: {name: object with a state_dict}, as in last.pt; about: what every checkpoint also holds, and whose
+               "data" must equal that in last.pt; None in either is left out
+        items: tiles or images per epoch
+        best:  the initial best
+        raises: Refused if last.pt belongs to another run
         """
         config = self.config
         self.parts = {name: part for name, part in parts.items() if part is not None}
@@ -66,7 +66,7 @@ class Run:
                         lay_like_weights(part)
                 self.done, self.best = self.saved["step"], self.saved["best"]
         self.saved = None
-        apart = f"{self.dir}: the processes do not find one and the same last.pt; all nodes must share run.dir"
+        apart = f"{self.dir}: the processes see different last.pt files; run.dir must be shared by all nodes"
         require(self.ranks.largest(self.done) == -self.ranks.largest(-self.done), apart)
         if self.ranks.first:
             self._open()

@@ -53,7 +53,7 @@ def load_config(cls, path, overrides=()):
     values = _converted(cls, given, path)
     for override in overrides:
         key, equals, value = override.partition("=")
-        require(equals, f"{override!r}: an override has the form section.key=value, as train.epochs=10")
+        require(equals, f"{override!r}: an override has the form section.key=value, like train.epochs=10")
         values.update(_converted(cls, {key: value}, "command line"))
     return config_from_flat(cls, values)
 
@@ -68,7 +68,7 @@ def config_from_flat(cls, values):
         if key in values:
             value, bounds = values[key], setting.metadata["bounds"]
             holds = all(BOUNDS[name][0](value, bound) for name, bound in bounds.items())
-            require(holds, f"{key}={value}: must be {_in_words(bounds)}, as {_typed(setting.default)}")
+            require(holds, f"{key}={value}: must be {_in_words(bounds)}, like {_typed(setting.default)}")
             section, _, name = key.partition(".")
             sections[section][name] = value
     return cls(**{section.name: section.type(**sections[section.name]) for section in dataclasses.fields(cls)})
@@ -94,22 +94,22 @@ def check_resumable(saved, config, where):
     """
     defaults, settings, whole = flatten(type(config)()), flatten(config), None
     if config.train.schedule != "constant":
-        whole = f"train.schedule={config.train.schedule} its rate fell over those epochs"
+        whole = f"train.schedule={config.train.schedule} the learning rate fell over those epochs"
     elif frozen := settings.get("train.frozen_share"):
-        whole = f"train.frozen_share={frozen} its ResNet-18 stood still for a share of those epochs"
+        whole = f"train.frozen_share={frozen} the ResNet-18 was frozen for a share of those epochs"
     for key, value in settings.items():
-        before = saved.get(key, defaults[key])  # a setting that came later stood, in effect, at its default
+        before = saved.get(key, defaults[key])  # a setting that is newer than the checkpoint had its default value
         more = key == "train.epochs" and value > before
         if key in config.FREE_ON_RESUME or before == value or more and not whole:
             continue
-        why = f" by {whole}, so a longer run is another run;" if more else ""
+        why = f" with {whole}, so a longer run is a different run;" if more else ""
         raise Refused(f"{where} holds a run with {key}={before}, not {value};{why} choose another run.dir")
 
 
 def check_same_data(saved, facts, root, where):
     """A run goes on with the data that it began with, under whatever name. saved: the facts in the run's checkpoint"""
     differing = ", ".join(key for key, value in facts.items() if key != "name" and saved.get(key, value) != value)
-    message = f"{root} holds other data than the run in {where} began with ({differing} differ); choose another run.dir"
+    message = f"{root} and the data that {where} was trained on differ in: {differing}; choose another run.dir"
     require(not differing, message)
 
 
@@ -161,7 +161,7 @@ def _convert(key, value, setting, where):
             raise ValueError
     except (KeyError, ValueError, OverflowError):
         words = {bool: "true or false", int: "a whole number", float: "a number"}[kind]
-        raise Refused(f"{where}: {key}={text:.80} must be {words}, as {key}={_typed(setting.default)}") from None
+        raise Refused(f"{where}: {key}={text:.80} must be {words}, like {key}={_typed(setting.default)}") from None
     return value
 
 

@@ -12,7 +12,7 @@ class Stopped(Exception):
 
     def __init__(self, run_dir, step, steps, number):
         name = signal.Signals(number).name
-        super().__init__(f"{run_dir}: {name}: stopped at step {step} of {steps}; the same command goes on")
+        super().__init__(f"{run_dir}: {name}: stopped at step {step} of {steps}; the same command resumes it")
         self.number = number
 
 

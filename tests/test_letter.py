@@ -16,7 +16,7 @@ from models.unet import UNet
 from runtime.settings import config_from_flat, load_config
 
 ROWS = [("low2high", "agg", 30), ("low2high", "agg_app", 30), ("low2high", "ours", 30), ("naip215", "agg", 32),
-        ("naip215", "agg_app", 32)]  # fmt: skip
+        ("naip215", "agg_app", 32), ("naip215", "ours", 32)]  # fmt: skip
 rows = pytest.mark.parametrize("folder, row, n", ROWS, ids=lambda part: str(part))
 
 

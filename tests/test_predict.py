@@ -7,7 +7,6 @@ import rasterio
 import torch
 from commands import error_of, on_two_ranks
 from mapping import UTM, read, run, save, save_scene
-from PIL import Image
 from random_checkpoint import NAMES, save_random_checkpoint
 
 import predict
@@ -48,12 +47,17 @@ def test_a_map_has_the_scenes_georeference_and_probabilities_the_classes_names(t
                 assert name == "map.tif" or made.descriptions == NAMES
 
 
-def test_a_picture_gives_a_map_without_georeference(trained, tmp_path):
-    pixels = np.random.default_rng(0).integers(0, 255, (70, 90, 3)).astype(np.uint8)
-    Image.fromarray(pixels).save(tmp_path / "photo.jpg")
-    run(trained, tmp_path / "photo.jpg", "--out", tmp_path / "map.tif", *SMALL)
-    with pytest.warns(rasterio.errors.NotGeoreferencedWarning), rasterio.open(tmp_path / "map.tif") as made:
+@pytest.mark.filterwarnings("ignore:Dataset has no geotransform")
+@pytest.mark.parametrize("points", [(), ((0, 0, -77, 38), (0, 90, -76, 38), (70, 0, -77, 37))])
+def test_a_map_has_no_georeference_or_the_scenes_ground_control_points(trained, tmp_path, points):
+    given = [rasterio.control.GroundControlPoint(*point) for point in points]
+    place = {"gcps": given, "crs": "EPSG:4326"} if points else {}
+    with rasterio.open(tmp_path / "scene.tif", "w", height=70, width=90, count=3, dtype="uint8", **place) as scene:
+        scene.write(np.random.default_rng(0).integers(0, 255, (3, 70, 90)))
+    run(trained, tmp_path / "scene.tif", "--out", tmp_path / "map.tif", *SMALL)
+    with rasterio.open(tmp_path / "map.tif") as made:
         assert made.shape == (70, 90) and made.transform.is_identity and made.crs is None
+        assert [(p.row, p.col, p.x, p.y) for p in made.gcps[0]] == [*points] and bool(made.gcps[1]) == bool(points)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (5, 200), (33, 31), (96, 64)])
@@ -112,7 +116,7 @@ def test_every_face_of_no_data_gives_the_map_of_the_scene_that_is_filled(trained
         geotiffs.hide(tmp_path / "a.tif", held, how)
     words = "--window", 160, "--overlap", 0, "--probs", *SMALL[4:]
     run(trained, tmp_path / "a.tif", "--out", tmp_path / "map.tif", *words)
-    assert ("a.tif: 0.8% of its pixels lie beyond 0 to 1, and are held" in capsys.readouterr().out) == (how == "NaN")
+    assert ("a.tif: 0.8% of its pixels lie outside 0 to 1 and are clipped" in capsys.readouterr().out) == (how == "NaN")
     run(trained_on_uint16, save(tmp_path / "plain.tif", filled(pixels, ~held)), "--out", tmp_path / "b.tif", *words)
     labels, probs = read(tmp_path / "map.tif"), read(tmp_path / "map_probs.tif")
     assert np.array_equal(labels == 255, ~held) and np.array_equal((probs == 255).all(axis=2), ~held)
@@ -212,9 +216,9 @@ def test_outputs_that_would_overwrite_something_are_refused(trained, tmp_path):
     twin = save_scene(tmp_path / "other" / "a.tif", 40, 40)
     before = scene.read_bytes()
     for out, scenes, reason in (
-        (tmp_path, [scene], "is a scene itself"),
-        (scene, [scene], "is a scene itself"),
-        (tmp_path / "maps", [scene, twin], "or two scenes would be mapped there"),
+        (tmp_path, [scene], "would overwrite a scene"),
+        (scene, [scene], "would overwrite a scene"),
+        (tmp_path / "maps", [scene, twin], "or the map of another scene"),
         (tmp_path / "map.tif", [scene, twin], "names one file, and there are 2 scenes"),
     ):
         with pytest.raises(Refused, match=reason):

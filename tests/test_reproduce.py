@@ -345,9 +345,9 @@ def test_what_cannot_be_made_is_one_line(tile_set, tmp_path):
     printed = run_script("reproduce.py", "demo", "--data", tile_set, "--out", tmp_path, "train.epochs=0", status=2)
     assert "train.epochs=0" in printed and "Traceback" not in printed
     other = part_of(tile_set, tmp_path / "elsewhere" / tile_set.name, lambda i: True)
-    with pytest.raises(Refused, match="two have one name"):
+    with pytest.raises(Refused, match="two tile sets have the same name"):
         reproduce.main(arguments_of(what="table2", data=[tile_set, other]))
-    with pytest.raises(Refused, match="each region has test tiles; name those .* by --leave-out"):
+    with pytest.raises(Refused, match="each region has test tiles; give --leave-out"):
         reproduce.main(arguments_of(what="table3", data=[tile_set], leave_out=None, left_out_split="test"))
     with pytest.raises(Refused, match="figure5 needs --data ROOT"):
         reproduce.main(arguments_of(what="figure5", data=None))

@@ -64,7 +64,7 @@ def test_a_signal_to_the_group_saves_and_the_same_command_goes_on_bit_for_bit(
         os.killpg(run.process.pid, number)  # the loader's workers hear it too
         status, printed = run.end()
     step, steps = saved(stopped)["step"], states[0]["step"]
-    said = f"{stopped}: {number.name}: stopped at step {step} of {steps}; the same command goes on"
+    said = f"{stopped}: {number.name}: stopped at step {step} of {steps}; the same command resumes it"
     assert status == 128 + number and printed.splitlines()[-1] == said and "Traceback" not in printed
     assert 3 <= step < 12 and records(stopped)[-1]["step"] == step
     states.append(trained(*command, "data.workers=0", f"run.dir={stopped}"))

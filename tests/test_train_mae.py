@@ -147,7 +147,7 @@ def test_an_alpha_band_of_a_bare_folder_is_no_band_until_its_number_is_said(tmp_
     for i, array in enumerate(arrays):
         array[:10, :, 3] = 0  # transparent: what lies below was never photographed
         tifffile.imwrite(tmp_path / f"{i}.tif", array, photometric="rgb", extrasamples=["unassalpha"])
-    with pytest.raises(Refused, match="1.tif: band 4 of 4 is tagged alpha; data.bands=3 takes it for where there are"):
+    with pytest.raises(Refused, match="1.tif: band 4 of 4 is tagged alpha; data.bands=3 uses it as the mask of valid"):
         read_unlabelled(tmp_path)
     with pytest.raises(Refused, match=r"1.tif: has 4 bands, not 2 \(data.bands\)"):
         read_unlabelled(tmp_path, bands=2)

@@ -207,7 +207,7 @@ def test_validation_labels_of_one_class_bring_a_warning_once(tile_set, tmp_path,
     (root / "dataset.yaml").write_text(yaml.safe_dump(description))
     for data, warnings in ((root, 1), (tile_set, 0)):
         short(data, tmp_path / f"run{warnings}", "train.eval_every=2")
-        assert capsys.readouterr().out.count("the validation labels show one class alone: mIoU says") == warnings
+        assert capsys.readouterr().out.count("the validation labels contain only one class: mIoU says") == warnings
 
 
 def test_validation_scores_the_classes_that_its_labels_hold():

@@ -3,9 +3,9 @@
     python -m tools.bench --out bench.json         # minutes on two CPU cores
     python -m tools.bench --stages 3 --data tiles  # on a tile set of your own instead of made-up tiles
 
-Stages: 1 training step, 2 supervision, 3 scene prediction. Stage 1 compares with an extra, and leaves its column empty
-where that is missing: pip install segmentation_models_pytorch. A figure is the median over repeats after a warm-up,
-ours and the peer's by turns; ratio is ours / peer.
+Stages: 1 training step, 2 supervision, 3 scene prediction, 4 reading tiles. Stage 1 compares with an extra, and leaves
+its column empty where that is missing: pip install segmentation_models_pytorch. Stages 3 and 4 need rasterio. A figure
+is the median over repeats after a warm-up, ours and the peer's by turns; ratio is ours / peer.
 """
 
 import json
@@ -25,6 +25,7 @@ import torch.nn.functional as F
 from config import SegmenterConfig
 from data import tile_io
 from data.manifest import read_description
+from data.rasters import gdal
 from data.tiles import TileSet
 from maps.windows import window_starts
 from models import UNet
@@ -150,6 +151,28 @@ def prediction(bench):
     bench.row(3, f"predict.py, {side} x {side} px", ours, peer, "megapixels/s", "the network alone")
 
 
+def reading(bench):
+    """Stage 4: pixels and places of tiles by data/tile_io.py, on one core; against rasterio on the same files."""
+    rasterio, folder, times = gdal(), bench.folder / "reading", min(TILES, len(bench.tiles()))
+    images = [tile_io.read(bench.root / bench.tiles().rows[i]["image"]) for i in range(times)]
+
+    def ours():
+        return [tile_io.read(path) for path in folder.iterdir()]
+
+    def theirs():
+        for path in folder.iterdir():
+            with rasterio.open(path) as file:
+                file.read(), file.transform
+
+    folder.mkdir()
+    for compression in ("zlib", "none"):
+        for i, image in enumerate(images):
+            place = {"affine": image.affine, "system": image.system}
+            tile_io.write(folder / f"{i}.tif", image.pixels, compression=compression, **place)
+        peer, rate = bench.rates(times, theirs, ours)
+        bench.row(4, f"{bench.px} px, {compression}", rate, peer, "tiles/s, one core", "rasterio")
+
+
 def training_rates(bench, rows, turns=2):
     """train_seg.py with the configs of these rows of configs/low2high, by turns: tiles/s, the median of its records."""
     tiles, found = bench.tiles(), {row: [] for row in rows}
@@ -180,12 +203,12 @@ def print_row(*cells):
     print("{:>5}  {:<34} {:>8} {:>8} {:>6}  {:<18} {}".format(*words).rstrip(), flush=True)
 
 
-STAGES = {"1": training_step, "2": supervision, "3": prediction}
+STAGES = {"1": training_step, "2": supervision, "3": prediction, "4": reading}
 
 
 def main(arguments):
     chosen = arguments.stages.split(",")
-    require({*chosen} <= STAGES.keys(), f"--stages {arguments.stages}: give some of 1 to 3, as 1,3")
+    require({*chosen} <= STAGES.keys(), f"--stages {arguments.stages}: give some of 1 to 4, as 1,3")
     if arguments.data:
         arguments.px = read_description(arguments.data).tile_px
     device = distributed.start(arguments.device).device
@@ -204,7 +227,7 @@ def main(arguments):
 def parse():
     parser = command.parser(__doc__, "python -m tools.bench")
     parser.add_argument("--out", type=Path, metavar="JSON", help="also write the table there")
-    parser.add_argument("--stages", default="1,2,3", help="some of 1 to 3, as 1,3 (default: all)")
+    parser.add_argument("--stages", default="1,2,3,4", help="some of 1 to 4, as 1,3 (default: all)")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"))
     parser.add_argument("--px", type=int, default=512, help="side of a tile that is made up (default 512)")
     parser.add_argument("--data", type=Path, metavar="ROOT", help="a tile set with all splits; default: made up")

@@ -4,9 +4,9 @@
     python -m tools.export runs/agg_app --out model.onnx --dynamic     # any height and width from 32 px up
 
 In: image, (B, K, H, W) float32, stored pixels / 255 (of uint16 too). Out: probs, (B, C, H, W), class probabilities.
-Normalisation and softmax are inside. Rows and columns along the sides that are 0 in all bands from end to end are
-padding: the network sees the outermost pixels go on there, as predict.py shows it what lies beyond a scene's edge. What
-the model is, it says of itself in its metadata.
+Normalisation and softmax are inside. Rows and columns at the sides that are 0 in all bands count as padding: there the
+network sees the outermost pixels repeated, as it does beyond a scene's edge in predict.py. The metadata describe the
+model.
 """
 
 import io

@@ -1,10 +1,10 @@
-"""What an encoder knows: test mIoU of ridge regression from fine labels to its features, stage by stage [ours].
+"""What an encoder knows: test mIoU of ridge regression of fine labels on its features, stage by stage [ours].
 
     python -m tools.probe runs/naip215/mae/resnet18.pt --data runs/naip215/r0              # two CPU cores, 2 minutes
     python -m tools.probe resnet18.pt --data tiles --tiles 2                               # where fine labels are few
 
-Beside each encoder stand random ones of its width, on the same pixels: mean and sample deviation over seeds. A U-Net
-reads all five stages, so an encoder is worth a start where a stage, or all of them, lies above what chance gives.
+Each encoder is compared with random encoders of its width on the same pixels: mean and standard deviation over seeds. A
+U-Net reads all five stages, so an encoder is a useful start if a stage, or all of them, beats the random ones.
 """
 
 import json
@@ -107,9 +107,9 @@ def parse(argv=None):
     what = "a resnet18.pt, or the seed of a random one of width 16"
     parser.add_argument("encoders", nargs="+", metavar="ENCODER", help=what)
     parser.add_argument("--data", required=True, metavar="ROOT", help="tile set with fine labels")
-    parser.add_argument("--tiles", type=int, metavar="N", help="with fine labels, of the split train (default: all)")
-    parser.add_argument("--pixels", type=int, default=300, metavar="N", help="with a label, a tile (default: 300)")
-    parser.add_argument("--random", type=int, default=5, metavar="N", help="random encoders beside (default: 5)")
+    parser.add_argument("--tiles", type=int, metavar="N", help="training tiles with fine labels to use (default: all)")
+    parser.add_argument("--pixels", type=int, default=300, metavar="N", help="labelled pixels per tile (default: 300)")
+    parser.add_argument("--random", type=int, default=5, metavar="N", help="random encoders to add (default: 5)")
     parser.add_argument("--out", type=Path, metavar="JSON", help="write the scores here")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"), help="(default: auto)")
     return parser.parse_args(argv)

@@ -5,9 +5,9 @@
     python -m data.prepare OUT --chesapeake RAW_DIR
     python -m data.prepare OUT --naip215 RAW_DIR --rotation 0 --coarse nlcd
 
-Rasters may be of any format that GDAL reads. A coarse one may be in any coordinate system: it keeps its cells. A fine
-one that lies otherwise than its image is brought to the image's pixels. All but --tiled needs rasterio: pip install -r
-requirements-scenes.txt. A second run completes the first; scenes that are done are not cut again.
+Rasters may have any format that GDAL reads. A coarse label may be in any coordinate system; it keeps its cells. A fine
+label on another grid is resampled to the image's pixels. All but --tiled needs rasterio: pip install -r
+requirements-scenes.txt. The same command completes an interrupted build; finished scenes are not cut again.
 """
 
 import math
@@ -43,22 +43,22 @@ def main(arguments=None):
     add("out", type=Path, metavar="OUT", help="folder of the tile set")
     columns = "scene,region,split,image,high,low (all but region and image may be empty; paths relative to the list)"
     source("--scenes", type=Path, metavar="CSV", help=f"cut the scenes of a list: {columns}")
-    source("--tiled", type=Path, metavar="CSV", help="take tiles as they are, of such a list; nothing is filtered")
+    source("--tiled", type=Path, metavar="CSV", help="use the tiles of such a list as they are, without filtering")
     source("--chesapeake", type=Path, metavar="DIR", help="the raw Chesapeake set as it is distributed")
     source("--naip215", type=Path, metavar="DIR", help="the 215 NAIP tiles as they are distributed, not filtered")
-    add("--rotation", type=int, choices=NAIP215_ROTATIONS, help="of --naip215: which places train and test (default 0)")
-    add("--coarse", choices=NAIP215_SCALE, help="of --naip215: by majority, n = 32 (default), or like NLCD, n = 50")
+    add("--rotation", type=int, choices=NAIP215_ROTATIONS, help="for --naip215: places that train and test (default 0)")
+    add("--coarse", choices=NAIP215_SCALE, help="for --naip215: by majority, n = 32 (default), or like NLCD, n = 50")
     add("--taxonomy", type=Path, metavar="YAML", help="classes, and what the codes or colours of labels mean")
     add("--tile-px", type=int, metavar="PX", help="side of a tile (default 512; --tiled: as the tiles are)")
     own = f"needed where it has the image's pixels; of cells made from fine labels (default {DEFAULT_SCALE})"
     add("--scale", type=int, metavar="N", help=f"image pixels along a cell of a coarse label: {own}")
     values = "values of float and signed images that become 1 and 65535, the same for all images"
     add("--range", type=float, nargs=2, metavar=("LOW", "HIGH"), help=values)
-    add("--bands", type=int, metavar="K", help="of the images; with one less than they have, alpha says what is void")
-    add("--seed", type=int, default=0, metavar="N", help="of the splits (default 0)")
-    add("--workers", type=int, default=default_workers(), metavar="N", help="processes (default: one a processor)")
-    add("--same-crs", action="store_true", help="take a scene's files for one coordinate system, though they differ")
-    add("--no-filter", action="store_true", help="keep tiles of few classes, or under one class")
+    add("--bands", type=int, metavar="K", help="bands to use; one less than the images have: alpha marks missing data")
+    add("--seed", type=int, default=0, metavar="N", help="random seed of the splits (default 0)")
+    add("--workers", type=int, default=default_workers(), metavar="N", help="processes (default: one per processor)")
+    add("--same-crs", action="store_true", help="ignore that a scene's files have different coordinate systems")
+    add("--no-filter", action="store_true", help="keep tiles with few classes or a dominant one")
     add("--compression", choices=("zlib", "none"), default="zlib", help="of tiles; none reads fastest (default zlib)")
     given = parser.parse_args(arguments)
     return command.status(lambda: build_as_asked(given), "goes on from here", where=given.out)
@@ -69,7 +69,7 @@ def build_as_asked(given):
     listed = getattr(given, kind)
     command.require_options(vars(given), tile_px=MIN_TILE_PX, scale=1, bands=1, seed=0, workers=1)
     if given.range and not -math.inf < given.range[0] < given.range[1] < math.inf:
-        raise Refused(f"--range {given.range[0]:g} {given.range[1]:g}: two numbers, the first the smaller one")
+        raise Refused(f"--range {given.range[0]:g} {given.range[1]:g}: give two numbers, the smaller one first")
     if listed.absolute() == (given.out / "tiles.csv").absolute():
         raise Refused(f"{listed}: is where the manifest goes; give the list another name")
     for name, value in KNOWN[kind].items():
@@ -81,7 +81,7 @@ def build_as_asked(given):
         scenes, given.coarse = naip215(listed, given.rotation or 0), given.coarse or "majority"
         given.scale = given.scale or NAIP215_SCALE[given.coarse]
     elif given.rotation is not None or given.coarse:
-        raise Refused("--rotation and --coarse are of --naip215")
+        raise Refused("--rotation and --coarse need --naip215")
     else:
         scenes = chesapeake(listed) if kind == "chesapeake" else scene_list(listed)
     names = "tile_px", "scale", "seed", "compression", "coarse", "bands", "range", "same_crs"

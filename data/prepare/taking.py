@@ -28,15 +28,15 @@ def take_tile(root, scene, options):
     bands = input_bands(image, options.bands, "--bands ")
     height, width = image.size
     if image.dtype not in (np.uint8, np.uint16):
-        raise Refused(f"{scene.image}: pixels are {image.dtype}; --scenes takes them, with --range")
-    require(height == width, f"{scene.image}: is {height} x {width} px; tiles are square; --scenes cuts")
+        raise Refused(f"{scene.image}: pixels are {image.dtype}; use --scenes with --range")
+    require(height == width, f"{scene.image}: is {height} x {width} px, not square; --scenes cuts it into tiles")
     pixels, void = image.seen(bands)
     labels, codes, grid, n, unlabelled, by_pixels = {}, {}, None, None, None, 0
     for kind, path in scene.labels().items():
         stored = tile_io.read(path)
         by_pixels += require_one_place(image, stored, options.same_crs)
         if not in_one_system(image, stored, options.same_crs):
-            mend = "or is written otherwise; --scenes brings the two together, --same-crs takes them for one"
+            mend = "or is written differently; --scenes reprojects it, --same-crs assumes that both are the same"
             raise Refused(f"{path}: its coordinate system is not that of {scene.image}, {mend}")
         label = labels[kind] = Label(stored, getattr(options.taxonomy, kind), options.taxonomy.masks.get(kind))
         if kind == "high":

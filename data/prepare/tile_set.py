@@ -33,7 +33,7 @@ def build(root, scenes, options, workers=1):
     results = [result_of(root, scene) for scene in scenes]
     for scene, result in zip(scenes, results, strict=True):
         if result.get("range") != results[0].get("range"):
-            kinds = "whole numbers as they are stored, and values that --range brings to such"
+            kinds = "integer images kept as stored and images converted by --range"
             raise Refused(f"{scene.image} and {scenes[0].image}: one set would mix {kinds}")
     tile_px, scale, image_gsd = (agreed(key, scenes, results) for key in ("tile_px", "scale", "image_gsd"))
     require(options.tile_px in (None, tile_px), f"--tile-px {options.tile_px}: the tiles have {tile_px} px")
@@ -50,9 +50,9 @@ def build(root, scenes, options, workers=1):
             print(f"note: {what}: {count}")
     if held := sum(result.get("held", 0) for result in results):
         share = held / sum(record["area"] for record in records)
-        print(f"note: {share:.1%} of the pixels lie beyond --range in some band, and are held to its ends")
+        print(f"note: {share:.1%} of the pixels lie outside --range in some band and are clipped to it")
     if options.range and not results[0].get("range"):
-        print("note: --range has no part in it: images of whole numbers are kept as they are stored")
+        print("note: --range is not used: integer images are kept as stored")
     if not results[0].get("range") and len({str(result.get("tags")) for result in results}) > 1:
         print("note: images carry different scale or offset tags; stored numbers are kept, and mean different values")
     name = options.source if options.source in ("chesapeake", "naip215") else root.absolute().name

@@ -119,11 +119,11 @@ def test_every_region_loss_trains(tile_set, tmp_path, words):
     if how in ("statistics", "prior"):  # and nothing of it is left to use at test
         words = [str(tmp_path / "run"), "--data", str(tile_set), "--device", "cpu"]
         assert evaluate.main(evaluate.parse(words))["rows"][0]["miou"] > 0
-        with pytest.raises(Refused, match="makes no use of --coarse"):
+        with pytest.raises(Refused, match="cannot use --coarse"):
             evaluate.main(evaluate.parse([*words, "--coarse"]))
 
 
 def test_a_table_of_native_codes_is_none_of_classes(tile_set, tmp_path):
     more = "supervision.aggregate=prior", f"supervision.observation={TABLE}", "supervision.codes=merged"
-    with pytest.raises(Refused, match="is a table of native codes; labels are merged classes"):
+    with pytest.raises(Refused, match="is a table of native codes; it needs supervision.codes=native"):
         losses_of(tile_set, tmp_path / "run", *more)

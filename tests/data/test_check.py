@@ -74,7 +74,7 @@ def test_tiles_of_two_coordinate_systems_are_told_for_their_overlap_is_not_seen(
     assert check(root)[2] == []
     for name, system in (("t0", 32618), ("t1", 32617)):
         geotiffs.write(root / f"images/{name}.tif", np.zeros((PX, PX, 3), np.uint8), (1, 0, 0, 0, -1, 0), system)
-    assert "tiles in 2 coordinate systems" in check(root)[2][-1]
+    assert "tiles are in 2 coordinate systems" in check(root)[2][-1]
 
 
 def test_without_decoding_only_headers_are_read(root, monkeypatch):

@@ -98,12 +98,12 @@ def test_colours_without_a_class_are_listed_with_their_counts(tmp_path):
     listed = "#0102AB (3 px), #FF0000 (1 px); the taxonomy knows #000000, #090909, #3C1098, #E2A929"
     with pytest.raises(Refused, match=f"mask.png: colours without a class: {re.escape(listed)}$"):
         read_codes(tmp_path / "mask.png", COLORS)
-    with pytest.raises(Refused, match=" more; .*; JPEG blurs colours: masks are PNG$"):
+    with pytest.raises(Refused, match=" more; .*; JPEG changes colours: save masks as PNG$"):
         read_codes(tmp_path / "mask.jpg", COLORS)
 
 
 @pytest.mark.parametrize("array, colors, said", [
-    (RGB, (), "a.tif: has 3 bands of uint8; a label has one, of integers; of a mask of colours the taxonomy"),
+    (RGB, (), "a.tif: has 3 bands of uint8; a label has one band, of integers; for a mask of colours"),
     (RGB.repeat(2, axis=2), COLORS, "a.tif: has 6 bands of uint8; a mask of colours has red, green and blue of"),
     (RGB.astype(np.uint16), COLORS, "a.tif: has 3 bands of uint16; a mask of colours has red, green and blue of"),
 ])  # fmt: skip

@@ -41,7 +41,7 @@ def test_a_label_on_the_images_pixels_has_no_grid_and_no_n_of_its_own():
     assert low_grid(IMAGE, label(), 32) == (None, 32)
     assert low_grid(image(None), label(affine=None), 32) == (None, 32)
     for each in (label(), label(affine=None)):
-        with pytest.raises(Refused, match="nothing shows how wide its cells are; say it by --scale"):
+        with pytest.raises(Refused, match="nothing shows how wide its cells are; give --scale"):
             low_grid(IMAGE, each, None)
 
 
@@ -50,7 +50,7 @@ def test_without_georeference_a_grid_begins_at_the_corner(size):
     low = label(*size, None)
     assert low_grid(image(None, 610, 910), low, 30) == ((30, 0, 0, 0, -30, 0), 30)
     assert low_grid(image(UTM, 610, 910), low, 30)[0] == (30, 0, 500_000, 0, -30, 4_300_000)
-    with pytest.raises(Refused, match="say by --scale how many pixels wide a cell is"):
+    with pytest.raises(Refused, match="give the width of a cell in pixels as --scale"):
         low_grid(image(None, 610, 910), low, None)
     with pytest.raises(Refused, match="at --scale 40 it should be 16 x 23"):
         low_grid(image(None, 610, 910), low, 40)

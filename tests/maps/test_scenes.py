@@ -22,7 +22,7 @@ def test_scenes_come_from_files_and_patterns(tmp_path):
     assert [path.name for path in found] == ["3.png", "1.img", "2.tif", "3.png"]
     assert scene_paths([f"{tmp_path}/**/*.png"]) == [folder / "3.png"]
     for word in ("*.jpg", "gone.tif", ""):  # the last is a folder
-        with pytest.raises(Refused, match=r"no such file; FOLDER/\*.tif names the scenes of a folder"):
+        with pytest.raises(Refused, match=r"no such file; for all scenes of a folder, give FOLDER/\*.tif"):
             scene_paths([str(tmp_path / word)])
 
 

@@ -21,7 +21,7 @@ def test_what_breaks_off_leaves_the_older_file_and_nothing_else(tmp_path):
 
 
 @pytest.mark.parametrize("text, said", [
-    ("{1: a, 0x1: b}", "line 1: key 1 stands twice"), ("b: [\n{a: 1, 'a': 2}]", "line 2: key a stands twice"),
+    ("{1: a, 0x1: b}", "line 1: key 1 appears twice"), ("b: [\n{a: 1, 'a': 2}]", "line 2: key a appears twice"),
     ("{a: 1", "line 1: expected"), (b"a: \xff", "can't decode"), ("[1]", "should hold a mapping, holds list"),
     ("a: !!python/name:os.system", "line 1: could not determine a constructor")])  # fmt: skip
 def test_whatever_is_wrong_is_one_line(tmp_path, text, said):

@@ -7,15 +7,17 @@ from tools import bench
 
 def test_a_stage_prints_its_rows_and_writes_them_as_json(tile_set, tmp_path, monkeypatch, capsys):
     out = tmp_path / "bench.json"
-    monkeypatch.setattr("sys.argv", f"bench --stages 2 --px 64 --device cpu --data {tile_set} --out {out}".split())
+    monkeypatch.setattr("sys.argv", f"bench --stages 2,4 --px 64 --device cpu --data {tile_set} --out {out}".split())
     monkeypatch.setattr(bench.training_rates, "__defaults__", (1,))  # turns
     monkeypatch.setattr(bench, "WIDTH", 8)
     monkeypatch.setattr(bench, "run_command", lambda *words: run_script(*words, "data.workers=0"))
     bench.main(bench.parse())
     written, printed = json.loads(out.read_text()), capsys.readouterr().out
     assert written["device"] == "cpu" and written["px"] == 64
-    assert [row["what"] for row in written["rows"]] == ["step of Low", "step of Agg", "step of Agg+App"]
+    *steps, zlib, raw = written["rows"]
+    assert [row["what"] for row in steps] == ["step of Low", "step of Agg", "step of Agg+App"]
+    assert (zlib["what"], raw["what"], raw["peer_name"]) == ("64 px, zlib", "64 px, none", "rasterio")
     for row in written["rows"]:
         assert row.keys() == {"stage", "what", "ours", "peer", "ratio", "unit", "peer_name"}
-        assert row["stage"] == 2 and row["what"] in printed and abs(row["ratio"] - row["ours"] / row["peer"]) < 1e-9
-    assert "give some of 1 to 3" in error_of("-m", "tools.bench", "--stages", "3,11")
+        assert row["what"] in printed and abs(row["ratio"] - row["ours"] / row["peer"]) < 1e-9
+    assert "give some of 1 to 4" in error_of("-m", "tools.bench", "--stages", "3,11")

@@ -236,7 +236,7 @@ def test_whether_an_alpha_band_is_one_of_the_bands_or_hides_pixels_is_not_guesse
     geotiffs.hide(raw / "s_image.tif", held, "alpha")
     assert run(tmp_path / "out", *words) == 2
     error = one_line(capsys)
-    assert "s_image.tif: band 4 of 4 is tagged alpha; --bands 3 takes it for" in error and "--bands 4" in error
+    assert "s_image.tif: band 4 of 4 is tagged alpha; --bands 3 uses it as" in error and "--bands 4" in error
     assert run(tmp_path / "two", *words, "--bands", 2) == 2 and "has 4 bands, not 2" in one_line(capsys)
     assert run(tmp_path / "four", *words, "--bands", 4) == run(tmp_path / "out", *words, "--bands", 3) == 0
     assert read_manifest(tmp_path / "four")[0].bands == 4 and len(manifest(tmp_path / "four")) == 6
@@ -252,8 +252,8 @@ def test_whether_an_alpha_band_is_one_of_the_bands_or_hides_pixels_is_not_guesse
     ({"high": np.full((64, 96), 2, np.uint8)}, (), "(dropped: empty 0, classes 6, dominant 0); --no-filter keeps "),
     ({}, ("--tile-px", 96), "classes 0, dominant 0); --no-filter keeps "),
     ({}, ("--tile-px", 16), "--tile-px 16: should be 32 or more"),
-    ({}, ("--range", 1, 0), "--range 1 0: two numbers, the first the smaller one"),
-    ({}, ("--range", 0, "inf"), "--range 0 inf:"), ({}, ("--rotation", 1), "--rotation and --coarse are of --naip215"),
+    ({}, ("--range", 1, 0), "--range 1 0: give two numbers, the smaller one first"),
+    ({}, ("--range", 0, "inf"), "--range 0 inf:"), ({}, ("--rotation", 1), "--rotation and --coarse need --naip215"),
     ({}, ("--taxonomy", "no.yaml"), "no.yaml: No such file"), ({}, ("--scale", 0), "--scale 0: should be 1 or more"),
 ])  # fmt: skip
 def test_a_mistake_is_one_line_and_exit_status_2(tmp_path, capsys, parts, options, said):

@@ -50,8 +50,7 @@ def test_a_map_has_the_scenes_georeference_and_probabilities_the_classes_names(t
 @pytest.mark.filterwarnings("ignore:Dataset has no geotransform")
 @pytest.mark.parametrize("points", [(), ((0, 0, -77, 38), (0, 90, -76, 38), (70, 0, -77, 37))])
 def test_a_map_has_no_georeference_or_the_scenes_ground_control_points(trained, tmp_path, points):
-    given = [rasterio.control.GroundControlPoint(*point) for point in points]
-    place = {"gcps": given, "crs": "EPSG:4326"} if points else {}
+    place = {"gcps": [rasterio.control.GroundControlPoint(*p) for p in points], "crs": "EPSG:4326"} if points else {}
     with rasterio.open(tmp_path / "scene.tif", "w", height=70, width=90, count=3, dtype="uint8", **place) as scene:
         scene.write(np.random.default_rng(0).integers(0, 255, (3, 70, 90)))
     run(trained, tmp_path / "scene.tif", "--out", tmp_path / "map.tif", *SMALL)

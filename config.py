@@ -17,9 +17,9 @@ class DataConfig:
     exclude_regions: tuple[str, ...] = opt((), "leave out the tiles of these regions")
     workers: int = opt(2, "processes that read and augment tiles; 0: the training process itself", least=0)
     dihedral: bool = opt(True, "rotate and flip training tiles, eight ways [paper silent; ours]")
-    gain: float = opt(0.2, "contrast: scale about the band mean by 1 +- this, alike in all bands [paper silent; ours]",
-        least=0, below=1)
-    offset: float = opt(0.2, "brightness: add up to +- this many deviations to all bands [paper silent; ours]", least=0)
+    gain: float = opt(0.2, "contrast: a random factor within 1 +- this about the band mean, one draw for all bands "
+        "[paper silent; ours]", least=0, below=1)
+    offset: float = opt(0.2, "brightness: shift by up to this many standard deviations [paper silent; ours]", least=0)
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,9 @@ class SupervisionConfig:
         "low_regions: coarse labels over regions (Agg, Ours) [paper, Sec. 4.3, 5]",
         ("high", "low_upsampled", "low_regions"))
     aggregate: str = opt("sum", "region prediction from its pixels: sum of logits x = u / n² [differs: models/"
-        "regions.py]; literal_sum, x = u [paper, Sec. 4.3]; mean_probs or log_sum_exp (the same file) [ours]. Three "
+        "regions.py]; literal_sum, x = u [paper, Sec. 4.3]; mean_probs or log_sum_exp (the same file). Three "
         "more predict shares of classes: statistics and prior score them by p(class | code) (beyond/region_losses.py), "
-        "observation by p(code | shares) (beyond/observation.py) [ours]",
+        "observation by p(code | shares) (beyond/observation.py) [these five beyond the paper: docs/paper.md]",
         ("sum", "literal_sum", "mean_probs", "log_sum_exp", "statistics", "prior", "observation"))
     codes: str = opt("native", "labels of statistics, prior and observation: native codes where exemplar places have "
         "them, or merged classes; the rows of an observation table decide it [ours]", ("native", "merged"))
@@ -123,8 +123,8 @@ class TrainConfig(LoopConfig):
     learning_rate: float = opt(1e-4, "of Adam [paper, Sec. 4.6]", above=0)
     schedule: str = opt("constant", "constant [paper, Sec. 4.6, names an initial rate and no schedule] or cosine, "
         "towards 0 at the last step [ours]", ("constant", "cosine"))
-    encoder_rate: float = opt(1.0, "learning rate of the ResNet-18, if pretrained, relative to the other layers; 0 "
-        "keeps its weights, though batch norm's statistics still follow the images [ours]", least=0)
+    encoder_rate: float = opt(1.0, "learning rate of the ResNet-18 relative to the other layers, for a pretrained one; "
+        "0 keeps its weights, though batch norm's statistics still follow the images [ours]", least=0)
     frozen_share: float = opt(0.0, "share of the steps, at the start of a run, in which the ResNet-18's learning rate "
         "is 0, because a random decoder would teach it noise [ours]", least=0, most=1)
     head_rate: float = opt(1.0, "learning rate of the last layer, relative to the other layers: with 1 / n², literal "

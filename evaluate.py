@@ -169,8 +169,8 @@ def parse(argv=None):
     parser.add_argument("--linear-encoder", default="0", metavar="WHAT", help="features of --linear besides the bands: "
         "of a resnet18.pt, of a random encoder by its seed (default: 0), or none")
     parser.add_argument("--scene", nargs=2, metavar=("PREDICTED", "TRUTH"), help="score a map of predict.py")
-    parser.add_argument("--same-crs", action="store_true", help="with --scene: ignore different coordinate systems")
-    parser.add_argument("--taxonomy", metavar="YAML", help="how to merge TRUTH's codes: a file of configs/taxonomies")
+    parser.add_argument("--same-crs", action="store_true", help="with --scene: take both as one coordinate system")
+    parser.add_argument("--taxonomy", metavar="YAML", help="TRUTH's taxonomy, like configs/taxonomies/low2high.yaml")
     parser.add_argument("--out", type=Path, metavar="JSON", help="write the scores here")
     parser.add_argument("--figure", type=Path, metavar="PNG", help="write a contact sheet like Fig. 6 here")
     words = {"type": lambda s: tuple(s.split(",")), "metavar": "NAME,..."}

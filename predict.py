@@ -182,7 +182,7 @@ def parse(argv=None):
     add("--out", type=Path, required=True, metavar="FILE_OR_DIR", help="MAP.tif or a folder")
     add("--probs", action="store_true", help="write class probabilities too")
     add("--coarse", type=Path, metavar="RASTER", help="use this coarse map of the place too [ours]")
-    add("--same-crs", action="store_true", help="ignore that scene and --coarse have different coordinate systems")
+    add("--same-crs", action="store_true", help="take scene and --coarse as one coordinate system, whatever they say")
     add("--resample", action="store_true", help="resample the scene to the pixel size of the training images")
     add("--overwrite", action="store_true", help="replace existing maps")
     add("--tta", action="store_true", help="average the eight dihedral views: eight times the work")

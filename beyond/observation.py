@@ -1,4 +1,4 @@
-"""What a coarse label says of its cell: p(label | composition), fitted before training and turned round at test [ours].
+"""What a coarse label says of its cell: p(label | composition), fitted before training and inverted at test [ours].
 
 Let m be the composition of a cell, the mean of the pixels' class probabilities, and k its label. With
 f(m) = [log(m + 0.02), 4 m],

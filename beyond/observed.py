@@ -94,7 +94,7 @@ def exemplar_cells(tiles, chosen, scale, min_coverage=1.0, native=True):
     taxonomy, theirs = tiles.description.taxonomy, tiles.description.scale
     classes = len(taxonomy.names)
     sizes = f"its cells are {theirs:g} px wide, those of the training set {scale:g}"
-    require(same_scale(theirs, scale), f"{tiles.root}: {sizes}; what a code says of its cell holds for one size")
+    require(same_scale(theirs, scale), f"{tiles.root}: {sizes}; a code's meaning depends on the size of its cell")
     native, codes = native and all(tiles.rows[i]["low"] for i in chosen), np.arange(classes)
     if native:
         codes = np.array(sorted(code for code, to in taxonomy.low.items() if to != IGNORE))

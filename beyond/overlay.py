@@ -39,9 +39,9 @@ class Overlay:
         self.cell_px = block**2 if self.n else cell_px(self.grid, self.base)
         if abs(self.cell_px**0.5 / n - 1) > SIZE_TOLERANCE:
             sizes = f"its cells are {self.cell_px**0.5:.3g} px wide, those in training {n:g}"
-            command.say(f"warning: {raster.path}: {sizes}; what a code says of its cell holds for one size")
+            command.say(f"warning: {raster.path}: {sizes}; a code's meaning depends on the size of its cell")
         covered = self._survey(*scene.size) / math.prod(scene.size)
-        require(covered, f"{raster.path}: has no class anywhere over {scene.path}; it is of another place, or ignored")
+        require(covered, f"{raster.path}: has no class anywhere over {scene.path}; it lies elsewhere or is all ignored")
         if covered < 0.995:
             rest = "the rest is mapped without coarse labels"
             command.say(f"note: {raster.path} has classes over {covered:.1%} of {scene.path}; {rest}")

@@ -62,7 +62,7 @@ def main(arguments=None):
     parser = command.parser(__doc__, "python -m data.check")
     parser.add_argument("root", type=Path, metavar="ROOT", help="folder of the tile set")
     parser.add_argument("--decode", action="store_true", help="decode every tile, and look up every label code")
-    parser.add_argument("--workers", type=int, default=default_workers(), help="processes (default: one a processor)")
+    parser.add_argument("--workers", type=int, default=default_workers(), help="processes (default: one per processor)")
     given = parser.parse_args(arguments)
 
     def report():
@@ -70,7 +70,7 @@ def main(arguments=None):
         for line in (*problems, *notes):
             print(line)
         count = f"{len(problems) or 'no'} problem{'' if len(problems) == 1 else 's'}"
-        print(f"{given.root}: {tiles} tiles, {count}{'; make the set anew in another folder' if problems else ''}")
+        print(f"{given.root}: {tiles} tiles, {count}{'; build the set again in another folder' if problems else ''}")
         return 2 if problems else 0
 
     return command.status(report, "begins anew")

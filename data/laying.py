@@ -64,7 +64,7 @@ def low_grid(image, low, n, grid=None):
     if same_pixels(image, low, grid):
         if n is None:
             raise Refused(
-                f"{low.path}: has the same pixels as its image, so nothing shows how wide its cells are; give "
+                f"{low.path}: has the pixel grid of its image, so nothing shows how wide its cells are; give "
                 "--scale: 30 for NLCD on 1 m pixels, 50 on 0.6 m, 1 if each pixel is a cell"
             )
         return None, n

@@ -128,7 +128,7 @@ def _read_picture(path, indices):
     Image.MAX_IMAGE_PIXELS, mask, palette = None, None, None  # a photograph of 200 megapixels is no attack
     with Image.open(path) as picture:
         if picture.mode.startswith("RGB") and picture.tile and "16" in str(picture.tile[0][-1]):  # pillow keeps 8
-            raise Refused(f"{path}: has 16 bits per band, which only GeoTIFFs may have; save it as a GeoTIFF")
+            raise Refused(f"{path}: has 16 bits per band; 16-bit colours are read only from GeoTIFFs; save it as one")
         if picture.format != "PNG" and picture.getexif().get(ORIENTATION, 1) not in (0, 1):
             raise Refused(f"{path}: is rotated by an EXIF orientation tag; save it upright, like its labels")
         if indices and picture.mode == "P":  # an index says itself what it means, be it transparent or not

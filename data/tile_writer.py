@@ -25,8 +25,8 @@ from runtime.files import write_text
 
 SPLIT_PERCENT = dict(zip(SPLITS, (75, 10, 10, 5), strict=True))  # [paper, Sec. 3.1]
 NEEDED_FOR = {
-    "validation": "which training needs to choose its best step",
-    "heldout": "which an adversary learns from; adversarial.exemplar_root=TILES can name another set for them",
+    "validation": "which training needs to select its best checkpoint",
+    "heldout": "which an adversary learns from; adversarial.exemplar_root=TILES can name another set",
     "test": "which evaluate.py scores unless you give --split",
 }
 GAPS = {"void": "the image has no data there", "unlabelled": "a label does not reach there"}

@@ -1,6 +1,6 @@
 """Float and signed images to whole numbers, by one fixed rule for all images of a set; nothing is stretched by file.
 
-A value v, after the file's own scale and offset tags, becomes 1 + 65534 (v - low) / (high - low), held to 1 to 65535;
+A value v, after the file's scale and offset tags, becomes 1 + 65534 (v - low) / (high - low), clipped to 1 to 65535;
 0 is no data. low and high are --range, or 0 and 1 where the tags say that values are reflectance.
 """
 
@@ -28,7 +28,7 @@ def value_range(image, asked):
 
 
 def whole_numbers(pixels, void, image, limits):
-    """(H, W, K) pixels as uint16 by the rule above, 0 where void, and how many were held to an end of the range.
+    """(H, W, K) pixels as uint16 by the rule above, 0 where void, and how many were clipped to the range.
 
     limits: of `value_range`; None: pixels stay as they are
     """

@@ -102,8 +102,8 @@ def models(shares, rows, asked, codes, classes):
     return {
         "codes' shares": (counts / counts.sum()).log().expand(len(asked), -1),
         "the merge alone": merge_alone(asked.T[None])[0, : len(codes)].T,
-        "p(l | code) turned round, a pixel": (asked @ code_given_class.T).clamp(min=1e-9).log(),
-        "p(l | code) turned round, a cell": bayes.log_softmax(dim=1),
+        "p(l | code) inverted, per pixel": (asked @ code_given_class.T).clamp(min=1e-9).log(),
+        "p(l | code) inverted, per cell": bayes.log_softmax(dim=1),
         "published shares, priors fitted": (of_published + (counts / counts.sum()).log()).log_softmax(dim=1),
         "observation model, merged classes": by_class[:, classes] + within,
         "observation model": fitted(asked.T[None])[0, : len(codes)].T,

@@ -30,7 +30,7 @@ class MapWriter(contextlib.AbstractContextManager):
         if scene.affine:
             place["transform"] = rasterio.Affine(*scene.affine)
         elif points:
-            place |= {"gcps": points, "crs": system}
+            place |= {"gcps": points, "crs": system or rasterio.crs.CRS()}  # a scene may not say their system
         facts = {"count": len(names), "dtype": "uint8", "nodata": IGNORE, "photometric": "MINISBLACK"}
         layout = {"tiled": True, "blockxsize": TILE, "blockysize": TILE, "interleave": "pixel", "bigtiff": "IF_SAFER"}
         with self._writing():

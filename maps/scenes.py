@@ -93,7 +93,7 @@ def read_windows(scene, rows, cols, height, width, bands, limits=None):
 
     Yields (i, j, pixels, void, held): pixels (height, width, bands) as a training tile has them, void ones filled, or
     None of a window without data; void (height, width) bool, where the scene has no data or has ended, or None for
-    nowhere; held, how many pixels were held to an end of `limits`.
+    nowhere; held, how many pixels were clipped to `limits`.
     """
     for i, row in enumerate(rows):
         for j, col in enumerate(cols):

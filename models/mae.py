@@ -27,8 +27,8 @@ class MaskedAutoencoder(nn.Module):
     """image (B, K, H, W), normalised, H and W multiples of 32, and noise (B, N) -> loss, predicted, mask.
 
     mask_where: what is hidden from the encoder (docs/paper.md says what leaks).
-        tokens [paper, Sec. 4.5, as we read it]: the masked tokens; the ResNet-18 sees the whole image. At 128 px, 74 %
-            of a visible token's sensitivity lies in masked patches.
+        tokens [paper, Sec. 4.5, as we read it]: the masked tokens; the ResNet-18 sees the whole image. At the start, at
+            128 px, 74 % of a visible token's sensitivity lies in masked patches.
         pixels [differs: nothing leaks]: the masked pixels too, which are set to zero, the band mean.
         layers [differs: nothing leaks, and batch norm sees no blanks]: masked cells of 32 px, the ResNet-18's stride,
             in the image and after every layer.

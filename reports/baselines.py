@@ -37,7 +37,7 @@ def linear(root, regions, what, device):
     features = Features(open_encoder(what, description.bands), samples, description, device)
     moments = features.moments(samples)
     if not moments.targets.any():
-        raise Refused(f"{root}: no coarse cell with a label lies whole in a training tile, so Linear has none to fit")
+        raise Refused(f"{root}: no labelled coarse cell lies entirely in a training tile, so Linear has none to fit")
     network = Linear(features.encoder, *moments.solve()).to(device).eval()
     return Trained("Linear", description.facts(), network, features.mean, features.std)
 

@@ -40,7 +40,7 @@ class PlannedRun:
     after: "PlannedRun | None" = None  # the pretraining that it starts from
 
     def state(self):
-        """complete, goes on or new. raises: Refused where the folder holds another experiment"""
+        """complete, resumes or new. raises: Refused where the folder holds another experiment"""
         if not (self.dir / "last.pt").exists():
             return "new"
         kind = PretrainConfig if self.script == "train_mae.py" else SegmenterConfig
@@ -52,7 +52,7 @@ class PlannedRun:
             message = f"{self.dir} holds a run with model.init={kept.model.init}; choose another --out"
             require(start == wanted, message)
         same = kept.data.root == asked.data.root and kept.train.epochs == asked.train.epochs
-        return "complete" if same and is_of(asked.data.root, self.dir / "metrics.json") else "goes on"
+        return "complete" if same and is_of(asked.data.root, self.dir / "metrics.json") else "resumes"
 
 
 def is_of(root, path):
@@ -116,7 +116,7 @@ def table3_tests(arguments, root):
         "own": ("test" if arguments.leave_out else "validation", sorted(set.union(*regions.values()) - left_out)),
         "left out": (arguments.left_out_split, sorted(left_out)),
     }
-    require(places["own"][1], f"{root}: each region has test tiles; give --leave-out the regions to test only")
+    require(places["own"][1], f"{root}: each region has test tiles; give --leave-out the regions for testing only")
     for split, chosen in places.values():
         if split != "all" and not regions.get(split, set()) & set(chosen):
             raise Refused(f"{root} has no tile of the split {split} in {', '.join(chosen)}; --left-out-split all?")

@@ -37,7 +37,7 @@ def say(text, file=None):
     tqdm.write(f"{text}\n", file=file, end="")
 
 
-def status(work, again="goes on from what is complete", error_is="", where=""):
+def status(work, again="resumes from what is complete", error_is="", where=""):
     """Call work() -> the status to leave with: its own number, else 0; 2 or 128 + a signal after one line.
 
     again: what the same command does after Ctrl-C; where: stands for the file of a system's error that names none

@@ -75,7 +75,7 @@ def start(device="auto", mps=True):
         raise Refused(f"run.device={device}: there is no such device here; run.device=cpu always works")
     if device == "cuda":
         if local_rank >= (gpus := torch.cuda.device_count()):
-            raise Refused(f"torchrun started process {local_rank + 1} on {gpus} GPUs; lower --nproc_per_node")
+            raise Refused(f"torchrun started process {local_rank + 1} on {gpus} GPUs; lower --nproc_per_node to {gpus}")
         torch.cuda.set_device(local_rank)
     device = torch.device(device, local_rank if device == "cuda" else None)
     if world > 1 and not dist.is_initialized():

@@ -43,8 +43,8 @@ class Run:
     def begin(self, parts, about, items, best):
         """Load the parts from last.pt, where there is one; then open the folder, its log cut back to that step.
 
-        parts: {name: object with a state_dict}, as in last.pt; about: what every checkpoint also holds, and whose
-               "data" must equal that in last.pt; None in either is left out
+        parts: {name: object with a state_dict}, as in last.pt; about: what every checkpoint also holds; its "data"
+               must agree with that of last.pt; None in either is left out
         items: tiles or images per epoch
         best:  the initial best
         raises: Refused if last.pt belongs to another run
@@ -92,7 +92,7 @@ class Run:
 
     def introduce(self, data, network, precision):
         """The run in one line."""
-        onward = f"; going on from step {self.done}" if self.done else ""
+        onward = f"; resuming from step {self.done}" if self.done else ""
         world = f"{self.ranks.device.type}, precision {precision}, {self.ranks.world} process(es){onward}"
         self.say(f"{self.dir}: {data}, {self.steps} steps of {self.config.train.batch_size}; {network}; {world}")
 

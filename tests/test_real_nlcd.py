@@ -8,5 +8,5 @@ def test_the_observation_model_stands_above_the_merge_turned_round_shares_and_sh
     lines = [line for line in printed.splitlines() if line[34:44].strip().startswith("-")]
     rows = {line[:34].strip(): float(line[34:44]) for line in lines}
     assert len(rows) == 7
-    for other in ("codes' shares", "the merge alone", "p(l | code) turned round, a pixel"):
+    for other in ("codes' shares", "the merge alone", "p(l | code) inverted, per pixel"):
         assert rows["observation model"] > rows[other] + 0.05, printed

@@ -84,7 +84,7 @@ def test_tables_share_runs_and_train_what_is_not_complete(demo, tile_set):
     (out / "low-0" / "metrics.json").unlink()  # as of a run that was stopped
     same = ["--data", tile_set, "--out", out, "--lsr-patches", 20, *FAST]
     printed = reproduced("table1", *same)
-    assert "1 of 2 runs to train" in printed and f"goes on   {out / 'low-0'}" in printed
+    assert "1 of 2 runs to train" in printed and f"resumes   {out / 'low-0'}" in printed
     assert printed.count("$ python train_") == 1 and "69.11" in printed
     rows = [row["row"] for row in json.loads((out / "table1.json").read_text())["rows"]]
     assert rows == ["Oracle", "Self-Epitomic LSR", "Linear", "Low", "High"]
@@ -104,13 +104,13 @@ def test_a_run_that_started_elsewhere_is_another_and_one_that_was_moved_is_not(t
     first.dir.mkdir(parents=True)
     (first.dir / "config.yaml").write_text(to_yaml(load_config(SegmenterConfig, ROOT / first.config, first.overrides)))
     (first.dir.parent / "tiles").mkdir()
-    for name, state in (("last.pt", "goes on"), ("../tiles/dataset.yaml", "goes on"), ("metrics.json", "complete")):
+    for name, state in (("last.pt", "resumes"), ("../tiles/dataset.yaml", "resumes"), ("metrics.json", "complete")):
         (first.dir / name).touch()
         assert first.state() == state
     os.utime(first.dir / "metrics.json", (0, 0))  # of a time before the tile set was made anew
-    assert first.state() == "goes on"
+    assert first.state() == "resumes"
     shutil.move(tmp_path / "first", tmp_path / "second")
-    assert first.state() == "new" and run_of(tmp_path / "second").state() == "goes on"
+    assert first.state() == "new" and run_of(tmp_path / "second").state() == "resumes"
     with pytest.raises(Refused, match="second/runs/ours-0 holds a run with model.init=.*first"):
         run_of(tmp_path / "second", "mae-1/resnet18.pt").state()
 

@@ -106,7 +106,7 @@ def test_two_ranks_end_with_the_error_of_one_go_on_and_stop_at_one_step(tile_set
         run.process.terminate()
         status, printed = run.end()
     step = saved(run_dir)["step"]
-    assert status != 0 and f"going on from step {before}" in printed
+    assert status != 0 and f"resuming from step {before}" in printed
     assert step > before and printed.count(f"stopped at step {step} of ") == 1
 
 

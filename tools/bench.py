@@ -208,7 +208,7 @@ STAGES = {"1": training_step, "2": supervision, "3": prediction, "4": reading}
 
 def main(arguments):
     chosen = arguments.stages.split(",")
-    require({*chosen} <= STAGES.keys(), f"--stages {arguments.stages}: give some of 1 to 4, as 1,3")
+    require({*chosen} <= STAGES.keys(), f"--stages {arguments.stages}: give some of 1 to 4, like 1,3")
     if arguments.data:
         arguments.px = read_description(arguments.data).tile_px
     device = distributed.start(arguments.device).device
@@ -227,7 +227,7 @@ def main(arguments):
 def parse():
     parser = command.parser(__doc__, "python -m tools.bench")
     parser.add_argument("--out", type=Path, metavar="JSON", help="also write the table there")
-    parser.add_argument("--stages", default="1,2,3,4", help="some of 1 to 4, as 1,3 (default: all)")
+    parser.add_argument("--stages", default="1,2,3,4", help="some of 1 to 4, like 1,3 (default: all)")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"))
     parser.add_argument("--px", type=int, default=512, help="side of a tile that is made up (default 512)")
     parser.add_argument("--data", type=Path, metavar="ROOT", help="a tile set with all splits; default: made up")

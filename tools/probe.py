@@ -109,7 +109,7 @@ def parse(argv=None):
     parser.add_argument("--data", required=True, metavar="ROOT", help="tile set with fine labels")
     parser.add_argument("--tiles", type=int, metavar="N", help="training tiles with fine labels to use (default: all)")
     parser.add_argument("--pixels", type=int, default=300, metavar="N", help="labelled pixels per tile (default: 300)")
-    parser.add_argument("--random", type=int, default=5, metavar="N", help="random encoders to add (default: 5)")
+    parser.add_argument("--random", type=int, default=5, metavar="N", help="random encoders to compare (default: 5)")
     parser.add_argument("--out", type=Path, metavar="JSON", help="write the scores here")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"), help="(default: auto)")
     return parser.parse_args(argv)

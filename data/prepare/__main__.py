@@ -57,11 +57,11 @@ def main(arguments=None):
     add("--bands", type=int, metavar="K", help="bands to use; one less than the images have: alpha marks missing data")
     add("--seed", type=int, default=0, metavar="N", help="random seed of the splits (default 0)")
     add("--workers", type=int, default=default_workers(), metavar="N", help="processes (default: one per processor)")
-    add("--same-crs", action="store_true", help="ignore that a scene's files have different coordinate systems")
+    add("--same-crs", action="store_true", help="take a scene's files as one coordinate system, whatever they say")
     add("--no-filter", action="store_true", help="keep tiles with few classes or a dominant one")
     add("--compression", choices=("zlib", "none"), default="zlib", help="of tiles; none reads fastest (default zlib)")
     given = parser.parse_args(arguments)
-    return command.status(lambda: build_as_asked(given), "goes on from here", where=given.out)
+    return command.status(lambda: build_as_asked(given), "resumes from here", where=given.out)
 
 
 def build_as_asked(given):

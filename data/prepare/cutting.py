@@ -29,7 +29,7 @@ MAX_SHARE = 0.75  # of a tile's pixels under one class [paper, Sec. 3.1]
 # (always); fewer classes; one class over more (not with --no-filter; if either source does so [paper ambiguous]).
 RULES = ("empty", "classes", "dominant")
 BY_PIXELS = "labels without a georeference, which lie by pixels on images that have one"
-WARPED = "fine labels on another grid or in another system, brought to their images' pixels"
+WARPED = "fine labels on another grid or in another system, resampled to their images' pixels"
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def overlap(image, grid, size):
 def cut(root, scene, image, labels, options, limits, n):
     """The tiles of a scene whose rasters are open and laid; limits: of data/values.py; n: its scale.
 
-    returns: records, {rule: tiles dropped}, pixels held to an end of the range
+    returns: records, {rule: tiles dropped}, pixels clipped to the range
     """
     px, low, records, dropped, held = options.tile_px, labels.get("low"), [], dict.fromkeys(RULES, 0), 0
     height, width = (side // px * px for side in image.size)

@@ -36,7 +36,7 @@ def take_tile(root, scene, options):
         stored = tile_io.read(path)
         by_pixels += require_one_place(image, stored, options.same_crs)
         if not in_one_system(image, stored, options.same_crs):
-            mend = "or is written differently; --scenes reprojects it, --same-crs assumes that both are the same"
+            mend = "or is written differently; --scenes brings the two together, --same-crs assumes one"
             raise Refused(f"{path}: its coordinate system is not that of {scene.image}, {mend}")
         label = labels[kind] = Label(stored, getattr(options.taxonomy, kind), options.taxonomy.masks.get(kind))
         if kind == "high":

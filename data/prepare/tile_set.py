@@ -33,7 +33,7 @@ def build(root, scenes, options, workers=1):
     results = [result_of(root, scene) for scene in scenes]
     for scene, result in zip(scenes, results, strict=True):
         if result.get("range") != results[0].get("range"):
-            kinds = "integer images kept as stored and images converted by --range"
+            kinds = "uint8 or uint16 images kept as stored and images converted by --range"
             raise Refused(f"{scene.image} and {scenes[0].image}: one set would mix {kinds}")
     tile_px, scale, image_gsd = (agreed(key, scenes, results) for key in ("tile_px", "scale", "image_gsd"))
     require(options.tile_px in (None, tile_px), f"--tile-px {options.tile_px}: the tiles have {tile_px} px")
@@ -52,7 +52,7 @@ def build(root, scenes, options, workers=1):
         share = held / sum(record["area"] for record in records)
         print(f"note: {share:.1%} of the pixels lie outside --range in some band and are clipped to it")
     if options.range and not results[0].get("range"):
-        print("note: --range is not used: integer images are kept as stored")
+        print("note: --range is not used: uint8 and uint16 images are kept as stored")
     if not results[0].get("range") and len({str(result.get("tags")) for result in results}) > 1:
         print("note: images carry different scale or offset tags; stored numbers are kept, and mean different values")
     name = options.source if options.source in ("chesapeake", "naip215") else root.absolute().name

@@ -23,7 +23,7 @@ def main(arguments=None):
     add("--scale", type=int, default=16, metavar="N", help="pixels along a coarse cell (default 16)")
     add("--bands", type=int, default=3, metavar="K", help="3, or 4 with near infrared (default 3)")
     add("--seed", type=int, default=0, help="of landscapes and splits (default 0)")
-    add("--workers", type=int, default=default_workers(), metavar="N", help="processes (default: one a processor)")
+    add("--workers", type=int, default=default_workers(), metavar="N", help="processes (default: one per processor)")
     given = vars(parser.parse_args(arguments))
     out = given.pop("out")
     return command.status(lambda: make_tile_set(out, **given), "begins anew", where=out)

@@ -50,7 +50,7 @@ def test_real_tiles_pass_and_a_damaged_one_is_found(real, tmp_path, capsys):
     assert main([str(tmp_path), "--workers", "1"]) == 2
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 2 and "m_3708020_sw_17_1_4_000_000.tif: truncated" in lines[0]
-    assert lines[1] == f"{tmp_path}: 8 tiles, 1 problem; make the set anew in another folder"
+    assert lines[1] == f"{tmp_path}: 8 tiles, 1 problem; build the set again in another folder"
 
 
 @pytest.mark.parametrize("workers", [1, 2])

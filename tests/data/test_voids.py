@@ -171,7 +171,7 @@ def test_a_fine_label_that_is_warped_leaves_what_it_does_not_reach_ignored(tmp_p
     tile = tile_of(scene(tmp_path, np.ones((64, 128), np.uint8)), taxonomy=tmp_path / "t.yaml")
     assert (tile.high[64:] == 255).all() and (tile.high[:64] == 1).all()
     said = capsys.readouterr().out
-    assert "brought to their images' pixels: 1" in said and "are ignored: a label does not reach there" in said
+    assert "resampled to their images' pixels: 1" in said and "are ignored: a label does not reach there" in said
 
 
 @pytest.mark.parametrize("source", ["--scenes", "--tiled"])

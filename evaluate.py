@@ -23,7 +23,7 @@ from data.tiles import TileSet
 from maps.agreement import scene_tally
 from metrics import SCORES, Tally
 from reports.baselines import linear, lsr, lsr_table, oracle
-from reports.figures import chosen_tiles, figure6
+from reports.figures import chosen_tiles, draw_figure6
 from runtime import checkpoint, command, distributed
 from runtime.errors import Refused, require
 from runtime.files import write_text
@@ -64,7 +64,8 @@ def main(arguments):
     print(f"{arguments.data}, split {arguments.split}: {len(tiles)} tiles; percent")
     publish(result, classes, arguments.out)
     if arguments.figure:
-        figure6(arguments.figure, methods, tiles, ranks.device, chosen_tiles(tiles, arguments.tiles), arguments.coarse)
+        chosen = chosen_tiles(tiles, arguments.tiles)
+        draw_figure6(arguments.figure, methods, tiles, ranks.device, chosen, arguments.coarse)
     return result
 
 

@@ -26,8 +26,8 @@ from reports.rows import (
     folder,
     row_runs,
     rows_with_configs,
-    score,
     score_lsr,
+    score_runs,
     start_runs,
     table3_tests,
     train,
@@ -72,7 +72,7 @@ def figure2(arguments):
     """Image, high label and low label under the merged taxonomy."""
     for root in needed(arguments):
         sheet = folder(arguments, root) / "figure2.png"
-        command("evaluate.py", "--oracle", "--data", root, "--figure", sheet, *chosen_tiles(arguments))
+        command("evaluate.py", "--oracle", "--data", root, "--figure", sheet, *tiles_option(arguments))
 
 
 def figure6(arguments):
@@ -89,13 +89,13 @@ def train_and_score(arguments, roots, names, *flags, observed=(), lsr=False, she
     runs = planned(arguments, roots, lambda *of: [row_runs(arguments, name, *of) for name in (*names, *observed)])
     for (root, seed), rows in runs.items():
         out, segmenters = folder(arguments, root), [row[-1] for row in rows]
-        draw = ("--figure", out / f"figure6-{seed}.png", *chosen_tiles(arguments)) if sheet else ()
+        draw = ("--figure", out / f"figure6-{seed}.png", *tiles_option(arguments)) if sheet else ()
         random = ("--linear-encoder", seed) if "--linear" in flags else ()
-        scored = score(segmenters, root, out / f"{what}-{seed}.json", *flags, *random, *draw)
+        scored = score_runs(segmenters, root, out / f"{what}-{seed}.json", *flags, *random, *draw)
         if lsr:
             scored[1:1] = score_lsr(arguments, root, seed)
         if observed:
-            scored += score(segmenters[-len(observed) :], root, out / f"{what}-coarse-{seed}.json", "--coarse")
+            scored += score_runs(segmenters[-len(observed) :], root, out / f"{what}-coarse-{seed}.json", "--coarse")
         results[root].append(scored)
     rows = rows_of(results)
     write_table(arguments, f"Ours on {named(roots)}, test split", ("row",), rows, gap_closed(rows) + differences(rows))
@@ -117,7 +117,7 @@ def table3(arguments):
     for (root, seed), runs in planned(arguments, roots, runs_of).items():
         for test, words in tests[root][0].items():
             path = folder(arguments, root) / f"table3-{test.replace(' ', '_')}-{seed}.json"
-            scored = score([row[-1] for row in runs], None, path, *words)
+            scored = score_runs([row[-1] for row in runs], None, path, *words)
             for source, row in zip(starts[root, seed], scored, strict=True):
                 results.setdefault((source, test), {}).setdefault(root, []).append([row])
     rows = [replace(rows_of(of_sets)[0], names=names, paper=PAPER_TABLE3[names]) for names, of_sets in results.items()]
@@ -134,7 +134,7 @@ def figure5(arguments):
         raise Refused(f"--exemplars {max(arguments.exemplars)}: the split heldout has {min(pool)} label maps")
     for (root, seed), rows in planned(arguments, roots, lambda *of: exemplar_runs(arguments, *of)).items():
         path = folder(arguments, root) / f"figure5-{seed}.json"
-        results[root].append(score([row[-1] for row in rows], root, path))
+        results[root].append(score_runs([row[-1] for row in rows], root, path))
     low, *rows = rows_of(results)
     rows = [replace(row, names=(f"K={k or 'all'}",)) for k, row in zip(arguments.exemplars, rows, strict=True)]
     write_table(arguments, f"Ours on {named(roots)}, test split, against the exemplars K", ("row",), [low, *rows])
@@ -163,7 +163,7 @@ def named(roots):
     return " + ".join(str(root) for root in roots)
 
 
-def chosen_tiles(arguments):
+def tiles_option(arguments):
     return ("--tiles", ",".join(arguments.tiles)) if arguments.tiles else ()
 
 

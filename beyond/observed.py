@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from beyond.observation import Observation
-from beyond.region_losses import MISFITS, Matching, counted, published
-from beyond.table import fit_codes, from_plain, from_yaml, to_plain, to_yaml
+from beyond.region_losses import MISFITS, Matching, published, tabulate
+from beyond.table import fit_codes, from_plain, from_yaml, table_to_yaml, to_plain
 from data.cells import region_index, region_labels
 from data.laying import same_scale
 from models.regions import compositions
@@ -42,7 +42,7 @@ class Observed:
         """Say where the model is from, and write a table to the run's folder."""
         run.say(f"{run.dir}: {self.origin}")
         if self.table:
-            run.write("observation.yaml", to_yaml(self.table))
+            run.write("observation.yaml", table_to_yaml(self.table))
 
 
 def observe(config, tile_sets, open_exemplars, saved):
@@ -72,7 +72,7 @@ def observe(config, tile_sets, open_exemplars, saved):
     shares, codes, native = exemplar_cells(*places, config.supervision.min_coverage, native)
     origin = f"{len(codes)} cells of {len(exemplars.chosen)} places"
     if how in MISFITS:
-        model = Matching(how, counted(shares, codes), description.taxonomy, native)
+        model = Matching(how, tabulate(shares, codes), description.taxonomy, native)
         return Observed(model, f"p(class | code), counted in {origin}")
     model, cells, rare = fit_codes(shares, codes, exemplars.tiles.description.taxonomy.low, names, native)
     origin = f"p(label | composition) of {len(model.names)} labels, fitted to {origin}"

@@ -39,19 +39,19 @@ def posterior(model, logits, labels, to_cell, cell_px, void=None, resistance=1.0
     shape, cells, classes = labels.shape[1:], labels[0].numel(), logits.shape[1]
     every = max(1, int(math.sqrt(cell_px)) // 5)
     sample = logits[:, :, every // 2 :: every, every // 2 :: every].contiguous()
-    where = lay(to_cell, shape, sample, every, void)
+    where = cells_at(to_cell, shape, sample, every, void)
     offsets = best_offsets(model, sample, labels, *where, cell_px / every**2, resistance, steps, rate)
 
     strips, sums = [], 0
     for top in range(0, logits.shape[2], STRIP):
         values = logits[:, :, top : top + STRIP].contiguous()
         hidden = None if void is None else void[:, top : top + STRIP]
-        index, places = lay(to_cell, shape, values, 1, hidden, top)
+        index, places = cells_at(to_cell, shape, values, 1, hidden, top)
         strips.append(values + spread(offsets, places))
         parts = values.softmax(dim=1), strips[-1].softmax(dim=1), torch.ones_like(values[:, :1])
         sums = sums + aggregate_logits(torch.cat(parts, dim=1), index, cells)
     before, after, seen = sums.split([classes, classes, 1], dim=1)
-    known = counted(labels, seen, cell_px)
+    known = half_seen(labels, seen, cell_px)
     before, after = (misfits(model(part / seen.clamp(min=1)), known) for part in (before, after))
     return torch.where((after <= before)[:, None, None, None], torch.cat(strips, dim=2), logits)
 
@@ -59,7 +59,7 @@ def posterior(model, logits, labels, to_cell, cell_px, void=None, resistance=1.0
 def best_offsets(model, logits, labels, index, places, cell_px, resistance, steps, rate):
     """d, (B, C, h, w)."""
     cells = labels[0].numel()
-    known = counted(labels, aggregate_logits(torch.ones_like(logits[:, :1]), index, cells), cell_px)
+    known = half_seen(labels, aggregate_logits(torch.ones_like(logits[:, :1]), index, cells), cell_px)
     with torch.inference_mode(False), torch.enable_grad():  # where maps are made, gradients are off
         logits, known, index, places = (given.clone() for given in (logits, known, index, places))
         offsets = torch.zeros(*logits.shape[:2], *labels.shape[1:], dtype=logits.dtype, device=logits.device)
@@ -78,7 +78,7 @@ def best_offsets(model, logits, labels, index, places, cell_px, resistance, step
     return best
 
 
-def lay(to_cell, shape, like, every, void=None, top=0):
+def cells_at(to_cell, shape, like, every, void=None, top=0):
     """Which cell lies over each `every`-th pixel: index (B, H', W'), -1 for none, and its place for grid_sample.
 
     shape: (h, w) of the cells; like: what has the size (H', W'), type and device; top: the window's row that H' begins
@@ -102,7 +102,7 @@ def spread(offsets, places):
     return F.grid_sample(offsets, places, mode="bilinear", padding_mode="border", align_corners=False)
 
 
-def counted(labels, seen, cell_px):
+def half_seen(labels, seen, cell_px):
     """(B, h, w) labels -> (B, R), 255 for cells seen by less than half too. seen: (B, 1, R), pixels of each"""
     return torch.where(seen[:, 0] >= cell_px / 2, labels.flatten(1).long(), IGNORE)
 

@@ -90,7 +90,7 @@ class Matching(nn.Module):
         return by_code, range(self.eta.shape[1])
 
 
-def counted(shares, codes):
+def tabulate(shares, codes):
     """{code: (eta, rho)} from the shares (N, C) of cells with these codes (N,), of codes with MIN_CELLS or more."""
     shares, codes = torch.as_tensor(shares).float(), torch.as_tensor(codes)
     cells = {code: shares[codes == code] for code in codes.unique().tolist()}

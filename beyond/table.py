@@ -58,7 +58,7 @@ def to_plain(model, class_names, cells=None):
     return {"classes": list(class_names), "rows": rows}
 
 
-def to_yaml(plain):
+def table_to_yaml(plain):
     return HEAD + yaml.safe_dump(plain, sort_keys=False, default_flow_style=None, width=120)
 
 

@@ -41,13 +41,13 @@ def load_taxonomy(path):
     if "colors" in description:
         if "high" in description and "low" in description:
             raise Refused(f"{path}: colors stand for high or low; leave out the one whose masks hold colours")
-        codes, table = _codes_of_colors(description["colors"], path)
+        codes, table = _read_colors(description["colors"], path)
         for source in masks.keys() - description.keys():
             masks[source], description[source] = codes, table
     return replace(taxonomy_from_dict(description, path), masks=masks)
 
 
-def _codes_of_colors(colors, where):
+def _read_colors(colors, where):
     """{"#RRGGBB": class name} -> ({(r, g, b): code}, {code: class name})."""
     if not isinstance(colors, dict) or not 0 < len(colors) < _UNKNOWN:
         raise Refused(f'{where}: colors should map up to {_UNKNOWN - 1} of "#RRGGBB", in quotes, to class names')

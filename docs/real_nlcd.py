@@ -21,7 +21,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from beyond.observation import FLOOR, Observation, fit, merged_table  # noqa: E402
-from beyond.table import from_yaml, to_plain, to_yaml
+from beyond.table import from_yaml, table_to_yaml, to_plain
 from data import tile_io  # noqa: E402
 from data.cells import Cells, region_index, region_labels  # noqa: E402
 from data.taxonomy import load_taxonomy, merge  # noqa: E402
@@ -132,7 +132,7 @@ def publish():
         "# python docs/real_nlcd.py --publish\n"
     )
     table = to_plain(published_table(), load_taxonomy(TAXONOMY).names)
-    PUBLISHED.write_text(head + to_yaml(table).replace("; cells: how many the row was fitted on", ""))
+    PUBLISHED.write_text(head + table_to_yaml(table).replace("; cells: how many the row was fitted on", ""))
 
 
 def read_parts(folder):

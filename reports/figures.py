@@ -103,7 +103,7 @@ def chosen_tiles(tiles, names):
 
 
 @torch.no_grad()
-def figure6(path, methods, tiles, device, chosen, coarse=False):
+def draw_figure6(path, methods, tiles, device, chosen, coarse=False):
     """Image, high-resolution label, each method's prediction, low-resolution label (Fig. 6; without methods 2).
 
     coarse: let methods use the coarse label of each tile too (beyond/informed.py)

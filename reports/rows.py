@@ -184,7 +184,7 @@ def train(arguments, runs):
     side_by_side(words, after, arguments.jobs, names.get, then)
 
 
-def score(runs, root, path, *more):
+def score_runs(runs, root, path, *more):
     """-> the rows of evaluate.py."""
     data = ("--data", root) if root else ()
     command("evaluate.py", *(run.dir for run in runs), *more, *data, "--out", path)
@@ -196,6 +196,6 @@ def score_lsr(arguments, root, seed):
     path = folder(arguments, root) / f"lsr-{arguments.lsr_patches}-{seed}.json"
     kept = json.loads(path.read_text()) if is_of(root, path) else {}
     if kept.get("data") != str(root) or not SCORES.keys() <= kept["rows"][0].keys():
-        return score([], root, path, "--lsr", "--lsr-patches", arguments.lsr_patches, "--lsr-seed", seed)
+        return score_runs([], root, path, "--lsr", "--lsr-patches", arguments.lsr_patches, "--lsr-seed", seed)
     print(f"Self-Epitomic LSR of seed {seed} is complete: {path}")
     return kept["rows"]

@@ -55,7 +55,7 @@ def main(arguments):
     model = onnx.load_from_string(to_onnx(trained, arguments.tile_px, arguments.dynamic))
     for axis in () if arguments.dynamic else (2, 3):  # the exporter loses them, and Deepness takes square tiles alone
         model.graph.output[0].type.tensor_type.shape.dim[axis].dim_value = arguments.tile_px
-    known = describe(trained.facts, arguments.tile_px)
+    known = metadata(trained.facts, arguments.tile_px)
     onnx.helper.set_model_props(model, {key: json.dumps(value) for key, value in known.items()})
     with open_whole(arguments.out) as file:
         file.write(model.SerializeToString())
@@ -63,7 +63,7 @@ def main(arguments):
     print(f"{arguments.out}: takes {size}")
 
 
-def describe(facts, tile_px):
+def metadata(facts, tile_px):
     """What Deepness asks of a model, by its keys, and bands and dtype."""
     return {
         "model_type": "Segmentor",

@@ -54,7 +54,7 @@ def cut_scene(root, scene, options):
 
     Rasters are read tile by tile: memory does not grow with the scene.
     returns: plain values: "records" of write_tile; {rule: tiles} "dropped"; "held" pixels beyond the range; the codes
-             that say nothing, "nodata"; and what `lay` says
+             that say nothing, "nodata"; and what `check_and_lay` says
     raises:  Refused; where a label has codes or colours without a class, all of them are named
     """
     taxonomy = options.taxonomy
@@ -64,7 +64,7 @@ def cut_scene(root, scene, options):
             kind: Label(stack.enter_context(Raster(path)), getattr(taxonomy, kind), taxonomy.masks.get(kind))
             for kind, path in scene.labels().items()
         }
-        facts = lay(image, labels, options, stack)
+        facts = check_and_lay(image, labels, options, stack)
         try:
             records, dropped, held = cut(root, scene, image, labels, options, facts["range"], facts["scale"])
         except Unknown as unknown:
@@ -73,7 +73,7 @@ def cut_scene(root, scene, options):
     return {"records": records, "tile_px": options.tile_px, "dropped": dropped, "held": held, "nodata": nodata, **facts}
 
 
-def lay(image, labels, options, stack):
+def check_and_lay(image, labels, options, stack):
     """Check the rasters of a scene against each other. A fine label on another grid is warped to the image's pixels, by
     nearest neighbours; a coarse one keeps its cells, and `Label.cells` becomes their affine.
 

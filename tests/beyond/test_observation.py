@@ -7,7 +7,7 @@ import torch
 from random_observation import CLASSES, CODES, random_model
 
 from beyond.observation import FLOOR, SLOPE, Observation, features, fit, merged_table
-from beyond.table import fit_codes, from_plain, from_yaml, to_plain, to_yaml
+from beyond.table import fit_codes, from_plain, from_yaml, table_to_yaml, to_plain
 from models.regions import compositions
 from runtime.errors import Refused
 
@@ -100,7 +100,7 @@ def test_a_written_table_is_the_table(tmp_path):
     shares, rows = true_cells(400)
     model, cells, _ = fit_codes(shares, torch.tensor(CODES)[rows], MERGED, NAMES)
     plain = to_plain(model, NAMES, cells)
-    (tmp_path / "table.yaml").write_text(to_yaml(plain))
+    (tmp_path / "table.yaml").write_text(table_to_yaml(plain))
     for again in (from_yaml(tmp_path / "table.yaml", NAMES), from_plain(plain, NAMES, "here")):
         assert again.names == model.names and again.classes == model.classes
         assert torch.equal(again.weight, model.weight) and torch.equal(again.bias, model.bias)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from random_observation import random_model
 
-from beyond.posterior import counted, lay, misfits, posterior, spread
+from beyond.posterior import cells_at, half_seen, misfits, posterior, spread
 from models.regions import aggregate_logits, compositions
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -98,18 +98,18 @@ def test_windows_of_a_batch_do_not_see_each_other(layout):
 
 def test_the_cells_of_the_posterior_are_those_of_training():
     model, (logits, labels, to_cell, cell_px) = random_model(), window("tilted", 1)
-    index, _ = lay(to_cell, labels.shape[1:], logits, 1)
+    index, _ = cells_at(to_cell, labels.shape[1:], logits, 1)
     expected = index_by_a_slow_loop(TILT, labels.shape[1:], 40, 48)
     assert torch.equal(index[0], expected)
     slow = misfit_by_a_slow_loop(model, logits[0], labels[0], TILT, cell_px)
     seen = aggregate_logits(torch.ones_like(logits[:, :1]), index, labels[0].numel())
     log_probs = model(compositions(logits, index, labels[0].numel()))
-    assert misfits(log_probs, counted(labels, seen, cell_px)).item() == pytest.approx(slow)
+    assert misfits(log_probs, half_seen(labels, seen, cell_px)).item() == pytest.approx(slow)
 
 
 def test_the_offset_is_bilinear_between_the_centres_of_cells():
     to_cell, shape = (0.125, 0, 0, 0, 0.125, 0), (5, 6)
     like, offsets = torch.zeros(1, 2, 40, 48), torch.randn(1, 2, 5, 6)
-    field = spread(offsets, lay([to_cell], shape, like, 1)[1])
+    field = spread(offsets, cells_at([to_cell], shape, like, 1)[1])
     expected = torch.nn.functional.interpolate(offsets, scale_factor=8, mode="bilinear", align_corners=False)
     assert torch.allclose(field, expected)

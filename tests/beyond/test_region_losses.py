@@ -7,7 +7,7 @@ from commands import ROOT
 from made_runs import losses, trained
 
 import evaluate
-from beyond.region_losses import PRIOR_FLOOR, RHO_FLOOR, Matching, counted, prior_misfit, published, statistics_misfit
+from beyond.region_losses import PRIOR_FLOOR, RHO_FLOOR, Matching, prior_misfit, published, statistics_misfit, tabulate
 from models.regions import log_mean_exp
 from runtime.errors import Refused
 
@@ -71,7 +71,7 @@ def test_pooling_is_the_log_of_the_mean_of_exp_over_each_region():
 def test_tables_are_counted_over_the_cells_of_each_code():
     torch.manual_seed(0)
     shares = torch.rand(40, 4)
-    table = counted(shares, torch.tensor([11] * 15 + [41] * 20 + [42] * 5))
+    table = tabulate(shares, torch.tensor([11] * 15 + [41] * 20 + [42] * 5))
     assert list(table) == [11, 41]  # of 42 there are too few
     for (eta, rho), own in zip(table.values(), (shares[:15], shares[15:35]), strict=True):
         assert torch.allclose(eta, own.mean(dim=0)) and torch.allclose(rho, own.std(dim=0, correction=0))
@@ -87,12 +87,12 @@ def test_a_published_table_gives_deviations_or_the_largest_there_can_be():
 
 def test_cells_carry_rows_of_the_table_native_codes_or_classes():
     taxonomy = SimpleNamespace(names=NAMES, low={11: 0, 41: 1, 42: 1, 90: 1, 255: 255})
-    table = counted(torch.eye(4)[[0, 1] * 20], torch.tensor([11, 41] * 20))
+    table = tabulate(torch.eye(4)[[0, 1] * 20], torch.tensor([11, 41] * 20))
     native = Matching("prior", table, taxonomy, True)
     assert native.labels(taxonomy.low)[0] == {11: 0, 41: 1, 42: 2, 90: 3, 255: 255}
     assert native.class_of[:5].tolist() == [0, 1, 1, 1, 255]
     assert native.eta.tolist() == torch.eye(4)[[0, 1, 1, 1]].tolist()  # 42 and 90, which no cell has, by their class
-    merged = Matching("statistics", counted(torch.eye(4)[[0, 1] * 20], torch.tensor([0, 1] * 20)), taxonomy, False)
+    merged = Matching("statistics", tabulate(torch.eye(4)[[0, 1] * 20], torch.tensor([0, 1] * 20)), taxonomy, False)
     by_code, by_class = merged.labels(taxonomy.low)
     assert by_code == taxonomy.low and list(by_class) == [0, 1, 2, 3]
     assert merged.class_of[:5].tolist() == [0, 1, 2, 3, 255] and merged.eta.tolist() == torch.eye(4).tolist()

@@ -220,7 +220,7 @@ def without_training(monkeypatch):
         return [{**row, "miou": row["miou"] + 0.1 * i} for i, row in enumerate(rows)]
 
     monkeypatch.setattr(reproduce, "train", lambda arguments, runs: planned.extend(runs))
-    monkeypatch.setattr(reproduce, "score", score)
+    monkeypatch.setattr(reproduce, "score_runs", score)
     return planned, asked
 
 

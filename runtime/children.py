@@ -67,5 +67,5 @@ def _run_one(words, name, pool):
     RUNNING.remove(process)
     if process.returncode:
         pool.shutdown(wait=False, cancel_futures=True)  # before this thread takes up the next one
-        raise Refused(f"stopped: python {shlex.join(words)} failed; fix the error above and run the same command again")
+        raise Refused(f"stopped: python {shlex.join(words)} failed; fix the error and run the same command again")
 

@@ -69,9 +69,9 @@ def test_words_of_the_command_line_stay_as_they_were_typed(tmp_path):
 @pytest.mark.parametrize("text, names", [  # more in test_messages.py, and YAML that is none in runtime/test_files.py
     ("train: 3", ["no setting train;"]),
     ("epochs: 3", ["no setting epochs; did you mean train.epochs?"]),
-    ("train: {seed: 1}", ["no setting train.seed; did you mean run.seed?"]),
-    ("device: 1", ["no setting device; did you mean run.device?"]),
-    ("gan: {weight: 1}", ["no setting gan.weight; did you mean adversarial.weight?"]),
+    ("train: {seed: 1}", ["there is no setting train.seed; did you mean run.seed?"]),
+    ("device: 1", ["there is no setting device; did you mean run.device?"]),
+    ("gan: {weight: 1}", ["there is no setting gan.weight; did you mean adversarial.weight?"]),
     ("train: {epochs: 2.5}", ["train.epochs=2.5", "whole number"]),
     ("train: {epochs: }", ["train.epochs= ", "whole number"]),
     ("data: {gain: .nan}", ["data.gain=nan", "a number"]),
@@ -136,8 +136,8 @@ def test_a_run_goes_on_with_more_epochs_or_moved_data_and_refuses_another_experi
     for other in ("train.epochs=4", "train.learning_rate=1", "run.seed=1", "model.width=32"):
         with pytest.raises(Refused, match=f"runs/x.*{other.split('=')[0]}"):
             check_resumable(saved, load_config(SegmenterConfig, path, [other]), "runs/x")
-    wholes = {"schedule=cosine": "the learning rate fell", "frozen_share=0.2": "the ResNet-18 was frozen for a"}
-    for whole, why in wholes.items():
+    two = {"schedule=cosine": "the learning rate fell over", "frozen_share=0.2": "the ResNet-18 was frozen for a share"}
+    for whole, why in two.items():
         short, long = (load_config(SegmenterConfig, path, [f"train.{whole}", f"train.epochs={n}"]) for n in (5, 6))
         with pytest.raises(Refused, match=f"runs/x.* train.epochs=5, not 6; with train.{whole} {why}"):
             check_resumable(flatten(short), long, "runs/x")

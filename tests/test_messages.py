@@ -190,7 +190,7 @@ CASES = {
     # Settings.
     "unknown setting": (setting("train.epoch=3"), "there is no setting train.epoch; did you mean train.epochs?"),
     "choice": (setting("supervision.labels=low"), "is not one of high, low_upsampled, low_regions; did you mean low_"),
-    "bound": (setting("adversarial.temperature=1000"), "=1000.0: must be above 0 and at most 100, like 1.11"),
+    "bound": (setting("adversarial.temperature=999"), "temperature=999.0: must be above 0 and at most 100, like 1.11"),
     "number": (setting("train.epochs=many"), "train.epochs=many must be a whole number, like train.epochs=100"),
     "seed": (setting("run.seed=1e30"), "must be 0 or more and below 9223372036854775808, like 0"),
     "infinite": (setting("train.learning_rate=inf"), "train.learning_rate=inf must be a number"),

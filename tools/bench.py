@@ -153,23 +153,22 @@ def prediction(bench):
 
 def reading(bench):
     """Stage 4: pixels and places of tiles by data/tile_io.py, on one core; against rasterio on the same files."""
-    rasterio, folder, times = gdal(), bench.folder / "reading", min(TILES, len(bench.tiles()))
-    images = [tile_io.read(bench.root / bench.tiles().rows[i]["image"]) for i in range(times)]
+    rasterio, tiles = gdal(), bench.tiles()
+    images = [tile_io.read(tiles.root / row["image"]) for row in tiles.rows[:TILES]]
+    paths = [bench.folder / f"{i}.tif" for i in range(len(images))]
 
     def ours():
-        return [tile_io.read(path) for path in folder.iterdir()]
+        return [tile_io.read(path) for path in paths]
 
     def theirs():
-        for path in folder.iterdir():
+        for path in paths:
             with rasterio.open(path) as file:
                 file.read(), file.transform
 
-    folder.mkdir()
     for compression in ("zlib", "none"):
-        for i, image in enumerate(images):
-            place = {"affine": image.affine, "system": image.system}
-            tile_io.write(folder / f"{i}.tif", image.pixels, compression=compression, **place)
-        peer, rate = bench.rates(times, theirs, ours)
+        for path, image in zip(paths, images, strict=True):
+            tile_io.write(path, image.pixels, affine=image.affine, system=image.system, compression=compression)
+        peer, rate = bench.rates(len(paths), theirs, ours)
         bench.row(4, f"{bench.px} px, {compression}", rate, peer, "tiles/s, one core", "rasterio")
 
 

@@ -103,7 +103,7 @@ def test_colours_without_a_class_are_listed_with_their_counts(tmp_path):
 
 
 @pytest.mark.parametrize("array, colors, said", [
-    (RGB, (), "a.tif: has 3 bands of uint8; a label has one band, of integers; for a mask of colours"),
+    (RGB, (), "a.tif: has 3 bands of uint8; a label has one band, of integers; for a mask of colours, give the"),
     (RGB.repeat(2, axis=2), COLORS, "a.tif: has 6 bands of uint8; a mask of colours has red, green and blue of"),
     (RGB.astype(np.uint16), COLORS, "a.tif: has 3 bands of uint16; a mask of colours has red, green and blue of"),
 ])  # fmt: skip

@@ -44,7 +44,7 @@ def test_two_at_a_time_with_their_names_and_one_thread_each_and_one_waits_for_an
 def test_one_that_fails_stops_the_one_beside_it_and_begins_no_other(tmp_path):
     words = {"a": noting(tmp_path, "a", 60), "b": noting(tmp_path, "b", 0.3, status=3), "c": noting(tmp_path, "c")}
     started = time.monotonic()
-    with pytest.raises(Refused, match="^stopped: python -c .* failed; fix the error above and run the same command"):
+    with pytest.raises(Refused, match="^stopped: python -c .* failed; fix the error and run the same command again$"):
         side_by_side(words, {}, 2, name=str)
     assert time.monotonic() - started < 30 and not any(line in log(tmp_path) for line in ("a ends", "c begins"))
     assert not RUNNING

@@ -14,8 +14,8 @@ def test_a_stage_prints_its_rows_and_writes_them_as_json(tile_set, tmp_path, mon
     bench.main(bench.parse())
     written, printed = json.loads(out.read_text()), capsys.readouterr().out
     assert written["device"] == "cpu" and written["px"] == 64
-    steps, tiles = [f"step of {row}" for row in ("Low", "Agg", "Agg+App")], ["64 px, zlib", "64 px, none"]
-    assert [row["what"] for row in written["rows"]] == [*steps, *tiles]
+    expected = [(2, f"step of {row}") for row in ("Low", "Agg", "Agg+App")] + [(4, "64 px, zlib"), (4, "64 px, none")]
+    assert [(row["stage"], row["what"]) for row in written["rows"]] == expected
     for row in written["rows"]:
         assert row.keys() == {"stage", "what", "ours", "peer", "ratio", "unit", "peer_name"}
         assert row["what"] in printed and abs(row["ratio"] - row["ours"] / row["peer"]) < 1e-9

@@ -91,10 +91,7 @@ def main(config):
 
     for step in run.each_step():
         # Learning rate of this step. The discriminator's is constant: it plays on as long as the segmenter moves.
-        rate = learning_rate(step, run.steps, config.train)
-        for group in optimizer.param_groups:
-            frozen = step < group.get("frozen_share", 0) * run.steps
-            group["lr"] = 0.0 if frozen else group["factor"] * rate
+        rate = set_rates(optimizer, step, run.steps, config.train)
 
         # The two players move by turns, the segmenter first. Both moves are about the same micro-batches.
         micro_batches = [to_device(next(batches), device) for _ in range(per_rank // micro_batch)]
@@ -159,12 +156,24 @@ def optimizers(config, segmenter, discriminator):
     return optimizer, torch.optim.Adam(discriminator.parameters(), game.learning_rate, betas, fused=fused)
 
 
-def update_segmenter(task, run, step, micro_batches, segmenter, optimizer, discriminator=None):
-    """The segmenter's step: Eq. 1, and by its weight the hinge loss of the maps that it makes (Eq. 2).
+def set_rates(optimizer, step, steps, train):
+    """Give the segmenter's parts their shares of this step's learning rate, 0 while frozen; -> the rate."""
+    rate = learning_rate(step, steps, train)
+    for group in optimizer.param_groups:
+        frozen = step < group.get("frozen_share", 0) * steps
+        group["lr"] = 0.0 if frozen else group["factor"] * rate
+    return rate
 
+
+def update_segmenter(task, run, step, micro_batches, segmenter, optimizer, discriminator=None):
+    """The segmenter's step on the total objective: Eq. 1 + weight * the hinge loss of the maps that it makes (Eq. 2).
+
+    Names: "made" are label maps that the segmenter predicts, "real" are exemplars.
     returns: the maps of each micro-batch, without gradient; norms of both terms' gradients, on steps with a record
     """
     ranks, scaler, adversarial = task.ranks, task.scaler, task.config.adversarial
+    # Both terms are means over the global batch, Eq. 1 over its labels, the hinge over its tiles. Each micro-batch adds
+    # its share of them. DDP averages gradients over ranks, so each backward multiplies by their number.
     # Eq. 1's N is the count of labels in the global batch, known before the first backward: where regions lack labels,
     # a mean of micro-batch means is not the batch mean.
     count = torch.full((), float(sum(b["count"] for b in micro_batches)), device=ranks.device)
@@ -196,7 +205,7 @@ def update_segmenter(task, run, step, micro_batches, segmenter, optimizer, discr
                 if last and run.logs(step):
                     probes = probe_game(logits, terms["loss"], terms["segmenter_hinge"], weight)
             total = terms["loss"] + weight * terms.get("segmenter_hinge", 0.0)
-            scaler.scale(total * ranks.world).backward()  # DDP averages over ranks; each term is already a share
+            scaler.scale(total * ranks.world).backward()
         run.add(**terms)
     scaler.step(optimizer)  # passes over a step whose float16 gradients are not finite
     scaler.update()

@@ -2,10 +2,14 @@
 
 `data/samples.py: supervising_regions` makes M, the region index. Sums are float32: 900 logits of 80 overflow float16.
 
-The paper sums the network's logits: x = u in Eq. 1. Here x = u / n², with n² the pixels of a whole cell [differs: so
-softmax(u) is a pixel's probability, and one learning rate serves all rows; docs/paper.md]. Eq. 3 reads the same x, so
-its tau becomes tau / n². The literal x = u is `supervision.aggregate=literal_sum`: the network multiplies its last
-layer's output by n² (models/unet.py: gain).
+Eq. 1 sums x over the n² pixels of a cell, and Eq. 3 reads tau x. The paper takes x = u, the network's logits. Here
+x = u / n² [differs: so softmax(u) is a pixel's probability, and one learning rate serves all rows; docs/paper.md]:
+
+    supervision.aggregate   last layer gives   logits here, u     Eq. 1 sums     Eq. 3 reads
+    sum                     u                  u                  u / n²         (tau / n²) u
+    literal_sum             x                  u = n² x (gain)    u / n² = x     (tau / n²) u = tau x
+
+`gain` is in models/unet.py; `adversarial.temperature` is tau / n².
 """
 
 import torch

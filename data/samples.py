@@ -90,6 +90,8 @@ def make_sample(tile, labels, min_coverage=1.0, view=0, color=(1.0, 0.0)):
 def supervising_regions(to_cell, shape, height, width, min_coverage=1.0, view=0):
     """The cells that supervise (`covered_cells`), under one dihedral view.
 
+    At n = 2 a tile of 4 x 4 px has M = [[0, 0, 1, 1], [0, 0, 1, 1], [2, 2, 3, 3], [2, 2, 3, 3]], under each view the
+    same: the image turns, regions are counted anew from its top-left corner, and the order says which label is whose.
     returns: the paper's M, over them alone, (H, W) int32, -1 elsewhere; of each region its cell's place in the labels,
              -1 for none
     """
@@ -107,8 +109,9 @@ def supervising_regions(to_cell, shape, height, width, min_coverage=1.0, view=0)
 def collate(samples):
     """Samples -> a batch of tensors.
 
-    image (B, K, H, W) as stored; color (B, 2) gain and offset; count: labels that supervise;
-    labels (B, H, W); or (B, R), padded with ignored regions, and region_index (B, H, W), -1 for none;
+    image (B, K, H, W) as stored; color (B, 2) gain and offset; count: labels that supervise
+    labels (B, H, W), of pixels: supervision.labels=high or low_upsampled
+    labels (B, R), padded with ignored regions, and region_index (B, H, W), -1 for none: supervision.labels=low_regions
     exemplars (B, 1, H, W), where there is an adversary; coarse, and void (B, H, W), where they are asked for
     """
     arrays = samples[0].keys() & {"image", "region_index", "exemplars", "void"}

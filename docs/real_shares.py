@@ -18,6 +18,8 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from beyond.observed import exemplar_cells  # noqa: E402
 from data import tile_io  # noqa: E402
+from data.cells import majority_blocks  # noqa: E402
+from data.prepare.cutting import broken_rule  # noqa: E402
 from data.taxonomy import merge  # noqa: E402
 from data.tiles import TileSet  # noqa: E402
 from runtime import command  # noqa: E402
@@ -38,11 +40,33 @@ def main(real, roots):
         print(f"{'code':<6}{'cells':<8}" + "".join(f"{name:<29}" for name in CLASSES) + "nearest place, distance")
         for code in sorted({*codes.tolist()} & places.keys()):
             print(line_of(code, shares[codes == code], len(codes), places[code]))
-        lows = np.concatenate([tile_io.read(tiles.root / row["low"]).pixels[..., 0] for row in tiles.rows])
+        print_majorities(tiles)
+        lows = np.stack([tile_io.read(tiles.root / row["low"]).pixels[..., 0] for row in tiles.rows])
         for name, some in (("these tiles", lows), ("Connecticut", windows(raster, lows.shape[1]))):
-            merged = merge(some, tiles.description.taxonomy.low, name)
-            runs = f"{mean_run(some):.2f} cells of one code, {mean_run(merged):.2f} of one merged class"
-            print(f"mean run along rows of {lows.shape[1]} cells, {name}: {runs}")
+            print_runs(name, some, merge(some, tiles.description.taxonomy.low, name))
+
+
+def print_majorities(tiles):
+    """How pure cells can be at all: shares under exact majorities of the same fine maps."""
+    n, shares = int(tiles.description.scale), []
+    for i in range(len(tiles)):
+        high = tiles.load_high(i)
+        rows, cols = majority_blocks(high, n).full
+        blocks = high[: rows * n, : cols * n].reshape(rows, n, cols, n)
+        shares.append(np.stack([(blocks == c).mean(axis=(1, 3)).ravel() for c in range(len(CLASSES))], axis=1))
+    shares = np.concatenate(shares)
+    for c, name in enumerate(CLASSES):
+        own = shares[shares.argmax(axis=1) == c, c]
+        print(f"cells whose majority is {name}: {own.mean():.2f} of it, deviation {own.std():.2f}")
+
+
+def print_runs(name, maps, merged):
+    """Mean runs along rows of (N, k, k) maps: of all, and of those that the paper's filter leaves (Sec. 3.1)."""
+    counts = [np.bincount(m.ravel(), minlength=256)[: len(CLASSES)].tolist() for m in merged]
+    left = [broken_rule({"low": count}, merged[0].size, True) is None for count in counts]
+    for what, chosen in (("all", np.ones(len(maps), bool)), ("the paper's filter", np.array(left))):
+        runs = f"{mean_run(maps[chosen]):.2f} cells of one code, {mean_run(merged[chosen]):.2f} of one merged class"
+        print(f"mean run in {maps.shape[1]} x {maps.shape[1]} cells, {name}, {what} ({chosen.sum()}): {runs}")
 
 
 def real_shares(path):
@@ -76,13 +100,15 @@ def line_of(code, shares, cells, places):
 
 
 def windows(raster, width):
-    """A raster's rows cut to pieces of `width` cells, as tiles cut them."""
-    return raster[:, : raster.shape[1] // width * width].reshape(-1, width)
+    """A raster cut to (N, width, width), as tiles cut it."""
+    rows, cols = (side // width for side in raster.shape)
+    cut = raster[: rows * width, : cols * width].reshape(rows, width, cols, width)
+    return cut.swapaxes(1, 2).reshape(-1, width, width)
 
 
-def mean_run(rows):
-    """Mean length of runs of one value along rows."""
-    return rows.size / (len(rows) + (rows[:, 1:] != rows[:, :-1]).sum())
+def mean_run(maps):
+    """Mean length of runs of one value along the rows of (N, k, k)."""
+    return maps.size / (maps[..., 0].size + (maps[..., 1:] != maps[..., :-1]).sum())
 
 
 if __name__ == "__main__":

@@ -1,5 +1,8 @@
 """The two-player update of train_seg.py (Sec. 4.4) against a plain written-out version, and its boundaries."""
 
+from dataclasses import replace
+from unittest.mock import Mock
+
 import numpy as np
 import pytest
 import torch
@@ -185,15 +188,11 @@ def test_shuffled_exemplars_keep_the_shares_of_each_cell_and_lose_its_shapes():
 def test_the_control_shuffles_the_exemplars_of_training_and_of_the_report_inside_each_cell(
     tile_set, tmp_path, monkeypatch
 ):
-    seen = []
-
-    def appearance(index_map, exemplar, *more, real=train_seg.appearance):
-        seen.append(exemplar)
-        return real(index_map, exemplar, *more)
-
+    appearance = Mock(wraps=train_seg.appearance)
     for module in (train_seg, game):
         monkeypatch.setattr(module, "appearance", appearance)
     played(tile_set, tmp_path / "run", "adversarial.control=shuffled", "train.batch_size=60")
+    seen = [exemplar for (_, exemplar, *_), _ in appearance.call_args_list]
     assert len(seen) == 3 + 2  # one step of both players, and the report
     tiles = TileSet(tile_set, "heldout")
     plain = torch.from_numpy(np.stack([tiles.load_high(i) for i in range(len(tiles))]))
@@ -224,12 +223,15 @@ def test_the_discriminator_tells_exemplars_from_the_same_ones_shuffled(tile_set)
     assert ranking(*map(torch.cat, scored)) > 0.95
 
 
-def test_exemplars_are_nested_follow_the_regions_and_never_load_an_image(tile_set, monkeypatch):
+def test_exemplars_are_nested_follow_the_regions_and_never_load_an_image(tile_set, monkeypatch, capsys):
     monkeypatch.setattr(TileSet, "load", None)
     tiles = TileSet(tile_set, "train")
     few, many = (Exemplars(tile_set, tiles.description, k, seed=3) for k in (2, 6))
     assert list(few.chosen) == list(many.chosen[:2]) and len(set(many.chosen)) == 6
     assert len(Exemplars(tile_set, tiles.description, 0, seed=3).chosen) == len(many.tiles) == 8
+    assert not capsys.readouterr().out
+    Exemplars(tile_set, replace(tiles.description, image_gsd=0.6), 0, seed=3)
+    assert "exemplars have pixels of 1 m, the training images of 0.6 m" in capsys.readouterr().out
     drawn = {few.draw(np.random.default_rng(i), 64, 64, False).tobytes() for i in range(40)}
     assert drawn == {few.tiles.load_high(i).tobytes() for i in few.chosen}
     region = tiles.rows[0]["region"]

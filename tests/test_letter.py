@@ -15,8 +15,7 @@ from models.discriminator import Discriminator
 from models.unet import UNet
 from runtime.settings import config_from_flat, load_config
 
-ROWS = [("low2high", "agg", 30), ("low2high", "agg_app", 30), ("low2high", "ours", 30), ("naip215", "agg", 32),
-        ("naip215", "agg_app", 32), ("naip215", "ours", 32)]  # fmt: skip
+ROWS = [(folder, row, n) for folder, n in (("low2high", 30), ("naip215", 32)) for row in ("agg", "agg_app", "ours")]
 rows = pytest.mark.parametrize("folder, row, n", ROWS, ids=lambda part: str(part))
 
 

@@ -6,16 +6,7 @@ import torch
 
 import evaluate
 import metrics
-from metrics import (
-    Tally,
-    border_counts,
-    border_f1,
-    class_shares,
-    confusion_matrix,
-    raggedness,
-    ranking,
-    selection_scores,
-)
+from metrics import Tally, border_counts, border_f1, confusion_matrix, raggedness, ranking, selection_scores
 from reports.tables import as_markdown, as_values, rows_of
 
 
@@ -95,13 +86,12 @@ def test_a_score_takes_a_function_and_one_line(monkeypatch):
 def slow_borders(labels, truth):
     """Pixels whose right or lower neighbour has another class; those beside ignored ones are left out."""
     found, (height, width) = set(), labels.shape
-    for row in range(height):
-        for col in range(width):
-            beside = [(r, c) for r, c in ((row, col + 1), (row + 1, col)) if r < height and c < width]
-            if any(truth[at] == 255 for at in [(row, col), *beside]):
-                continue
-            if any(labels[at] != labels[row, col] for at in beside):
-                found.add((row, col))
+    for row, col in np.ndindex(height, width):
+        beside = [(r, c) for r, c in ((row, col + 1), (row + 1, col)) if r < height and c < width]
+        if any(truth[at] == 255 for at in [(row, col), *beside]):
+            continue
+        if any(labels[at] != labels[row, col] for at in beside):
+            found.add((row, col))
     return found
 
 
@@ -163,12 +153,11 @@ def test_ranking_equals_a_double_loop_and_a_tie_counts_half():
 def test_raggedness_equals_a_slow_loop_over_neighbours_and_class_shares_a_count():
     maps = patchy(np.random.default_rng(4), 13, 17, 3, 0.1)[None]
     differ, pairs = 0, 0
-    for row in range(13):
-        for col in range(17):
-            for r, c in ((row, col + 1), (row + 1, col)):
-                if r < 13 and c < 17 and 255 not in (maps[0, row, col], maps[0, r, c]):
-                    differ, pairs = differ + (maps[0, row, col] != maps[0, r, c]), pairs + 1
+    for row, col in np.ndindex(13, 17):
+        for r, c in ((row, col + 1), (row + 1, col)):
+            if r < 13 and c < 17 and 255 not in (maps[0, row, col], maps[0, r, c]):
+                differ, pairs = differ + (maps[0, row, col] != maps[0, r, c]), pairs + 1
     assert raggedness(torch.from_numpy(maps)) == pytest.approx(differ / pairs)
     nothing = torch.full((1, 4, 4), 255)
-    assert raggedness(nothing) == 0 and class_shares(nothing, 3) == [0, 0, 0]
-    assert class_shares(torch.tensor([[[0, 2, 2], [255, 2, 255]]]), 4) == [0.25, 0, 0.75, 0]
+    assert raggedness(nothing) == 0 and metrics.class_shares(nothing, 3) == [0, 0, 0]
+    assert metrics.class_shares(torch.tensor([[[0, 2, 2], [255, 2, 255]]]), 4) == [0.25, 0, 0.75, 0]

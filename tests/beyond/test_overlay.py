@@ -6,8 +6,7 @@ from contextlib import ExitStack
 import numpy as np
 import pytest
 import rasterio
-import rasterio.shutil
-from geotiffs import codes_by_proj
+from geotiffs import codes_by_proj, write
 from mapping import UTM, save, tilted
 from rasterio.transform import Affine
 from rasterio.warp import transform
@@ -118,16 +117,12 @@ def test_what_cannot_be_used_is_one_line(lay, monkeypatch):
 ])  # fmt: skip
 def test_cells_of_another_system_are_those_of_each_pixel_by_proj(tmp_path, scene_system, gsd, corner, system, driver):
     side, (left, top) = 1024, corner
-    scene = tmp_path / "scene.tif"
-    facts = {"height": side, "width": side, "count": 1, "dtype": "uint8", "crs": scene_system}
-    with rasterio.open(scene, "w", "GTiff", transform=Affine(gsd, 0, left, 0, -gsd, top), **facts) as file:
-        file.write(np.ones((1, side, side), np.uint8))
+    image, place = np.ones((side, side), np.uint8), (gsd, 0, left, 0, -gsd, top)
+    scene = write(tmp_path / "scene.tif", image, place, scene_system)
     middle = transform(scene_system, system, [left + gsd * side / 2], [top - gsd * side / 2])
-    grid = Affine(30, 0, round(middle[0][0] / 30) * 30 - 3000, 0, -30, round(middle[1][0] / 30) * 30 + 3000)
-    codes, coarse = random_codes(200, 200), tmp_path / ("nlcd.img" if driver == "HFA" else "nlcd.tif")
-    facts = {"height": 200, "width": 200, "count": 1, "dtype": "uint8", "crs": system}
-    with rasterio.open(coarse, "w", driver, transform=grid, **facts) as file:
-        file.write(codes, 1)
+    grid = (30, 0, round(middle[0][0] / 30) * 30 - 3000, 0, -30, round(middle[1][0] / 30) * 30 + 3000)
+    coarse = tmp_path / ("nlcd.img" if driver == "HFA" else "nlcd.tif")
+    write(coarse, random_codes(200, 200), grid, system, driver=driver)
     with Raster(coarse) as coarse, Raster(scene) as scene:
         overlay = Overlay(coarse, scene, BY_CODE, 30)
         whole = labels_of(overlay.window(0, 0, side, side), side, side)

@@ -11,8 +11,6 @@ from models.regions import aggregate_logits, compositions
 
 pytestmark = pytest.mark.usefixtures("float64")
 TILT = (0.093, 0.021, -0.6, -0.021, 0.094, 0.9)  # about 12.7 degrees, cells of some 10.5 px
-
-
 LAYOUTS = {
     "blocks": ((0.125, 0, 0, 0, 0.125, 0), (5, 6), 64),
     "offset, oblong": ((0.11, 0, 0.4, 0, 0.13, -1.2), (4, 7), 70),

@@ -16,8 +16,6 @@ from runtime.errors import Refused
 
 SIDE = 64
 MERGED = {0: 255, 11: 0, 21: 2, 22: 3, 41: 1, 42: 1, 81: 2}
-
-
 LOW = {
     "own grid": ((6, 6), tilted(12, -3, 5)),
     "tilted": ((9, 9), tilted(13, -30, 20, 12.7)),
@@ -56,28 +54,23 @@ def by_a_slow_loop(root, kind):
         matrix = [np.array([[a, b, c], [d, e, f], [0, 0, 1]]) for a, b, c, d, e, f in (tilted(1), low)]
         back = (np.linalg.inv(matrix[0]) @ matrix[1])[:2].ravel()
     forward = np.linalg.inv(np.array([back[:3], back[3:], (0, 0, 1)]))
-    found = []
-    for i in range(size[0]):
-        for j in range(size[1]):
-            corners = [(j + x, i + y, 1) for x in (0, 1) for y in (0, 1)]
-            whole = all(-0.5 <= v <= SIDE + 0.5 for corner in corners for v in np.array(back).reshape(2, 3) @ corner)
-            inside = [
-                (row, col)
-                for row in range(SIDE)
-                for col in range(SIDE)
-                if tuple(np.floor(np.round(forward[:2] @ (col + 0.5, row + 0.5, 1), 6))) == (j, i)
-            ]
-            values = [classes[pixel] for pixel in inside]
-            if not whole or 255 in values:
-                continue
-            shares = [values.count(c) / len(values) for c in range(4)]
-            if kind == "derived":
-                found.append((shares, int(np.argmax(shares))))
-                continue
-            codes = tile_io.read(root / "low" / "heldout.tif").pixels[..., 0]
-            code = codes[inside[0]] if kind == "the image's pixels" else codes[i, j]
-            if MERGED[int(code)] != 255:
-                found.append((shares, int(code)))
+    found, pixels = [], list(np.ndindex(SIDE, SIDE))
+    under = [tuple(np.floor(np.round(forward[:2] @ (col + 0.5, row + 0.5, 1), 6))) for row, col in pixels]
+    for i, j in np.ndindex(*size):
+        corners = [(j + x, i + y, 1) for x in (0, 1) for y in (0, 1)]
+        whole = all(-0.5 <= v <= SIDE + 0.5 for corner in corners for v in np.array(back).reshape(2, 3) @ corner)
+        inside = [pixel for pixel, cell in zip(pixels, under, strict=True) if cell == (j, i)]
+        values = [classes[pixel] for pixel in inside]
+        if not whole or 255 in values:
+            continue
+        shares = [values.count(c) / len(values) for c in range(4)]
+        if kind == "derived":
+            found.append((shares, int(np.argmax(shares))))
+            continue
+        codes = tile_io.read(root / "low" / "heldout.tif").pixels[..., 0]
+        code = codes[inside[0]] if kind == "the image's pixels" else codes[i, j]
+        if MERGED[int(code)] != 255:
+            found.append((shares, int(code)))
     return found
 
 

@@ -1,5 +1,7 @@
 """MAP_preview.png beside the maps of predict.py."""
 
+from unittest.mock import Mock
+
 import numpy as np
 import pytest
 from mapping import read, run, save, save_scene
@@ -52,10 +54,7 @@ def test_no_preview_makes_none_and_previews_are_no_scenes(trained, tmp_path):
 
 
 def test_a_preview_that_cannot_be_made_fails_no_map(trained, tmp_path, monkeypatch, capsys):
-    def full(*_, **__):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(preview, "contact_sheet", full)
+    monkeypatch.setattr(preview, "contact_sheet", Mock(side_effect=OSError(28, "No space left on device")))
     run(trained, save_scene(tmp_path / "scene.tif", 64, 64), "--out", tmp_path / "map.tif", *SMALL)
     assert "map_preview.png: no preview: No space left on device" in capsys.readouterr().out
     assert (tmp_path / "map.tif").exists()

@@ -1,5 +1,6 @@
 """Self-Epitomic label super-resolution: each step against a slow loop, then whole tiles, made up and real."""
 
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -32,12 +33,10 @@ def slow_log_likelihood(image, patch, inverse_variance):
     """One position at a time: minus half the inverse variance times the squared difference, wrapping round the edge."""
     (height, width), half = image.shape[1:], patch.shape[-1] // 2
     result = torch.zeros(height, width, dtype=torch.float64)
-    for row in range(height):
-        for col in range(width):
-            for i in range(patch.shape[-1]):
-                for j in range(patch.shape[-1]):
-                    mean = image[:, (row + i - half) % height, (col + j - half) % width].double()
-                    result[row, col] -= inverse_variance / 2 * (mean - patch[:, i, j].double()).square().sum()
+    for row, col in product(range(height), range(width)):
+        for i, j in product(range(patch.shape[-1]), repeat=2):
+            mean = image[:, (row + i - half) % height, (col + j - half) % width].double()
+            result[row, col] -= inverse_variance / 2 * (mean - patch[:, i, j].double()).square().sum()
     return result
 
 

@@ -53,22 +53,20 @@ def loss_by_a_slow_loop(logits, cells, min_coverage=1.0, cell_px=CELL_PX):
     a, b, c, d, e, f = cells.to_cell
     back = np.linalg.inv(np.array([[a, b, c], [d, e, f], [0, 0, 1]]))
     losses = []
-    for i in range(cells.labels.shape[0]):
-        for j in range(cells.labels.shape[1]):
-            corners = [back @ (x, y, 1) for x, y in ((j, i), (j + 1, i), (j + 1, i + 1), (j, i + 1))]
-            whole = all(-0.5 <= x <= width + 0.5 and -0.5 <= y <= height + 0.5 for x, y, _ in corners)
-            total, pixels = logits.new_zeros(classes), 0
-            for row in range(height):
-                for col in range(width):
-                    x = a * (col + 0.5) + b * (row + 0.5) + c
-                    y = d * (col + 0.5) + e * (row + 0.5) + f
-                    if math.floor(round(x, 6)) == j and math.floor(round(y, 6)) == i:
-                        total, pixels = total + logits[:, row, col] / cell_px, pixels + 1
-            whole = whole or (min_coverage < 1 and pixels * abs(a * e - b * d) >= min_coverage)
-            if not whole or cells.labels[i, j] == 255:
-                continue
-            label = int(cells.labels[i, j])
-            losses.append(-torch.log(torch.exp(total[label]) / torch.exp(total).sum()))
+    for i, j in np.ndindex(*cells.labels.shape):
+        corners = [back @ (x, y, 1) for x, y in ((j, i), (j + 1, i), (j + 1, i + 1), (j, i + 1))]
+        whole = all(-0.5 <= x <= width + 0.5 and -0.5 <= y <= height + 0.5 for x, y, _ in corners)
+        total, pixels = logits.new_zeros(classes), 0
+        for row, col in np.ndindex(height, width):
+            x = a * (col + 0.5) + b * (row + 0.5) + c
+            y = d * (col + 0.5) + e * (row + 0.5) + f
+            if math.floor(round(x, 6)) == j and math.floor(round(y, 6)) == i:
+                total, pixels = total + logits[:, row, col] / cell_px, pixels + 1
+        whole = whole or (min_coverage < 1 and pixels * abs(a * e - b * d) >= min_coverage)
+        if not whole or cells.labels[i, j] == 255:
+            continue
+        label = int(cells.labels[i, j])
+        losses.append(-torch.log(torch.exp(total[label]) / torch.exp(total).sum()))
     return torch.stack(losses).mean(), len(losses)
 
 

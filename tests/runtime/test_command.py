@@ -1,6 +1,7 @@
 """From main to the shell: one line and a status, whatever ends it."""
 
 import signal
+from unittest.mock import Mock
 
 import pytest
 
@@ -17,9 +18,6 @@ from runtime.signals import Stopped
     (Stopped("run", 7, 9, signal.SIGTERM), 143, "run: SIGTERM: stopped at step 7 of 9; the same command resumes it"),
 ])  # fmt: skip
 def test_an_end_is_one_line_and_a_status(capsys, error, status, line):
-    def main():
-        raise error
-
     with pytest.raises(SystemExit) as ended:
-        command.run(main)
+        command.run(Mock(side_effect=error))
     assert ended.value.code == status and capsys.readouterr().err == line + "\n"

@@ -20,10 +20,8 @@ from data.manifest import read_manifest
 def pre_cut(folder, count=3, px=PX, bands=3, first=0):
     size = -(-px // 10)
     parts = {"high": np.full((px, px), 2, np.uint8), "low": np.full((size, size), 41, np.uint8), "transform": None}
-    return [
-        write_scene(folder, f"t{i}", image=np.full((px, px, bands), i + 1, np.uint8), **parts)
-        for i in range(first, first + count)
-    ]
+    images = {f"t{i}": np.full((px, px, bands), i + 1, np.uint8) for i in range(first, first + count)}
+    return [write_scene(folder, name, image, **parts) for name, image in images.items()]
 
 
 def taken(listed, *options, scale=10):

@@ -15,7 +15,7 @@ import torch
 from tqdm import tqdm
 
 from beyond.informed import load_informed
-from data.laying import same_scale
+from data.laying import same_gsd, same_scale
 from data.loading import scoring_batches, to_device
 from data.samples import ScoringTiles
 from data.taxonomy import load_taxonomy
@@ -92,6 +92,9 @@ def load_for(tiles, path, device, coarse=False):
     names = [c["name"] for c in trained.facts["classes"]]
     if names != list(description.taxonomy.names):
         raise Refused(f"{path}: knows the classes {names}, the tile set {list(description.taxonomy.names)}")
+    theirs, ours = trained.facts.get("image_gsd"), description.image_gsd
+    if not same_gsd(theirs, ours):
+        command.warn(f"{path}: trained on pixels of {theirs:g} m, but here they have {ours:g} m")
     n, here = trained.facts["scale"], description.scale
     if coarse and not same_scale(here, n):
         command.say(f"warning: {path}: trained at n = {n:g}, but here n = {here:g}; a code's meaning depends on n")

@@ -30,6 +30,7 @@ from beyond.overlay import Overlay
 from data.loading import to_device, to_tensor
 from data.rasters import Raster, gdal
 from data.samples import stack_cells
+from data.taxonomy import codes_in_words
 from data.transforms import normalize
 from maps.map_writer import MapWriter
 from maps.preview import save_preview
@@ -96,8 +97,8 @@ def map_scene(trained, path, outputs, arguments, device):
         windows, behind = read_windows(scene, rows, cols, height, width, facts["bands"], limits), deque()
         blend, held = Blend(len(classes), rows, cols, height, width, device), 0
         with ExitStack() as work:
-            codes = ", ".join(f"{i} {c['name']}" for i, c in enumerate(classes))
-            writers = [work.enter_context(MapWriter(outputs[0], scene, [codes], [c["color"] for c in classes]))]
+            codes, colors = codes_in_words(c["name"] for c in classes), [c["color"] for c in classes]
+            writers = [work.enter_context(MapWriter(outputs[0], scene, [codes], colors))]
             if arguments.probs:
                 writers.append(work.enter_context(MapWriter(outputs[1], scene, [c["name"] for c in classes])))
             reading, writing = (work.enter_context(ThreadPoolExecutor(1)) for _ in range(2))
@@ -169,7 +170,7 @@ def output_paths(scenes, out, with_probs):
     taken = {scene.resolve() for scene in scenes}
     for file in (file for files in outputs for file in files):
         if file.resolve() in taken:
-            raise Refused(f"{file}: this map would overwrite a scene or the map of another scene; change --out")
+            raise Refused(f"{file}: would overwrite a scene or another scene's map; change --out, or map one by one")
         taken.add(file.resolve())
     return outputs
 

@@ -10,6 +10,7 @@ from data.cells import PIXEL_GRID, compose, corners, invert
 from runtime.errors import Refused, require
 
 TOLERANCE_PX = 0.05  # up to here two rasters share their pixels
+GSD_TOLERANCE = 0.1  # beyond this share pixels are of another size than a network learned from
 SCALE_TOLERANCE = 0.01  # up to here two scales are one: a tilted NLCD cell measures 29.8 by 30.1 m
 WHOLE = 0.002  # up to here a scale is a whole number: UTM stretches by 0.001, and pixels of 2 feet are 0.004 off
 
@@ -72,7 +73,8 @@ def low_grid(image, low, n, grid=None):
         ratio = cell_px(grid, image.affine) ** 0.5
         if ratio < 1 + SCALE_TOLERANCE:
             small = f"{low.path}: has pixels as small as those of {image.path}, but not the same ones"
-            raise Refused(f"{small}; was it resampled? Give it as it was distributed")
+            mend = "lay it on the image's pixels (gdalwarp -r near) and build with --scale, a cell's width in pixels"
+            raise Refused(f"{small}; give it as it was distributed, or {mend}")
         if n and not same_scale(n, ratio):
             sizes = f"its pixels are {ratio:.5g} times those of {image.path}, --scale says {n:g}"
             raise Refused(f"{low.path}: {sizes}; leave --scale out")
@@ -102,6 +104,11 @@ def cell_px(grid, affine):
 
 def same_scale(first, second):
     return abs(first - second) <= SCALE_TOLERANCE * second
+
+
+def same_gsd(first, second):
+    """Whether pixels of these metres are alike enough for one network; yes where either is None, not known."""
+    return None in (first, second) or abs(first / second - 1) <= GSD_TOLERANCE
 
 
 def _size(raster):

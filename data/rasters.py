@@ -16,7 +16,7 @@ from data.cells import compose, invert
 from data.laying import cell_px, in_one_system
 from data.tile_io import placed
 from data.voids import holds_nothing, join, takes_alpha
-from runtime.errors import Refused, naming
+from runtime.errors import Refused, naming, require
 from runtime.files import require_file
 
 FIT_PX = 0.1  # an affine to another system's cells may be off by this much of an image pixel
@@ -53,6 +53,7 @@ class Raster(contextlib.AbstractContextManager):
             with rasterio.Env(GDAL_NUM_THREADS=threads):
                 self.dataset = dataset = dataset or rasterio.open(path)
             self.affine = None if dataset.transform.is_identity else tuple(dataset.transform)[:6]
+        require(dataset.count, f"{path}: holds several rasters; translate one: {', '.join(dataset.subdatasets[:3])}")
         if len({str(value) for value in dataset.nodatavals}) > 1:
             raise Refused(f"{path}: its bands have different nodata values, {dataset.nodatavals}; give them one")
         if dataset.tags().get("EXIF_Orientation", "1") not in ("0", "1"):
@@ -68,7 +69,8 @@ class Raster(contextlib.AbstractContextManager):
         if kinds == ["palette"]:
             colors = dataset.colormap(1)
             self.palette = np.array([colors.get(i, (0, 0, 0))[:3] for i in range(max(colors) + 1)], np.uint8)
-        self._masked = dataset.mask_flag_enums[0] == [rasterio.enums.MaskFlags.per_dataset]
+        flags = [flag.name for flag in dataset.mask_flag_enums[0]]  # with "nodata" too: NODATA_VALUES of all bands
+        self._masked = "per_dataset" in flags and "alpha" not in flags
 
     def __exit__(self, *_):
         self.dataset.close()

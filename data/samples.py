@@ -8,9 +8,11 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
 from data.cells import cell_index, covered_cells, region_labels, upsampled
+from data.laying import same_gsd
 from data.loading import sample_index, to_tensor
 from data.tiles import TileSet
 from data.transforms import color_draw, dihedral, draw
+from runtime.command import warn
 from runtime.errors import Refused, require
 from runtime.labels import IGNORE
 
@@ -35,6 +37,9 @@ class Exemplars:
         require(theirs.taxonomy.names == names, f"{root}: its exemplars have the classes {both}; the order counts")
         small = f"{root}: its exemplars are {theirs.tile_px} px, smaller than the tiles of {size} px"
         require(theirs.tile_px >= size, small)
+        metres = theirs.image_gsd, description.image_gsd
+        if not same_gsd(*metres):
+            warn("{}: exemplars have pixels of {:g} m, the training images of {:g} m".format(root, *metres))
         if count > len(self.tiles):
             raise Refused(f"{root}: adversarial.exemplars={count}, but the pool has {len(self.tiles)} label maps")
         self.chosen = np.random.default_rng([seed, len(self.tiles)]).permutation(len(self.tiles))[: count or None]

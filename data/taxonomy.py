@@ -85,6 +85,17 @@ def taxonomy_from_dict(description, where):
     return Taxonomy(tuple(index)[1:], tuple(tuple(entry["color"]) for entry in classes), **tables)
 
 
+def codes_in_words(names):
+    """What the band of a map says of its class indices."""
+    return ", ".join(f"{i} {name}" for i, name in enumerate(names))
+
+
+def classes_in(words):
+    """[(number, name)] of such words; none where a band's description is None or other ones."""
+    found = re.findall(r"(\d+) (.+?)(?=, \d+ |$)", words) if (words or "").startswith("0 ") else []
+    return [(int(number), name) for number, name in found]
+
+
 def taxonomy_to_dict(taxonomy):
     """The inverse of taxonomy_from_dict, of plain values only."""
     named = {**dict(enumerate(taxonomy.names)), IGNORE: "ignore"}

@@ -29,6 +29,7 @@ NEEDED_FOR = {
     "heldout": "which an adversary learns from; adversarial.exemplar_root=TILES can name another set",
     "test": "which evaluate.py scores unless you give --split",
 }
+FLAT = 20.0  # of 65,535: below this deviation in all bands, a range was meant for other values
 GAPS = {"void": "the image has no data there", "unlabelled": "a label does not reach there"}
 
 
@@ -141,6 +142,8 @@ def write_tile_set(root, *, name, taxonomy, records, image_gsd, scale, tile_px, 
     if not train:
         print(f"note: {root} has no training tile; its band statistics are counted over all tiles")
     mean, std = mean_and_std(train or records, root)
+    if value_range and max(std) < FLAT:
+        print("note: values hardly vary within --range; is it of values after the files' scale and offset tags?")
     description = {
         "name": name,
         "image_gsd": image_gsd,

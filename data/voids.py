@@ -7,6 +7,8 @@ import numpy as np
 
 from runtime.errors import Refused
 
+SAMPLE_PX = 512  # along the middle of an image, where its alpha band is looked at
+
 
 def holds_nothing(pixels, nodata):
     """(H, W) bool of pixels (H, W, K): True where every band is nodata or any is no finite number, or None."""
@@ -57,6 +59,23 @@ def takes_alpha(image, bands):
     image: has `bands` and `alpha`, as tile_io.Stored and rasters.Raster do
     """
     return image.alpha is not None and image.bands == bands + 1
+
+
+def doubtful_alpha(image, bands):
+    """Whether a band that hides pixels looks measured in the image's middle, as near infrared does: of what a mask
+    does not hide, it shows most wholly."""
+    if image.picture or not takes_alpha(image, bands):
+        return False
+    row, col = (max(0, side - SAMPLE_PX) // 2 for side in image.size)
+    alpha = image.read(row, col, *(min(side, SAMPLE_PX) for side in image.size), image.bands)[0][..., image.alpha]
+    shown = alpha[alpha > 0]
+    return shown.size > 0 and bool((shown < 0.95 * shown.max()).mean() > 0.5)
+
+
+def count_black(image, pixels, void):
+    """How many pixels (H, W, K) are 0 in all of several bands, where nothing in the file calls them no data."""
+    told = void is not None or image.nodata is not None or pixels.shape[-1] == 1
+    return 0 if told else int(np.count_nonzero(~pixels.any(axis=-1)))
 
 
 def input_bands(image, bands, setting):

@@ -65,6 +65,8 @@ def print_runs(name, maps, merged):
     counts = [np.bincount(m.ravel(), minlength=256)[: len(CLASSES)].tolist() for m in merged]
     left = [broken_rule({"low": count}, merged[0].size, True) is None for count in counts]
     for what, chosen in (("all", np.ones(len(maps), bool)), ("the paper's filter", np.array(left))):
+        if not chosen.any():
+            continue
         runs = f"{mean_run(maps[chosen]):.2f} cells of one code, {mean_run(merged[chosen]):.2f} of one merged class"
         print(f"mean run in {maps.shape[1]} x {maps.shape[1]} cells, {name}, {what} ({chosen.sum()}): {runs}")
 

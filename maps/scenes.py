@@ -8,14 +8,13 @@ from pathlib import Path
 import numpy as np
 
 from data.cells import compose
+from data.laying import same_gsd
 from data.rasters import Raster, gdal, ground_size
 from data.values import value_range, whole_numbers
-from data.voids import filled, takes_alpha
+from data.voids import doubtful_alpha, filled, takes_alpha
 from maps.preview import ENDING
 from runtime import command
 from runtime.errors import Refused, require
-
-GSD_TOLERANCE = 0.1  # beyond this share a scene's pixel size is another than the training images'
 
 
 def scene_paths(words):
@@ -37,6 +36,9 @@ def require_fitting(scene, facts):
     the range of values that was brought to whole numbers in training, where the scene's values need that too."""
     if scene.bands != facts["bands"] and not takes_alpha(scene, facts["bands"]):
         raise Refused(f"{scene.path}: has {scene.bands} bands, the network was trained on {facts['bands']}")
+    if doubtful_alpha(scene, facts["bands"]):
+        what = f"hides pixels where band {scene.alpha + 1}, tagged alpha, is 0, but that band looks measured"
+        command.say(f"warning: {scene.path}: {what}; remove the band from the file", file=sys.stderr)
     known = facts.get("range")
     limits = value_range(scene, known) if known else None
     if limits is None and (known or scene.dtype != facts["dtype"]):
@@ -52,7 +54,7 @@ def at_size(scene, facts, resample, stack):
         which = "the scene does" if size is None else "the training images did"
         require(not resample, f"{scene.path}: --resample: {which} not say how many metres a pixel has")
         return scene
-    if abs(size / known - 1) <= GSD_TOLERANCE:
+    if same_gsd(size, known):
         return scene
     if resample:
         return resampled(scene, facts["bands"], known / size, stack)

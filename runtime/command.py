@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import signal
 import sys
+from functools import cache
 
 from tqdm import tqdm
 
@@ -35,6 +36,13 @@ def require_options(given, **bounds):
 def say(text, file=None):
     """One line above the progress bar, on stdout or on file; in one piece, since processes share a log."""
     tqdm.write(f"{text}\n", file=file, end="")
+
+
+@cache
+def warn(text):
+    """`say` a warning once, by the first process alone."""
+    if int(os.environ.get("RANK", 0)) == 0:
+        say(f"warning: {text}")
 
 
 def status(work, again="resumes from what is complete", error_is="", where=""):

@@ -31,7 +31,10 @@ def naming(where, blame="", kind=Refused):
 
 def reason(error):
     """What an exception says, on one line."""
-    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    text = getattr(error, "strerror", None) or str(error)
+    if "See previous exception" in text:  # rasterio's way
+        text = str(error.__cause__)
+    text = text or type(error).__name__
     return " ".join(text.split())[:200]
 
 

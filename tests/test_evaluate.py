@@ -115,11 +115,12 @@ def test_a_map_on_another_grid_or_in_another_system_is_warped_to_the_truths_pixe
     assert np.abs(found - counts).sum() <= 0.002 * counts.sum()
 
 
-def test_a_map_that_covers_a_part_of_the_truth_scores_there(tmp_path):
+def test_a_map_that_covers_a_part_of_the_truth_scores_there_and_the_share_is_told(tmp_path, capsys):
     predicted, truth = save_pair(tmp_path)
     save(tmp_path / "map.tif", predicted[100:300, 20:], nodata=255, affine=(1, 0, UTM[2] + 20, 0, -1, UTM[5] - 100))
     expected = counted(predicted[100:300, 20:], truth[100:300, 20:])
     assert score(tmp_path)["rows"][0]["confusion"] == expected.tolist()
+    assert f"map.tif: covers {100 * expected.sum() / (truth > 0).sum():.3g} % of what" in capsys.readouterr().out
 
 
 def save_set_with_voids(folder, nodata=0):
@@ -190,6 +191,15 @@ def test_a_map_that_is_none_is_refused(tmp_path):
         (np.zeros((600, 90, 3), np.uint8), "a label has one"),
     ):
         save(tmp_path / "map.tif", pixels)
+        with pytest.raises(Refused, match=said):
+            score(tmp_path)
+    for path, names, said in (
+        ("map.tif", "0 water, 1 field, 2 forest", "its class 1 is field, the taxonomy's are 0 water, 1 forest"),
+        ("truth.tif", "0 water, 1 forest", "truth.tif: its code 0 is water, but not in the taxonomy"),
+    ):
+        save_pair(tmp_path)
+        with rasterio.open(tmp_path / path, "r+") as file:
+            file.descriptions = [names]
         with pytest.raises(Refused, match=said):
             score(tmp_path)
 

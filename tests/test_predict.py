@@ -1,4 +1,5 @@
 import sys
+from unittest.mock import Mock
 
 import geotiffs
 import numpy as np
@@ -85,18 +86,13 @@ def test_pixels_without_data_stay_without_and_are_no_work(trained, tmp_path, mon
     pixels = read(save_scene(tmp_path / "scene.tif", 200, 300))
     pixels[:, :150] = pixels[20:30, 200:220] = 0
     pixels[40:, :, 0] = 0  # one band alone is data
-    scene, asked, predict_window = save(tmp_path / "scene.tif", pixels, nodata=0), [], predict.predict
-
-    def counting(*words):
-        asked.append(1)
-        return predict_window(*words)
-
-    monkeypatch.setattr(predict, "predict", counting)
+    scene, counted = save(tmp_path / "scene.tif", pixels, nodata=0), Mock(wraps=predict.predict)
+    monkeypatch.setattr(predict, "predict", counted)
     run(trained, scene, "--out", tmp_path / "map.tif", "--probs", *SMALL)
     void = (pixels == 0).all(axis=2)
     assert np.array_equal(read(tmp_path / "map.tif") == 255, void)
     assert np.array_equal(read(tmp_path / "map_probs.tif") == 255, np.repeat(void[..., None], 4, axis=2))
-    assert len(asked) == 9  # of 3 x 5 windows 3 x 2 hold nothing
+    assert counted.call_count == 9  # of 3 x 5 windows 3 x 2 hold nothing
 
 
 @pytest.mark.parametrize("how", ["nodata 0", "nodata 65535", "mask", "mask beside", "alpha", "NaN"])
@@ -217,7 +213,7 @@ def test_outputs_that_would_overwrite_something_are_refused(trained, tmp_path):
     for out, scenes, reason in (
         (tmp_path, [scene], "would overwrite a scene"),
         (scene, [scene], "would overwrite a scene"),
-        (tmp_path / "maps", [scene, twin], "or the map of another scene"),
+        (tmp_path / "maps", [scene, twin], "or another scene's map"),
         (tmp_path / "map.tif", [scene, twin], "names one file, and there are 2 scenes"),
     ):
         with pytest.raises(Refused, match=reason):

@@ -20,7 +20,7 @@ from data.rasters import FIT_PX, Raster, grids_under, ground_size, on_the_globe,
 from data.taxonomy import Taxonomy, Unknown
 from data.tile_writer import write_tile
 from data.values import value_range, whole_numbers
-from data.voids import input_bands, join, marked
+from data.voids import count_black, doubtful_alpha, input_bands, join, marked
 from runtime.errors import Refused, require
 
 MIN_CLASSES = 3  # unique merged classes in a tile [paper, Sec. 3.1]
@@ -30,6 +30,10 @@ MAX_SHARE = 0.75  # of a tile's pixels under one class [paper, Sec. 3.1]
 RULES = ("empty", "classes", "dominant")
 BY_PIXELS = "labels without a georeference, which lie by pixels on images that have one"
 WARPED = "fine labels on another grid or in another system, resampled to their images' pixels"
+SMALL = "scenes smaller than --tile-px, which give no tile"
+MEASURED = "images whose alpha band looks measured, like near infrared; it hides pixels: drop it or raise --bands"
+BLACK = "images over 1 % black, taken as imagery; for collars, gdal_edit.py -a_nodata 0 and build in another folder"
+MOST_BLACK = 0.01  # of a scene's pixels, 0 in all bands though nothing marks them as no data: above it, a note says so
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,7 @@ def cut_scene(root, scene, options):
         }
         facts = check_and_lay(image, labels, options, stack)
         try:
-            records, dropped, held = cut(root, scene, image, labels, options, facts["range"], facts["scale"])
+            records, dropped, held = cut(root, scene, image, labels, options, facts)
         except Unknown as unknown:
             raise next(filter(None, (label.unknown() for label in labels.values())), unknown) from None
     nodata = {kind: sorted(label.ignored) for kind, label in labels.items()}
@@ -81,7 +85,7 @@ def check_and_lay(image, labels, options, stack):
              image's values, "notes": {what was done to labels: to how many}}
     raises:  Refused where they do not lie over each other, or nothing says n
     """
-    notes, n = {BY_PIXELS: 0, WARPED: 0}, None
+    notes, n = {BY_PIXELS: 0, WARPED: 0, SMALL: int(min(image.size) < options.tile_px)}, None
     middle = [max(0, (side - options.tile_px) // 2) for side in image.size]
     middle = (*middle, *(min(options.tile_px, side) for side in image.size))
     for kind, label in labels.items():
@@ -101,7 +105,9 @@ def check_and_lay(image, labels, options, stack):
                 raise Refused(f"{raster.path}: is {sizes[0]} px, {image.path} {sizes[1]}, without a georeference")
             label.raster = stack.enter_context(raster.onto(image, options.same_crs))
             notes[WARPED] += 1
-    values = {"range": value_range(image, options.range), "tags": image.tagged}
+    bands = input_bands(image, options.bands, "--bands ")
+    notes[MEASURED] = int(doubtful_alpha(image, bands))
+    values = {"range": value_range(image, options.range), "tags": [side[:bands] for side in image.tagged]}
     return {"image_gsd": ground_size(image), "scale": n, "notes": notes, **values}
 
 
@@ -111,12 +117,13 @@ def overlap(image, grid, size):
     return all(min(values) < most and max(values) > 0 for values, most in zip(places, size[::-1], strict=True))
 
 
-def cut(root, scene, image, labels, options, limits, n):
-    """The tiles of a scene whose rasters are open and laid; limits: of data/values.py; n: its scale.
+def cut(root, scene, image, labels, options, facts):
+    """The tiles of a scene whose rasters are open and laid. facts: of `check_and_lay`; gains a note on black pixels.
 
     returns: records, {rule: tiles dropped}, pixels clipped to the range
     """
-    px, low, records, dropped, held = options.tile_px, labels.get("low"), [], dict.fromkeys(RULES, 0), 0
+    px, low, records, dropped, held, dark = options.tile_px, labels.get("low"), [], dict.fromkeys(RULES, 0), 0, 0
+    limits, n = facts["range"], facts["scale"]
     height, width = (side // px * px for side in image.size)
     places = [(row, col, px, px) for row in range(0, height, px) for col in range(0, width, px)]
     own_cells = low is not None and low.cells is not None
@@ -130,6 +137,7 @@ def cut(root, scene, image, labels, options, limits, n):
         name = f"{scene.name}_{row // px:03d}_{col // px:03d}"
         transform, low_transform = base and compose(base, (1, 0, col, 0, 1, row)), None
         pixels, void = image.window(*place, bands)
+        dark += count_black(image, pixels, void)
         codes, unlabelled = {}, None
         for kind, label in labels.items():
             if kind == "low" and own_cells:
@@ -158,6 +166,7 @@ def cut(root, scene, image, labels, options, limits, n):
             compression=options.compression,
         )  # fmt: skip
         records.append(record)
+    facts["notes"][BLACK] = int(dark > MOST_BLACK * height * width)
     return records, dropped, held
 
 

@@ -31,6 +31,7 @@ class Scene:
     high: Path | None = None
     low: Path | None = None
     split: str = ""  # fixed, or "" to have one drawn for each tile
+    listed: tuple = ()  # the files as a list names them
 
     def labels(self):
         return {kind: path for kind, path in (("high", self.high), ("low", self.low)) if path}
@@ -51,7 +52,8 @@ def scene_list(path):
             raise Refused(f"{where}: split {row['split']!r:.80}; did you mean {nearest(row['split'], SPLITS)!r}?")
         files = {kind: path.parent / relative_path(row[kind], where) for kind in ("image", "high", "low") if row[kind]}
         name = row["tile"] or row["scene"] or files["image"].stem
-        scenes.append(Scene(name, row["region"], split=row["split"], **files))
+        listed = tuple(relative_path(row[kind], where) for kind in ("image", "high", "low"))
+        scenes.append(Scene(name, row["region"], split=row["split"], listed=listed, **files))
     return _checked(scenes, path)
 
 

@@ -11,9 +11,9 @@ from data.cells import PIXEL_GRID
 from data.ground import ground
 from data.label_source import Label, leave_out
 from data.laying import in_one_system, low_grid, require_one_place, require_same_pixels
-from data.prepare.cutting import BY_PIXELS
+from data.prepare.cutting import BLACK, BY_PIXELS, MEASURED, MOST_BLACK
 from data.tile_writer import tile_record
-from data.voids import input_bands, join, marked
+from data.voids import count_black, doubtful_alpha, input_bands, join, marked
 from runtime.errors import Refused, require
 
 
@@ -73,7 +73,9 @@ def take_tile(root, scene, options):
     place = ground(image.affine, image.size, image.system)
     record = tile_record(scene.name, scene.region, scene.split, paths, pixels, void, unlabelled, place, counts)
     nodata = {kind: sorted(label.ignored) for kind, label in labels.items()}
-    facts = {"image_gsd": pixel_size(image), "scale": n, "notes": {BY_PIXELS: by_pixels}, "nodata": nodata}
+    dark = count_black(image, pixels, void) > MOST_BLACK * height * width
+    notes = {BY_PIXELS: by_pixels, MEASURED: int(doubtful_alpha(image, bands)), BLACK: int(dark)}
+    facts = {"image_gsd": pixel_size(image), "scale": n, "notes": notes, "nodata": nodata}
     return {"records": [record], "tile_px": height, **facts}
 
 

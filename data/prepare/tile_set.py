@@ -37,24 +37,26 @@ def build(root, scenes, options, workers=1):
             raise Refused(f"{scene.image} and {scenes[0].image}: one set would mix {kinds}")
     tile_px, scale, image_gsd = (agreed(key, scenes, results) for key in ("tile_px", "scale", "image_gsd"))
     require(options.tile_px in (None, tile_px), f"--tile-px {options.tile_px}: the tiles have {tile_px} px")
-    taxonomy, dropped, notes = options.taxonomy, Counter(), Counter()
-    for result in results:
+    taxonomy, dropped, notes, first = options.taxonomy, Counter(), Counter(), {}
+    for scene, result in zip(scenes, results, strict=True):
         dropped.update(result.get("dropped", {}))
         notes.update(result["notes"])
+        first = {**{what: scene.image for what, count in result["notes"].items() if count}, **first}
         for kind, codes in result["nodata"].items():  # ignored, unless they have a class of their own
             table = {**dict.fromkeys(codes, IGNORE), **getattr(taxonomy, kind)}
             taxonomy = replace(taxonomy, **{kind: table})
     records = [record for result in results for record in result["records"]]
     for what, count in notes.items():  # what a user must know of how the scenes' files were read
         if count:
-            print(f"note: {what}: {count}")
+            print(f"note: {what}: {count}, first {first[what]}")
     if held := sum(result.get("held", 0) for result in results):
         share = held / sum(record["area"] for record in records)
         print(f"note: {share:.1%} of the pixels lie outside --range in some band and are clipped to it")
     if options.range and not results[0].get("range"):
         print("note: --range is not used: uint8 and uint16 images are kept as stored")
-    if not results[0].get("range") and len({str(result.get("tags")) for result in results}) > 1:
-        print("note: images carry different scale or offset tags; stored numbers are kept, and mean different values")
+    if len({str(result.get("tags")) for result in results}) > 1 and (options.range or not results[0].get("range")):
+        what = "are applied before --range" if results[0].get("range") else "stay unused: numbers mean different values"
+        print(f"note: images carry different scale or offset tags, which {what}")
     name = options.source if options.source in ("chesapeake", "naip215") else root.absolute().name
     write_tile_set(
         root, name=name, taxonomy=taxonomy, records=records, image_gsd=image_gsd, tile_px=tile_px,
@@ -74,11 +76,12 @@ def begin(root, scenes, options):
         raise Refused(f"{root}: holds a tile set that data.prepare did not make; give another folder")
     taxonomy, facts = options.taxonomy, [*map(facts_of, scenes)]
     colors = {kind: {bytes(rgb).hex(): code for rgb, code in table.items()} for kind, table in taxonomy.masks.items()}
-    described = {"taxonomy": taxonomy_to_dict(taxonomy), "colors": colors, "scenes": facts}
+    files = [scene.listed for scene in scenes]
+    described = {"taxonomy": taxonomy_to_dict(taxonomy), "colors": colors, "scenes": facts, "files": files}
     asked = json.loads(json.dumps({**vars(options), **described}))
     begun = json.loads(path.read_text()) if complete or any(root.glob(".build/scenes/*.json")) else {}
     for key in (key for key in asked if key in begun and begun[key] != asked[key]):
-        if complete or not (key == "scenes" or key in described and extends(asked[key], begun[key])):
+        if complete or not (key in ("scenes", "files") or key in described and extends(asked[key], begun[key])):
             values = "" if key in described else f" was {begun[key]}, is {asked[key]}"
             raise Refused(f"{root}: was begun with other settings: {key}{values}; use the same or give another folder")
     if not complete:
@@ -96,14 +99,16 @@ def extends(now, then):
 def build_scene(root, options, scene):
     """Cut a scene, or take a tile, and leave its record."""
     result = (take_tile if options.source == "tiled" else cut_scene)(root, scene, options)
-    write_text(record_path(root, scene), json.dumps({"scene": facts_of(scene), "result": result}))
+    record = {"scene": facts_of(scene), "files": scene.listed, "result": result}
+    write_text(record_path(root, scene), json.dumps(record))
 
 
 def result_of(root, scene):
     """What a scene that is done gave; None where it is not done."""
     path = record_path(root, scene)
     record = json.loads(path.read_text()) if path.is_file() else {}
-    return record["result"] if record.get("scene") == facts_of(scene) else None
+    same = record.get("scene") == facts_of(scene) and record.get("files", [*scene.listed]) == [*scene.listed]
+    return record["result"] if same else None
 
 
 def record_path(root, scene):
@@ -119,5 +124,5 @@ def agreed(key, scenes, results):
     said = [(result[key], scene.image) for result, scene in zip(results, scenes, strict=True) if result[key]]
     for value, image in said:
         if value != said[0][0] and (key == "tile_px" or not same_scale(value, said[0][0])):
-            raise Refused(f"{image}: {key} is {value}, but {said[0][0]} for {said[0][1]}; a tile set has one")
+            raise Refused(f"{image}: {key} is {value}, but {said[0][0]} for {said[0][1]}; build two sets")
     return said[0][0] if said else None

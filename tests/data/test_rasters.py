@@ -14,6 +14,7 @@ from data.cells import region_index
 from data.prepare.__main__ import main
 from data.rasters import Raster, grids_under, ground_size, system_tags
 from data.tiles import TileSet
+from data.voids import doubtful_alpha
 from runtime.errors import Refused
 
 ALBERS = "+proj=aea +lat_0=23 +lon_0=-96 +lat_1=29.5 +lat_2=45.5 +x_0=0 +y_0=0 +ellps=GRS80 +units=m +no_defs"
@@ -113,12 +114,26 @@ def test_a_tile_says_its_system_as_gdal_writes_it(tmp_path):
 def test_near_infrared_that_is_tagged_as_alpha_hides_nothing(real):
     image = next((real / "naip215").glob("*/*/img/*.tif"))
     with Raster(image) as raster:
-        assert raster.alpha == 3
+        assert raster.alpha == 3 and doubtful_alpha(raster, 3) and not doubtful_alpha(raster, 4)
         pixels, void = raster.window(0, 0, 256, 256, 4)
         assert pixels.shape == (256, 256, 4) and void is None
         clear = pixels[..., 3] == 0
         pixels, void = raster.window(0, 0, 256, 256, 3)
         assert pixels.shape == (256, 256, 3) and (not clear.any() if void is None else np.array_equal(void, clear))
+
+
+def test_nodata_values_of_all_bands_hide_pixels_and_a_file_of_several_rasters_is_named(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 3, (64, 64, 3), np.uint8)
+    with rasterio.open(geotiffs.write(tmp_path / "a.tif", pixels, geotiffs.UTM, 26917), "r+") as file:
+        file.update_tags(NODATA_VALUES="1 1 1")
+    with Raster(tmp_path / "a.tif") as raster:
+        assert np.array_equal(raster.window(0, 0, 64, 64, 3)[1], (pixels == 1).all(axis=-1))
+    facts = {"driver": "GPKG", "width": 64, "height": 64, "count": 3, "dtype": "uint8", "crs": 26917}
+    for name in "ab":
+        more = {"RASTER_TABLE": name, "APPEND_SUBDATASET": "YES", "transform": rasterio.Affine(*geotiffs.UTM)}
+        rasterio.open(tmp_path / "c.gpkg", "w", **facts, **more).close()
+    with pytest.raises(Refused, match="c.gpkg: holds several rasters; translate one: .*c.gpkg:a, .*c.gpkg:b"):
+        Raster(tmp_path / "c.gpkg")
 
 
 def test_without_rasterio_a_command_that_needs_it_says_so_in_one_line(tmp_path, monkeypatch, capsys):

@@ -41,7 +41,7 @@ def test_reflectance_keeps_its_values_and_nan_is_no_data(tmp_path, capsys):
     assert np.array_equal(tile.image[:, 16:], expected(values[:, 16:], 0, 1))
 
 
-@pytest.mark.parametrize("most", [10000, 1])
+@pytest.mark.parametrize("most", [10000, 1, 10**7])
 def test_signed_numbers_with_their_nodata_and_a_range_that_most_values_leave(tmp_path, capsys, most):
     numbers = (reflectance() * 10000).astype(np.int16)
     numbers[:, :16] = -9999
@@ -49,6 +49,7 @@ def test_signed_numbers_with_their_nodata_and_a_range_that_most_values_leave(tmp
     printed = capsys.readouterr().out
     held = "75.0% of the pixels lie outside --range in some band and are clipped to it"
     assert "(25.00%) are ignored" in printed and (held in printed) == (most == 1)
+    assert ("hardly vary within --range" in printed) == (most != 10000)
     tile = TileSet(tmp_path / "set", "all").load(0)
     assert np.array_equal(tile.image[:, 16:], expected(numbers[:, 16:].clip(0, most), 0, most))
 
@@ -68,5 +69,5 @@ def test_stored_numbers_of_different_tags_are_kept_with_a_word(tmp_path, capsys)
     arrays = [np.full((64, 64, 3), 500, np.uint16), np.full((64, 64, 3), 1500, np.uint16)]
     assert build(tmp_path, arrays, "--range", 0, 1, tags=[(1e-4, 0.0), (1e-4, -0.1)]) == 0
     said = capsys.readouterr().out
-    assert "stored numbers are kept, and mean different values" in said and "--range is not used" in said
+    assert "tags, which stay unused: numbers mean different values" in said and "--range is not used" in said
     assert sorted(int(TileSet(tmp_path / "set", "all").load(i).image[0, 0, 0]) for i in range(2)) == [500, 1500]

@@ -15,7 +15,7 @@ from data.cells import upsampled
 from data.check import check
 from data.coarse import low_label
 from data.manifest import read_manifest
-from data.prepare import sources
+from data.prepare import cutting, sources
 from data.taxonomy import merge
 from data.tiles import low_cells
 
@@ -240,8 +240,22 @@ def test_whether_an_alpha_band_is_one_of_the_bands_or_hides_pixels_is_not_guesse
     assert run(tmp_path / "two", *words, "--bands", 2) == 2 and "has 4 bands, not 2" in one_line(capsys)
     assert run(tmp_path / "four", *words, "--bands", 4) == run(tmp_path / "out", *words, "--bands", 3) == 0
     assert read_manifest(tmp_path / "four")[0].bands == 4 and len(manifest(tmp_path / "four")) == 6
-    assert read_manifest(tmp_path / "out")[0].bands == 3 and "dropped: empty 1," in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert read_manifest(tmp_path / "out")[0].bands == 3 and "dropped: empty 1," in printed and "looks" not in printed
     assert check(tmp_path / "out", decode=True) == (5, [], [])
+
+
+def test_black_ground_measured_alpha_and_small_scenes_are_told(tmp_path, capsys):
+    raw, image = tmp_path / "raw", np.random.default_rng(0).integers(1, 255, (64, 96, 3), np.uint8)
+    labels = busy(64, 96, [1, 2, 3, 5]), busy(64, 96, [11, 41, 81, 22], block=8)
+    rows = [write_scene(raw, "alpha", image), write_scene(raw, "small", image[:30], *(label[:30] for label in labels))]
+    geotiffs.hide(raw / "alpha_image.tif", image[..., 0], "alpha")
+    image[:4] = 0
+    rows += [write_scene(raw, "black", image), write_scene(raw, "nodata", image, nodata=0)]
+    assert run(tmp_path / "out", *words_for(write_list(raw, rows), "--bands", 3)) == 0
+    told = capsys.readouterr().out
+    for note, name in ((cutting.SMALL, "small"), (cutting.MEASURED, "alpha"), (cutting.BLACK, "black")):
+        assert f"note: {note}: 1, first {raw / name}_image.tif\n" in told
 
 
 @pytest.mark.parametrize("parts, options, said", [
@@ -270,5 +284,5 @@ def test_who_knows_better_says_that_two_systems_are_one(tmp_path, shift):
 
 def test_labels_without_any_georeference_lie_by_their_pixels_and_are_counted(tmp_path, capsys):
     assert build_scene(tmp_path, high_crs=None, high_transform=None)[0] == 0
-    said = "note: labels without a georeference, which lie by pixels on images that have one: 1\n"
+    said = "note: labels without a georeference, which lie by pixels on images that have one: 1, first "
     assert said in capsys.readouterr().out

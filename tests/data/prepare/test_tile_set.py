@@ -7,10 +7,11 @@ import subprocess
 import sys
 import time
 
+import geotiffs
 import numpy as np
 import pytest
 from made_scenes import (
-    COLORED, LOW2HIGH, REPOSITORY, build_scene, colored, files, many_scenes, manifest, one_line, photographs,
+    COLORED, LOW2HIGH, REPOSITORY, build_scene, busy, colored, files, many_scenes, manifest, one_line, photographs,
     place, read, run, words_for, write_list, write_scene,
 )  # fmt: skip
 from PIL import Image
@@ -94,6 +95,13 @@ def test_a_damaged_scene_stops_the_build_and_may_be_mended_or_left_out(tmp_path,
     assert {(row["tile"][0], bool(row["low"])) for row in manifest(root)} == {("a", True), ("c", True)}
     (raw / "b_image.tif").write_bytes(whole)
     assert run(tmp_path / "out2", *words_for(write_list(raw, rows))) == 0
+    rows[2]["high"] = rows[1]["high"]  # another file than was cut
+    geotiffs.write(raw / "b_high.tif", busy(64, 96, [1, 2, 3]), geotiffs.UTM, 26917)
+    changed = words_for(write_list(raw, [rows[0], rows[2]]))
+    assert run(root, *changed) == 2 and "begun with other settings: files;" in one_line(capsys)
+    (root / "dataset.yaml").unlink()
+    assert run(root, *changed) == 0 and 5 not in read(root / "high" / "c_000_000.tif")[0]
+    assert 5 in read(root / "high" / "a_000_000.tif")[0]
 
 
 def test_a_tile_set_of_another_maker_is_not_overwritten(tmp_path, capsys):

@@ -1,3 +1,5 @@
+from itertools import product
+
 import numpy as np
 import pytest
 
@@ -17,11 +19,8 @@ FAULTLESS = {"shift_px": 0, "impervious_from": 0.51, "spread": 0, "wrong": 0}
 @pytest.fixture(scope="module")
 def tiles():
     """Twenty landscapes: five of each region, with four bands."""
-    return [
-        landscape(np.random.default_rng([number, i]), 128, 4, region)
-        for number, region in enumerate(REGIONS.values())
-        for i in range(5)
-    ]
+    each = product(enumerate(REGIONS.values()), range(5))
+    return [landscape(np.random.default_rng([number, i]), 128, 4, region) for (number, region), i in each]
 
 
 def test_same_draws_give_the_same_landscape_and_three_bands_are_the_first_of_four():
@@ -46,11 +45,10 @@ def test_a_faultless_low_label_is_the_majority_of_each_cell(tiles):
     codes = low_label(np.random.default_rng(0), high, 16, **FAULTLESS)
     coarse = merge(codes, CLASSES.low, "low")
     groups = {WATER: 0, TREE: 1, GRASS: 2, BARREN: 3, BUILT: 4, ROAD: 4}
-    for row in range(8):
-        for col in range(8):
-            block = high[row * 16 : row * 16 + 16, col * 16 : col * 16 + 16].ravel()
-            votes = np.bincount([groups[code] for code in block], minlength=5)
-            assert coarse[row, col] == min(votes.argmax(), 3)
+    for row, col in np.ndindex(8, 8):
+        block = high[row * 16 : row * 16 + 16, col * 16 : col * 16 + 16].ravel()
+        votes = np.bincount([groups[code] for code in block], minlength=5)
+        assert coarse[row, col] == min(votes.argmax(), 3)
     assert coarse.shape == (8, 8)
 
 

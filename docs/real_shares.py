@@ -18,7 +18,6 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from beyond.observed import exemplar_cells  # noqa: E402
 from data import tile_io  # noqa: E402
-from data.cells import majority_blocks  # noqa: E402
 from data.prepare.cutting import broken_rule  # noqa: E402
 from data.taxonomy import merge  # noqa: E402
 from data.tiles import TileSet  # noqa: E402
@@ -51,7 +50,7 @@ def print_majorities(tiles):
     n, shares = int(tiles.description.scale), []
     for i in range(len(tiles)):
         high = tiles.load_high(i)
-        rows, cols = majority_blocks(high, n).full
+        rows, cols = (side // n for side in high.shape)
         blocks = high[: rows * n, : cols * n].reshape(rows, n, cols, n)
         shares.append(np.stack([(blocks == c).mean(axis=(1, 3)).ravel() for c in range(len(CLASSES))], axis=1))
     shares = np.concatenate(shares)

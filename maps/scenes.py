@@ -33,7 +33,8 @@ def scene_paths(words):
 
 def require_fitting(scene, facts):
     """Refuse a scene without the bands and the kind of pixels that a network was trained on, by its `facts`; returns
-    the range of values that was brought to whole numbers in training, where the scene's values need that too."""
+    the range of values that was brought to whole numbers in training, where the scene's values need that too. One line
+    warns of a mask that looks measured."""
     if scene.bands != facts["bands"] and not takes_alpha(scene, facts["bands"]):
         raise Refused(f"{scene.path}: has {scene.bands} bands, the network was trained on {facts['bands']}")
     if doubtful_alpha(scene, facts["bands"]):

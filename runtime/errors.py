@@ -33,7 +33,7 @@ def reason(error):
     """What an exception says, on one line."""
     text = getattr(error, "strerror", None) or str(error)
     if "See previous exception" in text:  # rasterio's way
-        text = str(error.__cause__)
+        text = str(error.__cause__ or error)
     text = text or type(error).__name__
     return " ".join(text.split())[:200]
 

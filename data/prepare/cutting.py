@@ -81,8 +81,8 @@ def check_and_lay(image, labels, options, stack):
     """Check the rasters of a scene against each other. A fine label on another grid is warped to the image's pixels, by
     nearest neighbours; a coarse one keeps its cells, and `Label.cells` becomes their affine.
 
-    returns: {"image_gsd": metres or None, "scale": n, or None where there is no coarse label, "range" and "tags" of the
-             image's values, "notes": {what was done to labels: to how many}}
+    returns: {"image_gsd": metres or None, "scale": n, or None where there is no coarse label, "bands" that are taken,
+             "range" and "tags" of the image's values, "notes": {what a user must know: of how many files}}
     raises:  Refused where they do not lie over each other, or nothing says n
     """
     notes, n = {BY_PIXELS: 0, WARPED: 0, SMALL: int(min(image.size) < options.tile_px)}, None
@@ -108,7 +108,7 @@ def check_and_lay(image, labels, options, stack):
     bands = input_bands(image, options.bands, "--bands ")
     notes[MEASURED] = int(doubtful_alpha(image, bands))
     values = {"range": value_range(image, options.range), "tags": [side[:bands] for side in image.tagged]}
-    return {"image_gsd": ground_size(image), "scale": n, "notes": notes, **values}
+    return {"image_gsd": ground_size(image), "scale": n, "bands": bands, "notes": notes, **values}
 
 
 def overlap(image, grid, size):
@@ -123,7 +123,7 @@ def cut(root, scene, image, labels, options, facts):
     returns: records, {rule: tiles dropped}, pixels clipped to the range
     """
     px, low, records, dropped, held, dark = options.tile_px, labels.get("low"), [], dict.fromkeys(RULES, 0), 0, 0
-    limits, n = facts["range"], facts["scale"]
+    bands, limits, n = facts["bands"], facts["range"], facts["scale"]
     height, width = (side // px * px for side in image.size)
     places = [(row, col, px, px) for row in range(0, height, px) for col in range(0, width, px)]
     own_cells = low is not None and low.cells is not None
@@ -131,7 +131,7 @@ def cut(root, scene, image, labels, options, facts):
     if own_cells and not in_one_system(image, low.raster, options.same_crs):
         grids = grids_under(image, low.raster, places, options.same_crs)
     base = image.affine or (PIXEL_GRID if own_cells or options.coarse == "nlcd" else None)
-    bands, system = input_bands(image, options.bands, "--bands "), system_tags(image.crs)
+    system = system_tags(image.crs)
     for place, grid, globe in zip(places, grids, on_the_globe(image, places), strict=True):
         row, col = place[:2]
         name = f"{scene.name}_{row // px:03d}_{col // px:03d}"

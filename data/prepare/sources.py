@@ -50,10 +50,10 @@ def scene_list(path):
             require(row[column], f"{where}: {column} is empty")
         if row["split"] not in ("", *SPLITS):
             raise Refused(f"{where}: split {row['split']!r:.80}; did you mean {nearest(row['split'], SPLITS)!r}?")
-        files = {kind: path.parent / relative_path(row[kind], where) for kind in ("image", "high", "low") if row[kind]}
+        listed = {kind: relative_path(row[kind], where) for kind in ("image", "high", "low")}
+        files = {kind: path.parent / file for kind, file in listed.items() if file}
         name = row["tile"] or row["scene"] or files["image"].stem
-        listed = tuple(relative_path(row[kind], where) for kind in ("image", "high", "low"))
-        scenes.append(Scene(name, row["region"], split=row["split"], listed=listed, **files))
+        scenes.append(Scene(name, row["region"], split=row["split"], listed=tuple(listed.values()), **files))
     return _checked(scenes, path)
 
 

@@ -41,7 +41,8 @@ def build(root, scenes, options, workers=1):
     for scene, result in zip(scenes, results, strict=True):
         dropped.update(result.get("dropped", {}))
         notes.update(result["notes"])
-        first = {**{what: scene.image for what, count in result["notes"].items() if count}, **first}
+        for what in +Counter(result["notes"]):  # those with a count
+            first.setdefault(what, scene.image)
         for kind, codes in result["nodata"].items():  # ignored, unless they have a class of their own
             table = {**dict.fromkeys(codes, IGNORE), **getattr(taxonomy, kind)}
             taxonomy = replace(taxonomy, **{kind: table})

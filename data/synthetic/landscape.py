@@ -201,15 +201,14 @@ def _furrows(rng, u, v, count, parcels):
 
 def _crowns(rng, sites):
     """Trees at each site: height of the canopy in metres, and the number of the crown over each pixel, -1 for none."""
-    size_px = len(sites)
     canopy, crown = np.zeros(sites.shape), np.full(sites.shape, -1)
-    ragged = 0.15 * _noise(rng, size_px, 6, 1.4)
+    ragged = 0.15 * _noise(rng, len(sites), 6, 1.4)
+    y, x = np.indices(sites.shape)
     rows, cols = np.nonzero(sites)
     radii = rng.lognormal(math.log(4.0), 0.25, len(rows)).clip(2, 7)
     for i, (row, col, radius) in enumerate(zip(rows, cols, radii, strict=True)):
-        top, left, reach = max(0, row - 7), max(0, col - 7), np.s_[max(0, row - 7) : row + 8, max(0, col - 7) : col + 8]
-        y, x = np.ogrid[top : min(size_px, row + 8), left : min(size_px, col + 8)]
-        slack = 1 - ((y - row) ** 2 + (x - col) ** 2) / radius**2 + ragged[reach]
+        reach = np.s_[max(0, row - 7) : row + 8, max(0, col - 7) : col + 8]
+        slack = 1 - ((y[reach] - row) ** 2 + (x[reach] - col) ** 2) / radius**2 + ragged[reach]
         dome = 2.0 + radius * (1.2 + np.sqrt(slack.clip(0, 1)))
         over = (slack > 0) & (dome > canopy[reach])
         canopy[reach][over] = dome[over]

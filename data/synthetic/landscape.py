@@ -108,7 +108,8 @@ def landscape(rng, size_px, bands=3, region=REGIONS["farmland"]):
     wood &= ~clear
     density[wood], density[hedge], density[bank] = 0.06, 0.35, rng.choice([0.0005, 0.05])
     canopy, crown = _crowns(rng, (rng.random(density.shape) < density) & ~clear)
-    ids[_shrunk(_grown(crown >= 0, 3), 3) & wood] = floor  # small gaps between crowns are forest
+    open_ground = _grown(~_grown(crown >= 0, 3), 3)
+    ids[~open_ground & wood] = floor  # small gaps between crowns are forest
     image = _lit(rng, ground, ids, canopy, crown, furrow, sun)
     return image[..., :bands], np.where(crown >= 0, TREE, ground.lookup("code")[ids]).astype(np.uint8)
 
@@ -128,10 +129,6 @@ def _threshold(field, share):
 
 def _grown(mask, px):
     return np.asarray(Image.fromarray(mask.astype(np.uint8)).filter(ImageFilter.MaxFilter(2 * px + 1))) > 0
-
-
-def _shrunk(mask, px):
-    return ~_grown(~mask, px)
 
 
 def _blurred(array, px):

@@ -29,15 +29,15 @@ def low_label(rng, high, scale, *, shift_px=5.0, impervious_from=0.3, spread=0.1
     moved = np.pad(high, fill, mode="edge")[top : top + rows * scale, left : left + cols * scale]
     blocks = moved.reshape(rows, scale, cols, scale)
     groups = ((WATER,), (TREE,), (GRASS,), (BARREN,), (BUILT, ROAD))
-    shares = np.stack([np.isin(blocks, group).mean(axis=(1, 3)) for group in groups])
-    shares = np.moveaxis(padded_mean(np.moveaxis(shares, 0, -1), spread / 2), -1, 0)
+    shares = np.stack([np.isin(blocks, group).mean(axis=(1, 3)) for group in groups], axis=-1)
+    shares = padded_mean(shares, spread / 2)
 
     forests, fields = (rng.choice(k, (rows, cols), p=rng.dirichlet([0.3] * 3)) for k in ((41, 42, 43), (71, 81, 82)))
-    developed = shares[4]
-    forests[(shares[0] > 0.1) & (rng.random((rows, cols)) < 0.5)] = 90
+    water, developed = shares[..., 0], shares[..., 4]
+    forests[(water > 0.1) & (rng.random((rows, cols)) < 0.5)] = 90
     fields[developed > 0.1] = 21
     built = np.select([developed < 0.5, developed < 0.8], [22, 23], 24)
-    codes = np.choose(shares.argmax(0), [np.full_like(built, 11), forests, fields, np.full_like(built, 31), built])
+    codes = np.choose(shares.argmax(-1), [np.full_like(built, 11), forests, fields, np.full_like(built, 31), built])
     codes = np.where(developed >= impervious_from, built, codes)
     blind = rng.choice((11, 21, 22, 41, 81), (rows, cols))
     return np.where(rng.random((rows, cols)) < wrong, blind, codes).astype(np.uint8)

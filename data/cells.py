@@ -37,10 +37,15 @@ def invert(affine):
     return tuple(np.linalg.inv(_matrix(affine))[:2].ravel())
 
 
+def move(affine, x, y):
+    """Points, as numbers or arrays, in the coordinates that the affine leads to."""
+    a, b, c, d, e, f = affine
+    return a * x + b * y + c, d * x + e * y + f
+
+
 def corners(affine, height, width):
     """Where the four corners of an image of this size lie: [(x, y)]."""
-    a, b, c, d, e, f = affine
-    return [(a * col + b * row + c, d * col + e * row + f) for row in (0, height) for col in (0, width)]
+    return [move(affine, col, row) for row in (0, height) for col in (0, width)]
 
 
 def majority_blocks(classes, n):
@@ -139,8 +144,7 @@ def cell_index(to_cell, shape, height, width):
 @lru_cache(maxsize=4)
 def _whole_cells(to_cell, shape, height, width):
     """(h, w) bool: cells whose corners all lie in the image to within half a pixel."""
-    a, b, c, d, e, f = invert(to_cell)
-    x, y = np.arange(shape[1] + 1), np.arange(shape[0] + 1)[:, None]
-    col, row, slack = a * x + b * y + c, d * x + e * y + f, 0.5 + 1e-6
+    col, row = move(invert(to_cell), np.arange(shape[1] + 1), np.arange(shape[0] + 1)[:, None])
+    slack = 0.5 + 1e-6
     within = (col >= -slack) & (col <= width + slack) & (row >= -slack) & (row <= height + slack)
     return within[:-1, :-1] & within[1:, :-1] & within[:-1, 1:] & within[1:, 1:]

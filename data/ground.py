@@ -8,7 +8,7 @@ from collections import defaultdict
 
 import numpy as np
 
-from data.cells import corners, invert
+from data.cells import corners, invert, move
 
 LEAST = 0.005  # of a tile: tiles that only touch share nothing
 LINE = (np.arange(32) + 0.5) / 32
@@ -81,7 +81,6 @@ def overlaps(records):
 
 def inside(one, other):
     """Which of POINTS of a tile lie in another, both as affines of the unit square: (1024,) bool."""
-    a, b, c, d, e, f = invert(other)
     x, y = np.array(one).reshape(2, 3) @ np.column_stack([POINTS, np.ones(len(POINTS))]).T
-    col, row = a * x + b * y + c, d * x + e * y + f
+    col, row = move(invert(other), x, y)
     return (col > 0) & (col < 1) & (row > 0) & (row < 1)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import tifffile
 
-from data.cells import compose, invert
+from data.cells import compose, invert, move
 from data.laying import cell_px, in_one_system
 from data.tile_io import placed
 from data.voids import holds_nothing, join, takes_alpha
@@ -148,14 +148,14 @@ def affines_to(crs, to_cells, image, windows):
     found, rectangles = [], np.reshape(windows, (-1, 1, 4))
     points = np.stack(np.meshgrid(*[np.linspace(0, 1, 5)] * 2), -1).reshape(-1, 2)  # (col, row) in the unit square
     pixels = points * rectangles[..., [3, 2]] + rectangles[..., [1, 0]]
-    x, y = _apply(image.affine, pixels.reshape(-1, 2))
+    x, y = move(image.affine, *pixels.reshape(-1, 2).T)
     moved = np.stack(gdal().warp.transform(image.crs, crs, x.tolist(), y.tolist()), -1)
     if not np.isfinite(moved).all():
         raise ValueError("part of one lies outside the coordinate system of the other")
     if crs == GLOBE:  # longitudes go on beyond 180 degrees
         moved[:, 0] -= 360 * np.round((moved[:, 0] - moved[0, 0]) / 360)
     design = np.insert(points, 2, 1, axis=1)
-    cells = np.stack(_apply(to_cells, moved), -1).reshape(pixels.shape)
+    cells = np.stack(move(to_cells, *moved.T), -1).reshape(pixels.shape)
     for (_, _, height, width), those in zip(windows, cells, strict=True):
         middle = those.mean(axis=0)
         (a, d), (b, e), (c, f) = np.linalg.lstsq(design, those - middle, rcond=None)[0]
@@ -193,8 +193,3 @@ def system_tags(crs):
         memory.open(driver="GTiff", count=1, dtype="uint8", **place).close()
         with tifffile.TiffFile(memory) as tiff:
             return placed(tiff.pages.first.tags)[1]
-
-
-def _apply(affine, points):
-    a, b, c, d, e, f = affine
-    return a * points[:, 0] + b * points[:, 1] + c, d * points[:, 0] + e * points[:, 1] + f

@@ -14,7 +14,7 @@ import tifffile
 
 from data.cells import compose, invert, move
 from data.laying import cell_px, in_one_system
-from data.tile_io import placed
+from data.tile_io import nodata_of, placed
 from data.voids import holds_nothing, join, takes_alpha
 from runtime.errors import Refused, naming, require
 from runtime.files import require_file
@@ -59,10 +59,8 @@ class Raster(contextlib.AbstractContextManager):
         if dataset.tags().get("EXIF_Orientation", "1") not in ("0", "1"):
             raise Refused(f"{path}: is rotated by an EXIF orientation tag; save it upright, like its labels")
         self.size, self.bands, self.dtype = dataset.shape, dataset.count, np.dtype(dataset.dtypes[0])
-        self.crs, nodata, self.tagged = dataset.crs, dataset.nodata, (dataset.scales, dataset.offsets)
-        if nodata is not None and self.dtype.kind in "iu":
-            nodata = int(nodata) if nodata % 1 == 0 else None  # no pixel can hold a fraction
-        self.nodata = nodata
+        self.crs, self.tagged = dataset.crs, (dataset.scales, dataset.offsets)
+        self.nodata = nodata_of(dataset.nodata, self.dtype)
         kinds, self.picture = [kind.name for kind in dataset.colorinterp], dataset.driver in ("PNG", "GIF", "WEBP")
         # The last one: near infrared, which comes before, is often tagged so too.
         self.alpha, self.palette = max((i for i, kind in enumerate(kinds) if kind == "alpha"), default=None), None

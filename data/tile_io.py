@@ -160,7 +160,7 @@ def _read_tiff(path, tiff, pixels):
     alpha = max((bands - len(extra) + i for i, kind in enumerate(extra) if kind in (1, 2)), default=None)
     palette = None if page.colormap is None else (page.colormap.T // 257).astype(np.uint8)
     dtype = page.dtype.newbyteorder("=")
-    nodata = _nodata(page.tags.valueof(NODATA), dtype)
+    nodata = nodata_of(page.tags.valueof(NODATA), dtype)
     return Stored(path, size, bands, dtype, array, *placed(page.tags), nodata, alpha, mask, palette)
 
 
@@ -186,9 +186,11 @@ def placed(tags):
     return (a, b, c, d, e, f), system
 
 
-def _nodata(text, dtype):
-    """The text of GDAL_NODATA as a number; None without one, or where no pixel of this dtype can hold it."""
-    value = float(text) if text else np.nan
-    if dtype.kind == "f":
-        return None if text is None else float(dtype.type(value))
+def nodata_of(tag, dtype):
+    """A file's nodata value, from a number or its text; None without one, or where no pixel of this dtype can be it."""
+    if tag in (None, ""):
+        return None
+    value = float(tag)
+    if dtype.kind not in "iu":
+        return float(dtype.type(value))
     return int(value) if value % 1 == 0 and np.iinfo(dtype).min <= value <= np.iinfo(dtype).max else None

@@ -136,8 +136,7 @@ def leave_out(labels, codes, void, unlabelled, taxonomy, size, transform, low_tr
     returns: as data.tile_writer.count_labels, whose arguments the last ones are
     """
     for kind, label in labels.items():
-        own = kind == "low" and label.cells
-        to_cell = compose(invert(low_transform), transform or PIXEL_GRID) if own else None
+        to_cell = compose(invert(low_transform), transform or PIXEL_GRID) if label.cells else None
         codes[kind] = label.without(codes[kind], void, unlabelled, to_cell)
     taxonomy = replace(taxonomy, **{kind: label.known() for kind, label in labels.items()})
     return count_labels(codes.get("high"), codes.get("low"), taxonomy, size, transform, low_transform, where)

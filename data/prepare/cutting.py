@@ -126,11 +126,11 @@ def cut(root, scene, image, labels, options, facts):
     bands, limits, n = facts["bands"], facts["range"], facts["scale"]
     height, width = (side // px * px for side in image.size)
     places = [(row, col, px, px) for row in range(0, height, px) for col in range(0, width, px)]
-    own_cells = low is not None and low.cells is not None
-    grids = [low.cells if own_cells else None] * len(places)
-    if own_cells and not in_one_system(image, low.raster, options.same_crs):
+    cells = low and low.cells  # None too where the coarse label has the image's pixels
+    grids = [cells] * len(places)
+    if cells and not in_one_system(image, low.raster, options.same_crs):
         grids = grids_under(image, low.raster, places, options.same_crs)
-    base = image.affine or (PIXEL_GRID if own_cells or options.coarse == "nlcd" else None)
+    base = image.affine or (PIXEL_GRID if cells or options.coarse == "nlcd" else None)
     system = system_tags(image.crs)
     for place, grid, globe in zip(places, grids, on_the_globe(image, places), strict=True):
         row, col = place[:2]
@@ -140,7 +140,7 @@ def cut(root, scene, image, labels, options, facts):
         dark += count_black(image, pixels, void)
         codes, unlabelled = {}, None
         for kind, label in labels.items():
-            if kind == "low" and own_cells:
+            if label.cells:
                 codes[kind], low_transform, beyond = label.cells_over(grid, transform, (px, px))
                 here = cell_px(grid, transform) ** 0.5
                 wide = f"its coarse cells are {n:g} px wide in its middle and {here:.5g} px in tile {name}"

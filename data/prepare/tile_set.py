@@ -31,8 +31,9 @@ def build(root, scenes, options, workers=1):
     to_do = [scene for scene in scenes if result_of(root, scene) is None]
     list(map_unordered(partial(build_scene, root, options), to_do, workers, "scenes"))
     results = [result_of(root, scene) for scene in scenes]
+    limits = results[0].get("range")
     for scene, result in zip(scenes, results, strict=True):
-        if result.get("range") != results[0].get("range"):
+        if result.get("range") != limits:
             kinds = "uint8 or uint16 images kept as stored and images converted by --range"
             raise Refused(f"{scene.image} and {scenes[0].image}: one set would mix {kinds}")
     tile_px, scale, image_gsd = (agreed(key, scenes, results) for key in ("tile_px", "scale", "image_gsd"))
@@ -53,16 +54,15 @@ def build(root, scenes, options, workers=1):
     if held := sum(result.get("held", 0) for result in results):
         share = held / sum(record["area"] for record in records)
         print(f"note: {share:.1%} of the pixels lie outside --range in some band and are clipped to it")
-    if options.range and not results[0].get("range"):
+    if options.range and not limits:
         print("note: --range is not used: uint8 and uint16 images are kept as stored")
-    if len({str(result.get("tags")) for result in results}) > 1 and (options.range or not results[0].get("range")):
-        what = "are applied before --range" if results[0].get("range") else "stay unused: numbers mean different values"
+    if len({str(result.get("tags")) for result in results}) > 1 and (options.range or not limits):
+        what = "are applied before --range" if limits else "stay unused: numbers mean different values"
         print(f"note: images carry different scale or offset tags, which {what}")
     name = options.source if options.source in ("chesapeake", "naip215") else root.absolute().name
     write_tile_set(
         root, name=name, taxonomy=taxonomy, records=records, image_gsd=image_gsd, tile_px=tile_px,
-        scale=scale or options.scale or DEFAULT_SCALE, seed=options.seed, value_range=results[0].get("range"),
-        dropped=dropped,
+        scale=scale or options.scale or DEFAULT_SCALE, seed=options.seed, value_range=limits, dropped=dropped,
     )  # fmt: skip
 
 

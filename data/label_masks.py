@@ -3,6 +3,7 @@
 import numpy as np
 
 from data.taxonomy import Unknown, merge
+from data.voids import holds_nothing, join
 from runtime.errors import Refused
 
 CLEAR = -1  # stands for a transparent pixel among colours r << 16 | g << 8 | b
@@ -31,8 +32,8 @@ def codes_of(pixels, hidden, label, colors=()):
         return _codes_of_colors(pixels, hidden, label, colors), hidden
     codes = pixels[..., 0]
     if codes.dtype.kind == "f":
-        empty = ~np.isfinite(codes) | (codes == (np.nan if label.nodata is None else label.nodata))
-        codes, hidden = np.where(empty, 0, codes), empty if hidden is None else hidden | empty
+        empty = holds_nothing(pixels, label.nodata)
+        codes, hidden = codes if empty is None else np.where(empty, 0, codes), join(hidden, empty)
         if (codes != np.rint(codes)).any():
             raise Refused(f"{label.path}: holds numbers that are not whole, as {codes[codes != np.rint(codes)][0]:g}")
         codes = codes.astype(np.uint8 if 0 <= codes.min() <= codes.max() <= 255 else np.int32)

@@ -100,16 +100,14 @@ def extends(now, then):
 def build_scene(root, options, scene):
     """Cut a scene, or take a tile, and leave its record."""
     result = (take_tile if options.source == "tiled" else cut_scene)(root, scene, options)
-    record = {"scene": facts_of(scene), "files": scene.listed, "result": result}
-    write_text(record_path(root, scene), json.dumps(record))
+    write_text(record_path(root, scene), json.dumps({"scene": [*facts_of(scene), *scene.listed], "result": result}))
 
 
 def result_of(root, scene):
     """What a scene that is done gave; None where it is not done."""
     path = record_path(root, scene)
     record = json.loads(path.read_text()) if path.is_file() else {}
-    same = record.get("scene") == facts_of(scene) and record.get("files", [*scene.listed]) == [*scene.listed]
-    return record["result"] if same else None
+    return record["result"] if record.get("scene") == [*facts_of(scene), *scene.listed] else None
 
 
 def record_path(root, scene):

@@ -44,7 +44,7 @@ def marked(pixels, void, nodata):
     """
     if void is None:
         return pixels, nodata
-    if nodata is None or nodata != nodata:
+    if nodata is None:
         most, seen = np.iinfo(pixels.dtype).max, pixels[~void]
         nodata = next(value for value in (0, most, *range(1, most)) if not (seen == value).all(axis=-1).any())
     pixels = pixels.copy()

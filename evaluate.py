@@ -36,24 +36,23 @@ def main(arguments):
     ranks = distributed.start(arguments.device, mps=not arguments.coarse)
     needs = ("high", "low") if arguments.oracle or arguments.lsr or arguments.coarse else ("high",)
     tiles = TileSet(arguments.data, arguments.split, arguments.regions, needs=needs)
-    classes = tiles.description.classes()
-    rows = [{"name": "Oracle", **report(oracle(tiles), classes)}] if arguments.oracle else []
+    rows = [{"name": "Oracle", **report(oracle(tiles))}] if arguments.oracle else []
     if arguments.lsr:
         p_class = lsr_table(tiles, arguments.regions, arguments.lsr_table)
         tally = lsr(tiles, p_class, arguments.lsr_patches, arguments.lsr_seed, ranks.device)
-        rows.append({"name": "Self-Epitomic LSR", **report(tally, classes)})
+        rows.append({"name": "Self-Epitomic LSR", **report(tally)})
     if arguments.linear:
         closed_form = linear(arguments.data, arguments.regions, arguments.linear_encoder, ranks.device)
-        rows.append({"name": closed_form.name, **score(closed_form, tiles, classes, ranks)})
+        rows.append({"name": closed_form.name, **score(closed_form, tiles, ranks)})
     files = [checkpoint_path(path) for path in arguments.checkpoints]
     methods = told_apart([load_for(tiles, best, ranks.device, arguments.coarse) for best in files], files)
     for best, segmenter in zip(files, methods, strict=True):
         name = segmenter.name + (", coarse label at test" if arguments.coarse else "")
-        row = {"name": name, **score(segmenter, tiles, classes, ranks, arguments.coarse), "checkpoint": str(best)}
+        row = {"name": name, **score(segmenter, tiles, ranks, arguments.coarse), "checkpoint": str(best)}
         last = best.with_name("last.pt")
         if best.name == "best.pt" and last.exists():
             last = load_for(tiles, last, ranks.device, arguments.coarse)
-            row["last"] = score(last, tiles, classes, ranks, arguments.coarse)
+            row["last"] = score(last, tiles, ranks, arguments.coarse)
         rows.append(row)
     result = {"data": str(arguments.data), "split": arguments.split, "rows": rows}
     if not ranks.first:
@@ -62,7 +61,7 @@ def main(arguments):
         if (best.parent / "log.jsonl").exists() and not (best.parent / "metrics.json").exists():
             print(f"note: {best.parent} is not complete: this is what it has learned so far")
     print(f"{arguments.data}, split {arguments.split}: {len(tiles)} tiles; percent")
-    publish(result, classes, arguments.out)
+    publish(result, arguments.out)
     if arguments.figure:
         chosen = chosen_tiles(tiles, arguments.tiles)
         draw_figure6(arguments.figure, methods, tiles, ranks.device, chosen, arguments.coarse)
@@ -72,11 +71,10 @@ def main(arguments):
 def main_scene(predicted, truth, arguments):
     """One label raster against another: class indices of predict.py against codes that the taxonomy merges."""
     taxonomy = load_taxonomy(arguments.taxonomy)
-    classes = [{"name": name} for name in taxonomy.names]
     tally = scene_tally(predicted, truth, taxonomy, arguments.same_crs)
-    row = {"name": Path(predicted).stem, **report(tally, classes), "predicted": str(predicted)}
+    row = {"name": Path(predicted).stem, **report(tally), "predicted": str(predicted)}
     result = {"data": str(truth), "split": None, "rows": [row]}
-    publish(result, classes, arguments.out)
+    publish(result, arguments.out)
     return result
 
 
@@ -108,13 +106,14 @@ def pixels_of(facts):
 
 
 @torch.no_grad()
-def score(segmenter, tiles, classes, ranks, coarse=False):
+def score(segmenter, tiles, ranks, coarse=False):
     """Scores of one network: one tally of every pixel with a high label, summed over ranks.
 
     coarse: let it use the coarse label of each tile too (beyond/informed.py)
     """
     tiles, cell_px = segmenter.relabelled(tiles) if coarse else tiles, tiles.description.scale**2
-    tally, size = Tally(len(classes), ranks.device), 1 if coarse else 4  # cells differ in number from tile to tile
+    tally = Tally(tiles.description.taxonomy.names, ranks.device)
+    size = 1 if coarse else 4  # cells differ in number from tile to tile
     batches = scoring_batches(ScoringTiles(tiles, "high", 1.0, coarse=coarse), size, ranks.rank, ranks.world, workers=0)
     total = -(-len(tiles) // (size * ranks.world))
     for batch in tqdm(batches, total=total, desc=segmenter.name, disable=None, leave=False):
@@ -125,27 +124,25 @@ def score(segmenter, tiles, classes, ranks, coarse=False):
             logits = segmenter.informed(logits, batch["coarse"], cell_px, void)
         tally.add(logits.argmax(dim=1), batch["labels"])
     tally.sum_over(ranks)
-    return report(tally, classes)
+    return report(tally)
 
 
-def report(tally, classes):
+def report(tally):
     """What the JSON says of a row: its scores, and the counts that they came from."""
-    result = tally.scores()
-    named = {c["name"]: s for c, s in zip(classes, result["per_class"], strict=True)}
-    return {**result, "per_class": named, **{name: counts.tolist() for name, counts in tally.counts().items()}}
+    return {**tally.scores(), **{name: counts.tolist() for name, counts in tally.counts.items()}}
 
 
-def publish(result, classes, out):
+def publish(result, out):
     """Print the table, and write the JSON where it was asked for."""
-    print(table(result["rows"], classes))
+    print(table(result["rows"]))
     if out:
         write_text(out, json.dumps(result, indent=1))
 
 
-def table(rows, classes):
+def table(rows):
     """Scores in percent: those of metrics.SCORES, then F1 and IoU of each class."""
     width = max([6, *(len(row["name"]) for row in rows)])
-    names = "".join(f"{c['name'][:11] + ' F1/IoU':>20}" for c in classes)
+    names = "".join(f"{name[:11] + ' F1/IoU':>20}" for name in rows[0]["per_class"])
     wide = {key: max(8, len(title) + 2) for key, (title, *_) in SCORES.items()}
     lines = [f"{'':<{width}}" + "".join(f"{SCORES[key][0]:>{wide[key]}}" for key in SCORES) + names]
     for row in rows:

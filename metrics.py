@@ -9,36 +9,34 @@ from runtime.labels import IGNORE
 
 
 class Tally:
-    """What every score is read from, added up over maps, batches and ranks: a confusion matrix, and counts of borders.
+    """What every score is read from, added up over maps, batches and ranks.
 
-    confusion: (C, C) int64, rows truth, columns prediction; border: (4,) int64 of border_counts
+    names:  of the C classes
+    counts: confusion, (C, C) int64, rows truth, columns prediction; border, (4,) int64 of border_counts
     """
 
-    def __init__(self, num_classes, device="cpu"):
-        self.confusion = torch.zeros(num_classes, num_classes, dtype=torch.int64, device=device)
-        self.border = torch.zeros(4, dtype=torch.int64, device=device)
+    def __init__(self, names, device="cpu"):
+        self.names, sizes = tuple(names), {"confusion": (len(names), len(names)), "border": (4,)}
+        self.counts = {name: torch.zeros(size, dtype=torch.int64, device=device) for name, size in sizes.items()}
 
     def add(self, predicted, truth, rows=slice(None)):
         """predicted, truth: (B, H, W) integer classes, truth 255 is left out; rows: of H, those that count"""
-        self.confusion += confusion_matrix(predicted[:, rows], truth[:, rows], len(self.confusion))
-        self.border += border_counts(predicted, truth, rows)
+        self.counts["confusion"] += confusion_matrix(predicted[:, rows], truth[:, rows], len(self.names))
+        self.counts["border"] += border_counts(predicted, truth, rows)
 
     def sum_over(self, ranks):
-        self.confusion, self.border = ranks.sum(self.confusion), ranks.sum(self.border)
-
-    def counts(self):
-        """{name: tensor}, as a row of evaluate.py has them too."""
-        return vars(self)
+        self.counts = {name: ranks.sum(count) for name, count in self.counts.items()}
 
     def scores(self):
-        """-> {each of SCORES, "per_class": [{"f1", "iou"}]}, each in [0, 1].
+        """-> {each of SCORES, "per_class": {name: {"f1", "iou"}}}, each in [0, 1].
 
         Macro means are over the classes present in truth or prediction; a class absent from both scores None.
         """
-        counts = self.counts()
-        classes = zip(*(values.tolist() for values in of_classes(self.confusion)), strict=True)
-        per_class = [{"f1": f1, "iou": iou} if present else {"f1": None, "iou": None} for f1, iou, present in classes]
-        return {**{key: score(counts[of]) for key, (_, of, score) in SCORES.items()}, "per_class": per_class}
+        classes = zip(self.names, *(of.tolist() for of in of_classes(self.counts["confusion"])), strict=True)
+        per_class = {
+            name: {"f1": f1, "iou": iou} if present else {"f1": None, "iou": None} for name, f1, iou, present in classes
+        }
+        return {**{key: score(self.counts[of]) for key, (_, of, score) in SCORES.items()}, "per_class": per_class}
 
 
 def confusion_matrix(predicted, truth, num_classes):

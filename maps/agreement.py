@@ -26,7 +26,7 @@ def scene_tally(predicted, truth, taxonomy, same_crs=False):
     The truth's own nodata is ignored unless it has a class. A note says where the map covers a part of it alone.
     """
     kind = "high" if taxonomy.high else "low"
-    count, tally = len(taxonomy.names), Tally(len(taxonomy.names))
+    count, tally = len(taxonomy.names), Tally(taxonomy.names)
     with ExitStack() as stack:
         ours = Label(stack.enter_context(Raster(predicted)), {})
         theirs = Label(stack.enter_context(Raster(truth)), getattr(taxonomy, kind), taxonomy.masks.get(kind))
@@ -48,8 +48,9 @@ def scene_tally(predicted, truth, taxonomy, same_crs=False):
             tally.add(*maps, rows=slice(above, above + rows))
             there = np.isin(codes, named) if hidden is None else np.isin(codes, named) & ~hidden
             labelled += np.count_nonzero(there[above : above + rows])
-    require(tally.confusion.any(), f"{predicted}: no pixel has a class both there and in {truth}")
-    share = tally.confusion.sum().item() / labelled
+    scored = tally.counts["confusion"].sum().item()
+    require(scored, f"{predicted}: no pixel has a class both there and in {truth}")
+    share = scored / labelled
     if share < MOST:
         print(f"note: {predicted}: covers {100 * share:.3g} % of what {truth} labels; the rest is not scored")
     return tally

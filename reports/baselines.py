@@ -22,7 +22,7 @@ from trained import Trained
 
 def oracle(tiles):
     """The upsampled low-resolution ground truth as the prediction (Sec. 5, Baseline Methods) -> Tally."""
-    tally = Tally(len(tiles.description.classes()))
+    tally = Tally(tiles.description.taxonomy.names)
     for i in tqdm(range(len(tiles)), desc="Oracle", disable=None, leave=False):
         tile = tiles.load(i)
         predicted = upsampled(without_holes(tile.cells), *tile.high.shape)
@@ -95,7 +95,7 @@ def lsr(tiles, table, patches, seed, device):
     # Few sensors fill all 16 bits: such images are scaled by their band statistics [paper silent; ours].
     brightest = max(m + 3 * s for m, s in zip(description.band_mean, description.band_std, strict=True))
     brightest = 255 if description.dtype == "uint8" else brightest
-    tally = Tally(len(description.classes()))
+    tally = Tally(description.taxonomy.names)
     for i in tqdm(range(len(tiles)), desc="Self-Epitomic LSR", disable=None, leave=False):
         tile = tiles.load(i, low=False)
         image = torch.from_numpy(tile.image.astype(np.float32) / brightest).clamp(0, 1).permute(2, 0, 1).to(device)

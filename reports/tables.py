@@ -74,12 +74,11 @@ def rows_of(results):
 
 def added(rows):
     """The scores of some rows of evaluate.py together, as if all their tiles were of one set."""
-    tally = Tally(len(rows[0]["confusion"]))
-    for name, counts in tally.counts().items():
+    tally = Tally(rows[0]["per_class"])
+    for name, counts in tally.counts.items():
         for row in rows:
             counts += torch.tensor(row[name])
-    scores = tally.scores()
-    return {**scores, "per_class": dict(zip(rows[0]["per_class"], scores["per_class"], strict=True))}
+    return tally.scores()
 
 
 def write_table(arguments, heading, titles, rows, notes=()):

@@ -11,8 +11,8 @@ from reports.tables import as_markdown, as_values, rows_of
 
 
 def scores(confusion):
-    tally = Tally(len(confusion))
-    tally.confusion = confusion
+    tally = Tally(range(len(confusion)))
+    tally.counts["confusion"] = confusion
     return tally.scores()
 
 
@@ -68,14 +68,13 @@ def test_a_score_takes_a_function_and_one_line(monkeypatch):
         return iou[present].min().item()
 
     def row(name):
-        tally = Tally(2)
+        tally = Tally(["water", "field"])
         tally.add(torch.tensor([[[0, 1, 1, 1]]]), torch.tensor([[[0, 0, 1, 1]]]))
-        return {"name": name, **evaluate.report(tally, classes)}
+        return {"name": name, **evaluate.report(tally)}
 
-    classes = [{"name": "water"}, {"name": "field"}]
     monkeypatch.setitem(metrics.SCORES, "worst_iou", ("worst IoU", "confusion", worst_iou))
     assert row("Low")["worst_iou"] == 0.5
-    head, line = evaluate.table([row("Low")], classes).splitlines()
+    head, line = evaluate.table([row("Low")]).splitlines()
     assert len(head) == len(line) and "worst IoU" in head and " 50.00" in line
     rows = rows_of({"set": [[row("Low"), row("Agg")]]})
     head, _, *lines = as_markdown(("row",), rows).splitlines()
@@ -135,12 +134,12 @@ def test_a_border_within_two_pixels_is_found_and_one_farther_off_is_not():
 
 
 def test_counts_of_ranks_are_added_up():
-    tally = Tally(2)
+    tally = Tally(["water", "field"])
     tally.add(torch.tensor([[[0, 1, 1, 1]]]), torch.tensor([[[0, 0, 1, 1]]]))
-    before = tally.scores(), tally.confusion, tally.border
+    before, scores_before = tally.counts, tally.scores()
     tally.sum_over(SimpleNamespace(sum=lambda tensor: 2 * tensor))
-    assert torch.equal(tally.confusion, 2 * before[1]) and torch.equal(tally.border, 2 * before[2])
-    assert tally.scores() == before[0]
+    assert all(torch.equal(tally.counts[name], 2 * before[name]) for name in ("confusion", "border"))
+    assert tally.scores() == scores_before
 
 
 def test_ranking_equals_a_double_loop_and_a_tie_counts_half():

@@ -184,7 +184,7 @@ def part_of(tile_set, root, keep):
 
 def oracle(root, name="Oracle"):
     tiles = TileSet(root, "test", needs=("high", "low"))
-    return {"name": name, **evaluate.report(baselines.oracle(tiles), tiles.description.classes())}
+    return {"name": name, **evaluate.report(baselines.oracle(tiles))}
 
 
 def test_counts_of_several_tile_sets_added_up_are_those_of_one_set(tile_set, tmp_path):

@@ -111,7 +111,7 @@ def score(segmenter, tiles, ranks, coarse=False):
 
     coarse: let it use the coarse label of each tile too (beyond/informed.py)
     """
-    tiles, cell_px = segmenter.relabelled(tiles) if coarse else tiles, tiles.description.scale**2
+    tiles, cell_px = tiles.relabelled(segmenter.observation.labels) if coarse else tiles, tiles.description.scale**2
     tally = Tally(tiles.description.taxonomy.names, ranks.device)
     size = 1 if coarse else 4  # cells differ in number from tile to tile
     batches = scoring_batches(ScoringTiles(tiles, "high", 1.0, coarse=coarse), size, ranks.rank, ranks.world, workers=0)

@@ -30,7 +30,7 @@ class Supervision:
         others = partial(open_exemplars, config, self.description)
         self.observed = observe(config, (training, validation), others, saved)
         if self.observed is not None:
-            training, validation = self.observed.relabelled(training), self.observed.relabelled(validation)
+            training, validation = (tiles.relabelled(self.observed.model.labels) for tiles in (training, validation))
         self.train = TrainingTiles(
             training, kind, min_coverage, batch_size=config.train.batch_size, seed=config.run.seed,
             dihedral=config.data.dihedral, gain=config.data.gain, offset=config.data.offset, exemplars=exemplars,

@@ -28,10 +28,6 @@ class Informed(Trained):
         """{native code: label of the observation model, or IGNORE} of the coarse source that it was trained with."""
         return self.observation.labels(taxonomy_from_dict({"high": {}, **self.facts}, self.name).low)[0]
 
-    def relabelled(self, tiles):
-        """The same tiles, their cells carrying the labels of the observation model."""
-        return tiles.relabelled(*self.observation.labels(tiles.description.taxonomy.low))
-
 
 def load_informed(path, device):
     """`load_trained` of a run that was trained by an observation model. raises: Refused for any other"""

@@ -28,10 +28,6 @@ class Observed:
         self.model.to(device)
         return self
 
-    def relabelled(self, tiles):
-        """The same tiles, their cells carrying the labels of the model."""
-        return tiles.relabelled(*self.model.labels(tiles.description.taxonomy.low))
-
     def judge(self, logits, batch):
         """-> the misfit's sum, in place of Eq. 1's; predictions (B, C, R) and labels (B, R) in merged classes."""
         labels = batch["labels"].long()
@@ -99,7 +95,7 @@ def exemplar_cells(tiles, chosen, scale, min_coverage=1.0, native=True):
     if native:
         codes = np.array(sorted(code for code, to in taxonomy.low.items() if to != IGNORE))
         places = {code: place for place, code in enumerate(codes.tolist())}
-        tiles = tiles.relabelled({code: places.get(code, IGNORE) for code in taxonomy.low}, range(classes))
+        tiles = tiles.relabelled(lambda low: ({code: places.get(code, IGNORE) for code in low}, range(classes)))
     found = []
     for i in sorted(chosen):
         high, cells = tiles.load_high(i), tiles.load_cells(i)

@@ -60,14 +60,16 @@ class TileSet:
         mean, std = band_statistics([self.root / row["image"] for row in self.rows], self.description.bands)
         return replace(self.description, band_mean=mean, band_std=std)
 
-    def relabelled(self, by_code, by_class):
+    def relabelled(self, labels):
         """The same tiles, whose cells carry other labels than merged classes.
 
-        by_code: {native code: label or IGNORE}; by_class: the label of each class, where cells derive from fine labels
+        labels: {native code: class or IGNORE} -> {native code: label or IGNORE}, and the label of each class, where
+                cells derive from fine labels
         """
         other = copy.copy(self)
         other._kept = None if self._kept is None else {}
-        other._low, other._derived = by_code, np.full(256, IGNORE, np.uint8)
+        other._low, by_class = labels(self.description.taxonomy.low)
+        other._derived = np.full(256, IGNORE, np.uint8)
         other._derived[: len(by_class)] = by_class
         return other
 

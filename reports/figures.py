@@ -117,7 +117,7 @@ def draw_figure6(path, methods, tiles, device, chosen, coarse=False):
         for segmenter in methods:
             logits = segmenter(image)
             if coarse:
-                cells = segmenter.relabelled(tiles).load(i, high=False).cells
+                cells = tiles.relabelled(segmenter.observation.labels).load(i, high=False).cells
                 cells = to_device(stack_cells([(cells.labels, cells.to_cell)]), device)
                 void = None if tile.void is None else torch.from_numpy(tile.void)[None].to(device)
                 logits = segmenter.informed(logits, cells, tiles.description.scale**2, void)

@@ -113,7 +113,7 @@ def test_cells_carry_the_labels_that_they_are_read_as(tmp_path, kind):
     before = tiles.load(0).cells.labels
     merged = tiles.description.taxonomy.low
     by_code = {code: 255 if to == 255 else 10 + i for i, (code, to) in enumerate(merged.items())}
-    after = tiles.relabelled(by_code, [50, 51, 52, 53]).load(0).cells.labels
+    after = tiles.relabelled(lambda low: (by_code, [50, 51, 52, 53])).load(0).cells.labels
     assert np.array_equal(tiles.load(0).cells.labels, before) and before.shape == after.shape
     for label in np.unique(after[after != 255]).tolist():
         codes = [code for code, to in by_code.items() if to == label]

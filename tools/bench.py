@@ -30,11 +30,11 @@ from data.tiles import TileSet
 from maps.windows import window_starts
 from models import UNet
 from runtime import checkpoint, command, distributed
+from runtime.children import ROOT
 from runtime.errors import require
 from runtime.files import write_text
 from runtime.settings import config_from_flat, flatten
 
-ROOT = Path(__file__).resolve().parents[1]
 COLUMNS = "stage", "what", "ours", "peer", "ratio", "unit", "peer_name"
 CELL_PX, WIDTH = 30, 64  # of the paper
 TILES = 24  # of the tile set that is made up where --data gives none

@@ -15,7 +15,7 @@ from trained import Trained, load_trained
 class Informed(Trained):
     """observation: what coarse labels say of their cells."""
 
-    observation: Observation | None = None
+    observation: Observation
 
     def informed(self, logits, coarse, cell_px, void=None):
         """The logits in the light of the coarse labels over them.
@@ -26,7 +26,7 @@ class Informed(Trained):
 
     def coarse_labels(self):
         """{native code: label of the observation model, or IGNORE} of the coarse source that it was trained with."""
-        return self.observation.labels(taxonomy_from_dict({"high": {}, **self.facts}, self.name).low)[0]
+        return self.observation.labels(taxonomy_from_dict(self.facts, self.name).low)[0]
 
 
 def load_informed(path, device):

@@ -68,13 +68,13 @@ def shuffled(labels, block_px, rng):
     return mixed.reshape(labels.shape)
 
 
-def make_sample(tile, labels, min_coverage=1.0, view=0, color=(1.0, 0.0)):
+def make_sample(tile, labels, min_coverage=1.0, view=0):
     """A tile under one dihedral view, as numpy arrays; see `collate` for the names.
 
     labels: high, low_upsampled or low_regions: the labels to supervise or score with
     """
     height, width = tile.image.shape[:2]
-    sample = {"image": dihedral(tile.image, view).transpose(2, 0, 1), "color": color}
+    sample = {"image": dihedral(tile.image, view).transpose(2, 0, 1)}
     if labels == "high":
         sample["labels"] = dihedral(tile.high, view)
     elif labels == "low_upsampled":
@@ -114,7 +114,7 @@ def supervising_regions(to_cell, shape, height, width, min_coverage=1.0, view=0)
 def collate(samples):
     """Samples -> a batch of tensors.
 
-    image (B, K, H, W) as stored; color (B, 2) gain and offset; count: labels that supervise
+    image (B, K, H, W) as stored; color (B, 2), gain and offset, in training; count: labels that supervise
     labels (B, H, W), of pixels: supervision.labels=high or low_upsampled
     labels (B, R), padded with ignored regions, and region_index (B, H, W), -1 for none: supervision.labels=low_regions
     exemplars (B, 1, H, W), where there is an adversary; coarse, and void (B, H, W), where they are asked for
@@ -123,7 +123,8 @@ def collate(samples):
     batch = {name: torch.stack([to_tensor(s[name]) for s in samples]) for name in sorted(arrays)}
     labels = [to_tensor(s["labels"]) for s in samples]
     batch["labels"] = pad_sequence(labels, batch_first=True, padding_value=IGNORE)  # tiles differ in their regions
-    batch["color"] = torch.tensor([s["color"] for s in samples], dtype=torch.get_default_dtype())
+    if "color" in samples[0]:
+        batch["color"] = torch.tensor([s["color"] for s in samples], dtype=torch.get_default_dtype())
     if "cells" in samples[0]:
         batch["coarse"] = stack_cells([s["cells"] for s in samples])
     batch["count"] = int((batch["labels"] != IGNORE).sum())
@@ -157,10 +158,10 @@ class TrainingTiles(Dataset):
         step, position = key
         rng = draw(self.seed, step, position)
         view = int(rng.integers(8)) if self.dihedral else 0
-        color = color_draw(rng, self.gain, self.offset)
         high = self.labels == "high"
         i = sample_index(self.seed, step, position, self.batch_size, len(self.tiles))
-        sample = make_sample(self.tiles.load(i, high, not high), self.labels, self.min_coverage, view, color)
+        sample = make_sample(self.tiles.load(i, high, not high), self.labels, self.min_coverage, view)
+        sample["color"] = color_draw(rng, self.gain, self.offset)
         if self.exemplars is not None:
             rng, size = draw(self.seed, step, position, 1), sample["image"].shape[1:]
             sample["exemplars"] = self.exemplars.draw(rng, *size, self.dihedral)[None]

@@ -46,8 +46,7 @@ class LabelledPixels(Dataset):
         places = draw(0, 1, self.chosen[i]).permutation(places)[: self.pixels]
         index = np.full(tile.high.shape, -1, np.int32)
         index.flat[places] = np.arange(len(places))
-        return {"image": tile.image.transpose(2, 0, 1), "region_index": index, "labels": tile.high.flat[places],
-                "color": (1.0, 0.0)}  # fmt: skip
+        return {"image": tile.image.transpose(2, 0, 1), "region_index": index, "labels": tile.high.flat[places]}
 
 
 def main(arguments):

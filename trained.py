@@ -52,8 +52,7 @@ def load_trained(path, device):
         config, facts = config_from_flat(SegmenterConfig, state["config"]), state["data"]
         weights, classes, bands = state["segmenter"], len(facts["classes"]), facts["bands"]
         if "averaged" in state:  # of last.pt; best.pt holds the average alone
-            start = "module."
-            weights = {key[len(start) :]: w for key, w in state["averaged"].items() if key.startswith(start)}
+            weights = {key.removeprefix("module."): w for key, w in state["averaged"].items() if key != "n_averaged"}
         segmenter, _ = build_segmenter(config, bands, classes, facts["scale"], init="none")
         segmenter.load_state_dict(weights)
         mean, std = (torch.tensor(facts[key], dtype=torch.float32, device=device) for key in ("band_mean", "band_std"))

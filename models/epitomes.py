@@ -14,13 +14,13 @@ from runtime.errors import Refused, naming, require
 from runtime.files import read_yaml
 from runtime.labels import IGNORE  # never a class; a low code only where a table says so
 
-INVERSE_VARIANCE, EPS = 100.0, 1e-11  # of ref. 20
+INVERSE_VARIANCE, EPS, ITERATIONS = 100.0, 1e-11, 20  # of ref. 20
 # Positions times patches at once: 16 MB stay in a CPU's cache. 64 patches at once take 1.4 times as long at 512 px.
 BATCH_VALUES = 2**22
 
 
 @torch.no_grad()
-def super_resolve(image, low_codes, table, *, patches=20_000, patch_px=7, iterations=20, seed=0):
+def super_resolve(image, low_codes, table, *, patches=20_000, patch_px=7, seed=0):
     """Infer high-resolution labels of one tile.
 
     image:     (K, H, W) float in [0, 1]
@@ -41,7 +41,7 @@ def super_resolve(image, low_codes, table, *, patches=20_000, patch_px=7, iterat
     num_classes = len(next(iter(table.values())))
     rows = torch.tensor([[float(value) for value in table[code]] for code in codes]).view(len(codes), num_classes)
     start = 10 + torch.rand(num_classes, *low_codes.shape, generator=generator)  # uniform(10, 11)
-    probs = fit_classes(position_given_code(counts), rows.to(image.device), start.to(image.device), iterations)
+    probs = fit_classes(position_given_code(counts), rows.to(image.device), start.to(image.device))
     return probs.argmax(0), probs
 
 
@@ -64,14 +64,14 @@ def draw_centres(low_codes, codes, patches, patch_px, generator):
     return candidates[drawn.to(candidates.device)]
 
 
-def count_positions(image, centres, centre_codes, codes, patch_px=7, batch=64):
+def count_positions(image, centres, centre_codes, codes, patch_px):
     """How often each position explains a patch drawn under each code: the sum over its patches of the posterior over
     positions, (codes, H, W) float32.
 
     image: (K, H, W); centres: (N, 2); centre_codes: (N,); codes: list of the codes to count
     """
     height, width = image.shape[1:]
-    batch = max(1, min(batch, BATCH_VALUES // (height * width)))
+    batch = max(1, min(64, BATCH_VALUES // (height * width)))
     offset = torch.arange(patch_px, device=image.device) - patch_px // 2
     # Likelihoods see differences only: less the mean, numbers are small and float32 (TF32 on a GPU) is exact enough.
     image = image.float() - image.float().mean((1, 2), keepdim=True)
@@ -111,13 +111,13 @@ def position_given_code(counts):
     return share.div_(share.sum((1, 2), keepdim=True))
 
 
-def fit_classes(position_given_code, rows, start, iterations=20):
+def fit_classes(position_given_code, rows, start):
     """p(l | s), (C, H, W), by EM, code by code, so that q(s, k, l) never stands in memory whole.
 
     position_given_code: (codes, H, W); rows: (codes, C), p(l | k); start: (C, H, W), positive, need not be normalised
     """
     probs = start / start.sum(0)
-    for _ in range(iterations):
+    for _ in range(ITERATIONS):
         update = torch.full_like(probs, EPS)
         for position, row in zip(position_given_code, rows, strict=True):
             q = (probs * position).add_(EPS)  # E: for each class of this code, over positions

@@ -114,7 +114,7 @@ def score(segmenter, tiles, ranks, coarse=False):
     tiles, cell_px = tiles.relabelled(segmenter.observation.labels) if coarse else tiles, tiles.description.scale**2
     tally = Tally(tiles.description.taxonomy.names, ranks.device)
     size = 1 if coarse else 4  # cells differ in number from tile to tile
-    batches = scoring_batches(ScoringTiles(tiles, "high", 1.0, coarse=coarse), size, ranks.rank, ranks.world, workers=0)
+    batches = scoring_batches(ScoringTiles(tiles, "high", coarse=coarse), size, ranks.rank, ranks.world, workers=0)
     total = -(-len(tiles) // (size * ranks.world))
     for batch in tqdm(batches, total=total, desc=segmenter.name, disable=None, leave=False):
         batch = to_device(batch, ranks.device)

@@ -174,7 +174,7 @@ class ScoringTiles(Dataset):
     coarse: give all cells over the tile beside the labels to score with, as `stack_cells` has them
     """
 
-    def __init__(self, tiles, labels, min_coverage, exemplars=None, coarse=False):
+    def __init__(self, tiles, labels, min_coverage=1.0, exemplars=None, coarse=False):
         self.tiles, self.labels, self.min_coverage = tiles, labels, min_coverage
         self.exemplars, self.coarse = exemplars, coarse
 

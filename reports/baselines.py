@@ -33,7 +33,7 @@ def oracle(tiles):
 def linear(root, regions, what, device):
     """Linear, fitted to the coarse labels of the split train -> Trained. what: of `open_encoder`"""
     tiles = TileSet(root, "train", regions, needs=("low",))
-    description, samples = tiles.described(), ScoringTiles(tiles, "low_regions", 1.0)
+    description, samples = tiles.described(), ScoringTiles(tiles, "low_regions")
     features = Features(open_encoder(what, description.bands), samples, description, device)
     moments = features.moments(samples)
     if not moments.targets.any():

@@ -73,7 +73,7 @@ def main(arguments):
 
 def probe(encoder, training, labelled, test, device):
     """-> {one of FEATURES: test mIoU}, by the labels of `labelled`; batch norm sees all images of `training`."""
-    features = Features(encoder, ScoringTiles(training, "high", 1.0), training.description, device)
+    features = Features(encoder, ScoringTiles(training, "high"), training.description, device)
     moments = features.moments(labelled)
     widths = [training.description.bands, *encoder.channels]
     ends = np.cumsum([0, *widths]).tolist()
@@ -81,7 +81,7 @@ def probe(encoder, training, labelled, test, device):
     solved = {name: moments.solve(ends[first], ends[last]) for name, (first, last) in spans.items()}
     solved = {name: [part.float().to(device) for part in parts] for name, parts in solved.items()}
     counts = dict.fromkeys(FEATURES, 0)
-    for batch in tqdm(batches(ScoringTiles(test, "high", 1.0), 1, device), total=len(test), disable=None, leave=False):
+    for batch in tqdm(batches(ScoringTiles(test, "high"), 1, device), total=len(test), disable=None, leave=False):
         maps, truth = features.maps(batch), batch["labels"]
         for name, (first, last) in spans.items():
             predicted = classify(maps[first:last], *solved[name], truth.shape[1:]).argmax(dim=1)

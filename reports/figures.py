@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
 from data.cells import upsampled
-from data.loading import to_device
+from data.loading import to_device, to_tensor
 from data.samples import stack_cells
 from runtime.errors import Refused, nearest
 from runtime.files import open_whole
@@ -111,7 +111,7 @@ def draw_figure6(path, methods, tiles, device, chosen, coarse=False):
     rows, labels, classes = [], [], tiles.description.classes()
     for i in chosen:
         tile = tiles.load(i)
-        image = torch.from_numpy(tile.image.astype(np.int32)).permute(2, 0, 1)[None].to(device)
+        image = to_device(to_tensor(tile.image.transpose(2, 0, 1))[None], device)
         labels.append(tile.high)
         row = [color_image(tile.image), color_labels(tile.high, classes)]
         for segmenter in methods:

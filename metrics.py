@@ -140,7 +140,7 @@ def raggedness(maps):
 
 def class_shares(maps, num_classes):
     """(B, H, W) classes -> [share of each class], ignored pixels left out."""
-    counts = torch.bincount(maps[maps != IGNORE].flatten().long(), minlength=num_classes)
+    counts = torch.bincount(maps[maps != IGNORE].long(), minlength=num_classes)
     return (counts / counts.sum().clamp(min=1)).tolist()
 
 

@@ -95,7 +95,7 @@ def load_for(tiles, path, device, coarse=False):
         command.warn(f"{path}: trained on pixels of {theirs:g} m, but here they have {ours:g} m")
     n, here = trained.facts["scale"], description.scale
     if coarse and not same_scale(here, n):
-        command.say(f"warning: {path}: trained at n = {n:g}, but here n = {here:g}; a code's meaning depends on n")
+        command.warn(f"{path}: trained at n = {n:g}, but here n = {here:g}; a code's meaning depends on n")
     return trained
 
 

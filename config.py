@@ -144,11 +144,11 @@ class RunConfig:
 
 @dataclass(frozen=True)
 class SegmenterConfig:
-    # What may differ when a run is taken up again: where data lies, workers, device, layout and logging, and what it
-    # started from, for its weights are in last.pt; train.epochs may grow.
+    # What may differ when a run is taken up again: where data lies, workers, device, layout and logging; train.epochs
+    # may grow.
     FREE_ON_RESUME = {
-        "data.root", "adversarial.exemplar_root", "data.workers", "train.channels_last", "model.init", "run.dir",
-        "run.name", "run.device", "run.log_every",
+        "data.root", "adversarial.exemplar_root", "data.workers", "train.channels_last", "run.dir", "run.name",
+        "run.device", "run.log_every",
     }
 
     data: DataConfig = DataConfig()

@@ -4,6 +4,7 @@ import dataclasses
 import math
 import operator
 import typing
+from pathlib import Path
 
 import yaml
 
@@ -100,7 +101,9 @@ def check_resumable(saved, config, where):
     for key, value in settings.items():
         before = saved.get(key, defaults[key])  # a setting that is newer than the checkpoint had its default value
         more = key == "train.epochs" and value > before
-        if key in config.FREE_ON_RESUME or before == value or more and not whole:
+        # A file of weights may have moved with its run's folder, as runs/mae-0/resnet18.pt.
+        same = before == value or key == "model.init" and Path(before).parts[-2:] == Path(value).parts[-2:]
+        if key in config.FREE_ON_RESUME or same or more and not whole:
             continue
         why = f" with {whole}, so a longer run is a different run;" if more else ""
         raise Refused(f"{where} holds a run with {key}={before}, not {value};{why} choose another run.dir")

@@ -36,7 +36,7 @@ from reports.tables import PAPER_TABLE3, differences, gap_closed, rows_of, write
 from runtime.children import ROOT, command
 from runtime.command import parser as command_line
 from runtime.command import require_options, run
-from runtime.errors import Refused
+from runtime.errors import Refused, require
 from runtime.workers import default_workers
 
 DEMO_TILES = "--tiles", 2000, "--bands", 4  # as NAIP has; a hundred of them test
@@ -214,8 +214,13 @@ def main(arguments):
     roots = arguments.data or []
     if len({root.name for root in roots}) < len(roots):
         raise Refused("--data: two tile sets have the same name, which also names their run folders; rename one")
-    for root in roots:  # before anything is trained
-        read_description(root)
+    others = [arguments.other] if arguments.other else []
+    # Before anything is trained. Counts of several sets are added up, class by class.
+    orders = {read_description(root).taxonomy.names: root for root in (*roots, *others)}
+    require(len(orders) < 2, f"{' and '.join(map(str, orders.values()))}: differ in their classes or the order of them")
+    for word in arguments.overrides:
+        own = word.split("=")[0] in ("data.root", "run.dir", "run.name", "run.seed")
+        require(not own, f"{word}: each row has its own; use --data, --out and --seeds")
     COMMANDS[arguments.what](arguments)
 
 

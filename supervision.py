@@ -37,12 +37,14 @@ class Supervision:
         )  # fmt: skip
         self.validation = ScoringTiles(validation, kind, min_coverage)
         self.watched = ScoringTiles(validation, kind, min_coverage, exemplars)
-        # Told before the first step: without one label no step could be the best. The first tile mostly has some.
-        if not any((self.validation[i]["labels"] != IGNORE).any() for i in range(len(validation))):
-            raise Refused(
-                "the validation split has no usable label: either all are ignored, or no cell lies entirely in a tile "
-                "(supervision.min_coverage=0.5 also accepts cells that lie half in it)"
-            )
+        # Told before the first step: without a label nothing is learned, or no step is the best. The first tile mostly
+        # has some.
+        for split, samples in (("train", ScoringTiles(training, kind, min_coverage)), ("validation", self.validation)):
+            if not any((samples[i]["labels"] != IGNORE).any() for i in range(len(samples))):
+                raise Refused(
+                    f"the {split} split has no usable label: either all are ignored, or no cell lies entirely in a "
+                    "tile (supervision.min_coverage=0.5 also accepts cells that lie half in it)"
+                )
 
 
 def open_exemplars(config, description):

@@ -56,5 +56,5 @@ def load_trained(path, device):
         segmenter, _ = build_segmenter(config, bands, classes, facts["scale"], init="none")
         segmenter.load_state_dict(weights)
         mean, std = (torch.tensor(facts[key], dtype=torch.float32, device=device) for key in ("band_mean", "band_std"))
-    name = config.run.name or Path(path).parent.name
+    name = config.run.name or Path(path).resolve().parent.name
     return Trained(name, facts, segmenter.to(device).eval(), mean, std)

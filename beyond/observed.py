@@ -12,7 +12,9 @@ from beyond.table import fit_codes, from_plain, from_yaml, table_to_yaml, to_pla
 from data.cells import region_index, region_labels
 from data.laying import same_scale
 from models.regions import compositions
+from runtime.command import warn
 from runtime.errors import require
+from runtime.files import read_yaml
 from runtime.labels import IGNORE
 
 
@@ -51,11 +53,14 @@ def observe(config, tile_sets, open_exemplars, saved):
     if how != "observation" and how not in MISFITS:
         return None
     description, native = tile_sets[0].description, config.supervision.codes == "native"
-    names = list(description.taxonomy.names)
+    names, n = list(description.taxonomy.names), description.scale
     table = saved and saved.get("observation")
     if how == "observation" and (table or given):
         where = Path(config.run.dir) / "last.pt" if table else given
         table = table or to_plain(from_yaml(given, names), names)  # rounded, as a run that goes on finds it
+        fitted_at = read_yaml(given).get("scale", n) if given else n
+        if not same_scale(fitted_at, n):
+            warn(f"{given}: fitted at n = {fitted_at:g}, but here n = {n:g}; a code's meaning depends on n")
         return Observed(from_plain(table, names, where), f"p(label | composition), as in {where}", table)
     if how in MISFITS:  # labels are rows of its table: native codes where all tiles have these
         native = native and all(row["low"] for tiles in tile_sets for row in tiles.rows)
@@ -64,7 +69,7 @@ def observe(config, tile_sets, open_exemplars, saved):
         model = Matching(how, published(given, names), description.taxonomy, native)
         return Observed(model, f"p(class | code), as in {given}")
     exemplars = open_exemplars()
-    places = exemplars.tiles, exemplars.chosen, description.scale
+    places = exemplars.tiles, exemplars.chosen, n
     shares, codes, native = exemplar_cells(*places, config.supervision.min_coverage, native)
     origin = f"{len(codes)} cells of {len(exemplars.chosen)} places"
     if how in MISFITS:
@@ -75,7 +80,7 @@ def observe(config, tile_sets, open_exemplars, saved):
     if rare:
         listed = ", ".join(f"{code} ({count})" for code, count in rare.items())
         origin += f"; codes with too few cells, used as their merged class: {listed}"
-    return Observed(model, origin, to_plain(model, names, cells))
+    return Observed(model, origin, {"scale": n, **to_plain(model, names, cells)})
 
 
 def exemplar_cells(tiles, chosen, scale, min_coverage=1.0, native=True):
@@ -105,4 +110,5 @@ def exemplar_cells(tiles, chosen, scale, min_coverage=1.0, native=True):
         kept = (labels != IGNORE) & (counts[:, IGNORE] == 0) & (counts.sum(axis=1) > 0)
         found.append((counts[kept, :classes], codes[labels[kept]]))
     counts, codes = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    require(len(codes), f"{tiles.root}: fine labels cover no cell of the exemplar places whole")
     return counts / counts.sum(axis=1, keepdims=True), codes, native

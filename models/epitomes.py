@@ -12,9 +12,10 @@ import torch.nn.functional as F
 
 from runtime.errors import Refused, naming, require
 from runtime.files import read_yaml
-from runtime.labels import IGNORE  # never a class; a low code only where a table says so
+from runtime.labels import IGNORE
 
 INVERSE_VARIANCE, EPS, ITERATIONS = 100.0, 1e-11, 20  # of ref. 20
+NO_CODE = -1  # of a pixel without a low code
 # Positions times patches at once: 16 MB stay in a CPU's cache. 64 patches at once take 1.4 times as long at 512 px.
 BATCH_VALUES = 2**22
 
@@ -25,7 +26,7 @@ def super_resolve(image, low_codes, table, *, patches=20_000, patch_px=7, seed=0
 
     image:     (K, H, W) float in [0, 1]
     low_codes: (H, W) integer, the low code over each pixel
-    table:     {low code: C probabilities}; a row of zeros, like IGNORE, says nothing: no patch is drawn there [ours]
+    table:     {low code: C probabilities}; a row of zeros, like NO_CODE, says nothing: no patch is drawn there [ours]
     returns:   labels (H, W) int64 and p(l | s) (C, H, W) float32; labels of 0, all probabilities equal, where no pixel
                has a known code
     raises:    Refused if low_codes holds a code without a row
@@ -48,7 +49,7 @@ def super_resolve(image, low_codes, table, *, patches=20_000, patch_px=7, seed=0
 def known_codes(low_codes, table):
     """The codes of a tile that say something about classes."""
     values, pixels = low_codes.unique(return_counts=True)
-    found = {code: n for code, n in zip(values.tolist(), pixels.tolist(), strict=True) if code != IGNORE}
+    found = {code: n for code, n in zip(values.tolist(), pixels.tolist(), strict=True) if code != NO_CODE}
     missing = ", ".join(f"{code} ({n} px)" for code, n in found.items() if code not in table)
     require(not missing, f"the table has no row for low code {missing}; it has {', '.join(map(str, sorted(table)))}")
     return [code for code in found if sum(table[code]) > 0]
@@ -128,7 +129,7 @@ def fit_classes(position_given_code, rows, start):
 
 def add_counts(counts, high, low_codes, num_classes):
     """Count high classes, (H, W) merged, under each low code, (H, W); `counts`, {code: (C,) int64}, grows in place."""
-    labelled = (high != IGNORE) & (low_codes != IGNORE)
+    labelled = (high != IGNORE) & (low_codes != NO_CODE)
     codes, row = low_codes[labelled].unique(return_inverse=True)
     pairs = (row * num_classes + high[labelled]).bincount(minlength=len(codes) * num_classes).view(-1, num_classes)
     for code, pair_counts in zip(codes.tolist(), pairs.cpu(), strict=True):

@@ -1,5 +1,7 @@
 """Rows that no training script makes: Oracle and Self-Epitomic label super-resolution (Table 1), and Linear [ours]."""
 
+import re
+
 import numpy as np
 import torch
 from tqdm import tqdm
@@ -12,11 +14,13 @@ from data.samples import ScoringTiles
 from data.tiles import TileSet, low_cells, read_label
 from data.transforms import normalize
 from metrics import Tally
-from models.epitomes import add_counts, load_table, super_resolve
+from models.epitomes import NO_CODE, add_counts, load_table, super_resolve
 from models.linear import Linear, Moments, feature_maps, mean_features, settle
 from models.pretrained import load_resnet18, resnet18_file
 from models.resnet import ResNet18
+from runtime.command import say
 from runtime.errors import Refused
+from runtime.labels import IGNORE
 from trained import Trained
 
 
@@ -80,12 +84,12 @@ def open_encoder(what, bands, width=16):
     if what == "none":
         return None
     others = "name a resnet18.pt, the seed of a random encoder, as 0, or none"
-    seed, state = (int(what), {}) if what.isdigit() else (0, resnet18_file(what, what, others))
+    seed, state = (int(what), {}) if re.fullmatch("[0-9]{1,18}", what) else (0, resnet18_file(what, what, others))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         encoder = ResNet18(bands, len(state.get("conv1.weight", range(width))))
     if state:
-        load_resnet18(encoder, state, what)
+        say(load_resnet18(encoder, state, what))
     return encoder
 
 
@@ -132,12 +136,14 @@ def lsr_table(tiles, regions, path):
 
 def low_codes(tiles, i):
     """Tile i's low-resolution codes over each pixel, (H, W) int64: native where the set has a low label, merged classes
-    where it is derived from the high one."""
-    row, size = tiles.rows[i], (tiles.description.tile_px,) * 2
+    where it is derived from the high one; NO_CODE for 255, unless the merge gives it a class."""
+    row, description = tiles.rows[i], tiles.description
+    size, known = (description.tile_px,) * 2, row["low"] and description.taxonomy.low.get(255, IGNORE) != IGNORE
     if not row["low"]:
-        return upsampled(tiles.load_cells(i), *size).astype(np.int64)
-    low, image = read_label(tiles.root / row["low"]), tile_io.read(tiles.root / row["image"], pixels=False)
-    codes = low.pixels[..., 0].astype(np.int64)
-    if tile_grid(image, low, tiles.description.scale) is None:
-        return codes
-    return upsampled(low_cells(codes, low, image, tiles.description), *size)
+        codes = upsampled(tiles.load_cells(i), *size).astype(np.int64)
+    else:
+        low, image = read_label(tiles.root / row["low"]), tile_io.read(tiles.root / row["image"], pixels=False)
+        codes = low.pixels[..., 0].astype(np.int64)
+        if tile_grid(image, low, description.scale) is not None:
+            codes = upsampled(low_cells(codes, low, image, description), *size)
+    return codes if known else np.where(codes == 255, NO_CODE, codes)

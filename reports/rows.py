@@ -47,10 +47,9 @@ class PlannedRun:
         asked = load_config(kind, ROOT / self.config, self.overrides)
         kept = load_config(kind, self.dir / "config.yaml")
         check_resumable(flatten(kept), asked, self.dir)
-        if kind is SegmenterConfig:  # a script goes on whatever it started from, but here that tells rows apart
-            start, wanted = (Path(config.model.init).parts[-2:] for config in (kept, asked))
-            message = f"{self.dir} holds a run with model.init={kept.model.init}; choose another --out"
-            require(start == wanted, message)
+        if self.after:
+            gone = f"{self.dir}: {self.after.dir}, which it started from, is gone; delete both, or choose another --out"
+            require(self.after.state() != "new", gone)
         same = kept.data.root == asked.data.root and kept.train.epochs == asked.train.epochs
         return "complete" if same and is_of(asked.data.root, self.dir / "metrics.json") else "resumes"
 

@@ -185,9 +185,7 @@ def test_shuffled_exemplars_keep_the_shares_of_each_cell_and_lose_its_shapes():
     assert np.array_equal(shuffled(labels, 1, rng), labels)
 
 
-def test_the_control_shuffles_the_exemplars_of_training_and_of_the_report_inside_each_cell(
-    tile_set, tmp_path, monkeypatch
-):
+def test_the_control_shuffles_exemplars_of_training_and_report_inside_each_cell(tile_set, tmp_path, monkeypatch):
     appearance = Mock(wraps=train_seg.appearance)
     for module in (train_seg, game):
         monkeypatch.setattr(module, "appearance", appearance)

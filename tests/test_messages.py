@@ -23,13 +23,15 @@ from data.samples import Exemplars
 from data.synthetic.tile_set import make_tile_set
 from data.taxonomy import load_taxonomy, merge
 from data.tiles import TileSet
-from evaluate import load_for
+from evaluate import load_for, report
+from metrics import Tally
 from models import build_segmenter
 from reports.baselines import linear
 from runtime import checkpoint, distributed
 from runtime.errors import Refused
 from runtime.settings import check_resumable, check_same_data, config_from_flat, flatten, load_config
 from runtime.workers import map_unordered
+from tools import probe
 
 
 def written(folder, name, text):
@@ -53,22 +55,16 @@ def other_image(array):
     return load
 
 
-def changed(name, old, new):
+def retold(folder, tiles, name, old, new):
     """A tile set of which one file says otherwise."""
-
-    def read(folder, tiles):
-        shutil.copytree(tiles, folder / "set")
-        text = (folder / "set" / name).read_text()
-        assert old in text
-        (folder / "set" / name).write_text(text.replace(old, new, 1))
-        read_manifest(folder / "set")
-
-    return read
+    shutil.copytree(tiles, folder / "set")
+    text = (folder / "set" / name).read_text()
+    assert old in text
+    return written(folder / "set", name, text.replace(old, new)).parent
 
 
-def unlabelled(folder, tiles):
-    bare = relisted(tiles, folder / "set", lambda rows: [{**row, "high": "", "low": ""} for row in rows])
-    TileSet(bare, "train", needs=("high",))
+def changed(*of):
+    return lambda folder, tiles: read_manifest(retold(folder, tiles, *of))
 
 
 def mask_of_colours(folder, tiles):
@@ -79,24 +75,24 @@ def mask_of_colours(folder, tiles):
 
 def exemplars(old="", new="", **more):
     """Exemplars of a tile set whose description says otherwise."""
+    how = {"count": 0, "seed": 0, **more}
+    description = "dataset.yaml", old, new
+    return lambda to, tiles: Exemplars(retold(to, tiles, *description), TileSet(tiles, "train").description, **how)
 
-    def draw(folder, tiles):
-        shutil.copytree(tiles, folder / "set")
-        text = (folder / "set" / "dataset.yaml").read_text()
-        written(folder / "set", "dataset.yaml", text.replace(old, new))
-        Exemplars(folder / "set", TileSet(tiles, "train").description, **{"count": 0, "seed": 0, **more})
 
-    return draw
+def trained_on(root, *more):
+    more = "model.width=2", "data.workers=0", "train.epochs=1", *more
+    trained("configs/demo/agg.yaml", f"data.root={root}", f"run.dir={root / 'run'}", *more)
 
 
 def one_small_tile_a_step(folder, tiles):
     make_tile_set(folder / "set", tiles=16, tile_px=32)
-    trained("configs/demo/agg.yaml", f"data.root={folder / 'set'}", f"run.dir={folder / 'run'}", "train.batch_size=1")
+    trained_on(folder / "set", "train.batch_size=1")
 
 
-def no_whole_cell(folder, tiles):
+def no_whole_cell(folder, tiles, split="all"):
     shutil.copytree(tiles, folder / "set")
-    found = TileSet(folder / "set", "all")
+    found = TileSet(folder / "set", split)
     for row in found.rows:  # one cell a tile, and half of it beyond the tile
         path = found.root / row["low"]
         stored = tile_io.read(path)
@@ -118,10 +114,6 @@ def other_width(folder, tiles):
     segmenter, _ = build_segmenter(config_from_flat(*narrow), 3, 4, 16)
     checkpoint.save(folder / "resnet18.pt", segmenter.encoder.state_dict())
     build_segmenter(config_from_flat(SegmenterConfig, wide), 3, 4, 16)
-
-
-def other_range(folder, tiles):
-    load_for(TileSet(tiles, "test"), save_random_checkpoint(folder / "best.pt", value_range=(0.0, 1.0)), "cpu")
 
 
 def resumed(key, value):
@@ -174,7 +166,8 @@ CASES = {
     "type": (other_image(np.zeros((64, 64, 3), np.uint16)), ".tif: has 3 bands of uint16, the tile set 3 bands"),
     "missing file": (lambda folder, _: tile_io.read(folder / "a.tif"), "a.tif: No such file"),
     "missing split": (lambda _, tiles: TileSet(tiles, "trian"), "has no tiles of the split trian; it has tiles of he"),
-    "missing label": (unlabelled, "of the split train has no high label"),
+    "missing label": (lambda to, tiles: TileSet(relisted(tiles, to / "a", lambda rows: [{**row, "high": ""} for row in
+        rows]), "train", needs=("high",)), "of the split train has no high label"),
     "missing region": (lambda _, tiles: TileSet(tiles, "train", ("nowhere",)), "has no region nowhere; it has "),
     "unknown split": (changed("tiles.csv", ",heldout,", ",held-out,"), "split 'held-out'; did you mean 'heldout'?"),
     "path": (changed("tiles.csv", "images/", "../images/"), "leaves the folder"),
@@ -203,15 +196,19 @@ CASES = {
     "classes of exemplars": (exemplars("forest", "woods"), "its exemplars have the classes water, woods, field, "),
     "size of exemplars": (exemplars("tile_px: 64", "tile_px: 32"), "32 px, smaller than the tiles of 64"),
     "batch norm": (one_small_tile_a_step, "needs two tiles of 32 px, or one of 64 px, for batch norm"),
-    "no whole cell": (lambda folder, tiles: trained("configs/demo/agg.yaml", f"run.dir={folder / 'run'}",
-        f"data.root={no_whole_cell(folder, tiles)}", "model.width=2", "data.workers=0", "train.epochs=1"),
+    "no whole cell": (lambda *of: trained_on(no_whole_cell(*of)),
         "no cell lies entirely in a tile (supervision.min_coverage=0.5 also accepts cells that"),
+    "nothing learned": (lambda *of: trained_on(no_whole_cell(*of, "train")), "the train split has no usable label: "),
+    "nothing validates": (lambda *of: trained_on(no_whole_cell(*of, "validation")), "the validation split has no us"),
+    "nothing to score": (lambda *_: report(Tally("ab")), "has a fine label, so there is nothing to score"),
+    "probe": (lambda *_: probe.parse(["0", "--data", "tiles", "--pixels", "0"]), "--pixels 0: should be 1 or more"),
     "Linear": (lambda *of: linear(no_whole_cell(*of), (), "none", torch.device("cpu")), "so Linear has none to fit"),
     "deviations": (lambda folder, _: published(written(folder, "t", "classes: [a, b]\ndeviations: {1: [2]}"), "ab"),
         "t: deviations should be rows `code: [2 numbers]`"),
     "not finite": (lambda folder, _: checkpoint.require_finite({"loss": float("nan")}, (), folder, 7),
         "loss is not finite at step 7; nothing was saved yet; try a lower train.learning_rate"),
     "another config": (resumed("train.learning_rate", 0.5), "holds a run with train.learning_rate=0.0001, not 0.5"),
+    "another start": (resumed("model.init", "a/mae.pt"), "holds a run with model.init=none, not a/mae.pt;"),
     "other data": (lambda *_: check_same_data({"scale": 30}, {"scale": 16, "name": "moved"}, "tiles", "runs/agg"),
         "tiles and the data that runs/agg was trained on differ in: scale; choose"),
     "device": (lambda *_: distributed.start("mps"), "there is no such device here; run.device=cpu always works"),
@@ -219,8 +216,11 @@ CASES = {
     "no checkpoint": (lambda folder, _: checkpoint.load(folder / "best.pt"), "best.pt: No such file"),
     "damaged checkpoint": (lambda folder, _: checkpoint.load(written(folder, "best.pt", "no checkpoint")),
         "best.pt: is not a checkpoint, or is damaged"),
-    "other width": (other_width, "model.width must be the width it was trained with"),
-    "other range": (other_range, "on 3 bands of uint8 made of values 0 to 1, the tile set has 3 bands of uint8"),
+    "other width": (other_width, "is no ResNet-18 of this model.width"),
+    "other range": (lambda to, tiles: load_for(TileSet(tiles, "test"), save_random_checkpoint(to / "best.pt",
+        value_range=(0.0, 1.0)), "cpu"), "3 bands of uint8 made of values 0 to 1, the tile set has 3 bands of uint8"),
+    "other bands": (lambda to, tiles: load_for(TileSet(tiles, "test"), save_random_checkpoint(to / "best.pt", 4),
+        "cpu"), "on 4 bands of uint8, the tile set has 3 bands of uint8"),
     "no observation": (lambda folder, _: load_informed(save_random_checkpoint(folder / "best.pt"), torch.device("cpu")),
         "has no model of coarse labels, so it cannot use --coarse"),
     # Machines.

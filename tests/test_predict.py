@@ -138,9 +138,7 @@ def test_tta_is_the_mean_over_eight_views_of_the_scene(trained, tmp_path):
     assert np.abs(probs - np.mean(views, axis=0)).max() <= 0.5 / 254 + 1e-5
 
 
-def test_a_scene_of_another_pixel_size_is_warned_of_and_resample_maps_it_at_the_training_images_size(
-    trained, tmp_path, capsys
-):
+def test_another_pixel_size_is_warned_of_and_resample_maps_at_the_training_images_size(trained, tmp_path, capsys):
     pixels = read(save_scene(tmp_path / "plain.tif", 64, 96))
     fine = save(tmp_path / "fine.tif", pixels.repeat(2, 0).repeat(2, 1), affine=(0.5, 0, 4e5, 0, -0.5, 4.1e6))
     run(trained, fine, "--out", tmp_path / "warned.tif", *SMALL)

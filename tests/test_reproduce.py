@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -109,6 +110,8 @@ def test_a_run_that_started_elsewhere_is_another_and_one_that_was_moved_is_not(t
         assert first.state() == state
     os.utime(first.dir / "metrics.json", (0, 0))  # of a time before the tile set was made anew
     assert first.state() == "resumes"
+    with pytest.raises(Refused, match="ours-0: .*first/runs/mae-0, which it started from, is gone; delete both"):
+        replace(first, after=replace(first, dir=first.dir.with_name("mae-0"))).state()
     shutil.move(tmp_path / "first", tmp_path / "second")
     assert first.state() == "new" and run_of(tmp_path / "second").state() == "resumes"
     with pytest.raises(Refused, match="second/runs/ours-0 holds a run with model.init=.*first"):
@@ -203,8 +206,8 @@ def test_counts_of_several_tile_sets_added_up_are_those_of_one_set(tile_set, tmp
 
 def arguments_of(**more):
     """What reproduce.py's main gives a table: of its defaults those that tables read."""
-    defaults = {"configs": Path("configs/naip215"), "seeds": 2, "overrides": [], "auxiliary": None, "tiles": None}
-    return SimpleNamespace(**{**defaults, **more})
+    defaults = {"configs": Path("configs/naip215"), "seeds": 2, "overrides": []}
+    return SimpleNamespace(**{**dict.fromkeys(("auxiliary", "tiles", "other")), **defaults, **more})
 
 
 @pytest.fixture
@@ -345,9 +348,15 @@ def test_what_cannot_be_made_is_one_line(tile_set, tmp_path):
     printed = run_script("reproduce.py", "demo", "--data", tile_set, "--out", tmp_path, "train.epochs=0", status=2)
     assert "train.epochs=0" in printed and "Traceback" not in printed
     other = part_of(tile_set, tmp_path / "elsewhere" / tile_set.name, lambda i: True)
-    with pytest.raises(Refused, match="two tile sets have the same name"):
-        reproduce.main(arguments_of(what="table2", data=[tile_set, other]))
-    with pytest.raises(Refused, match="each region has test tiles; give --leave-out"):
-        reproduce.main(arguments_of(what="table3", data=[tile_set], leave_out=None, left_out_split="test"))
-    with pytest.raises(Refused, match="figure5 needs --data ROOT"):
-        reproduce.main(arguments_of(what="figure5", data=None))
+    text = (other / "dataset.yaml").read_text().replace("water", "pond")
+    (other / "dataset.yaml").unlink()  # a link
+    (other / "dataset.yaml").write_text(text)
+    for said, what, more in (
+        ("two tile sets have the same name", "table2", {"data": [tile_set, other]}),
+        ("run.seed=7: each row has its own; use --data, --out and --seeds", "table2", {"overrides": ["run.seed=7"]}),
+        (f"{tile_set} and {other}: differ in their classes or the order of them", "table3", {"other": other}),
+        ("each region has test tiles; give --leave-out", "table3", {"leave_out": None, "left_out_split": "test"}),
+        ("figure5 needs --data ROOT", "figure5", {"data": None}),
+    ):
+        with pytest.raises(Refused, match=said):
+            reproduce.main(arguments_of(what=what, **{"data": [tile_set], **more}))

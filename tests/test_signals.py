@@ -52,9 +52,7 @@ class Begun(contextlib.AbstractContextManager):
     ("train_seg.py", "agg_app", signal.SIGINT, ["train.average=0.9", "train.frozen_share=0.75"]),
     ("train_mae.py", "mae", signal.SIGTERM, ["data.crop_px=64"]),
 ])  # fmt: skip
-def test_a_signal_to_the_group_saves_and_the_same_command_goes_on_bit_for_bit(
-    tile_set, tmp_path, script, config, number, more
-):
+def test_a_signal_to_the_group_saves_and_the_run_goes_on_bit_for_bit(tile_set, tmp_path, script, config, number, more):
     command = [f"configs/demo/{config}.yaml", f"data.root={tile_set}", *SMALL, *more, "data.workers=2",
                "train.epochs=2", "train.eval_every=12"]  # fmt: skip
     straight, stopped = tmp_path / "straight", tmp_path / "stopped"

@@ -111,7 +111,9 @@ def parse(argv=None):
     parser.add_argument("--random", type=int, default=5, metavar="N", help="random encoders to compare (default: 5)")
     parser.add_argument("--out", type=Path, metavar="JSON", help="write the scores here")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"), help="(default: auto)")
-    return parser.parse_args(argv)
+    arguments = parser.parse_args(argv)
+    command.require_options(vars(arguments), tiles=1, pixels=1, random=0)
+    return arguments
 
 
 if __name__ == "__main__":

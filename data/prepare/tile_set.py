@@ -19,6 +19,7 @@ from runtime.files import write_text
 from runtime.labels import IGNORE
 from runtime.workers import map_unordered
 
+DERIVED = "images that may train and lack a coarse label, which is then derived from their fine one"
 DEFAULT_SCALE = 30  # of coarse labels that are made from fine ones: NLCD's, on 1 m imagery [paper, Sec. 4.3]
 
 
@@ -51,6 +52,10 @@ def build(root, scenes, options, workers=1):
     for what, count in notes.items():  # what a user must know of how the scenes' files were read
         if count:
             print(f"note: {what}: {count}, first {first[what]}")
+    learned = (scene for scene in scenes if scene.split not in ("heldout", "test"))
+    derived = [scene.image for scene in learned if scene.high and not scene.low]
+    if derived and any(scene.low for scene in scenes):
+        print(f"note: {DERIVED}: {len(derived)}, first {derived[0]}")
     if held := sum(result.get("held", 0) for result in results):
         share = held / sum(record["area"] for record in records)
         print(f"note: {share:.1%} of the pixels lie outside --range in some band and are clipped to it")

@@ -71,9 +71,11 @@ def test_a_run_goes_on_bit_for_bit_and_with_its_own_table(tile_set, tmp_path):
     same(straight, train(changed, tmp_path / "stopped", "train.epochs=2"))
 
 
-def test_a_table_given_by_hand_is_the_table(tile_set, obs_run, tmp_path):
-    given = f"supervision.observation={obs_run / 'observation.yaml'}"
-    again = train(tile_set, tmp_path / "run", given)
+def test_a_table_given_by_hand_is_the_table_and_its_n_is_compared(tile_set, obs_run, tmp_path, capfd):
+    table = (obs_run / "observation.yaml").read_text()
+    (tmp_path / "n.yaml").write_text(table.replace("scale: 16", "scale: 30"))
+    again = train(tile_set, tmp_path / "run", f"supervision.observation={tmp_path / 'n.yaml'}")
+    assert "n.yaml: fitted at n = 30, but here n = 16; a code's meaning depends on n" in capfd.readouterr().out
     fitted = checkpoint.load(obs_run / "last.pt")
     same({**fitted, "observation": None}, {**again, "observation": None})
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from models import epitomes
-from models.epitomes import IGNORE, add_counts, draw_centres, load_table, super_resolve
+from models.epitomes import IGNORE, NO_CODE, add_counts, draw_centres, load_table, super_resolve
 from runtime.errors import Refused
 
 NLCD_TABLE = Path(__file__).parents[2] / "configs" / "tables" / "nlcd_low2high.yaml"
@@ -111,22 +111,22 @@ def test_a_code_without_a_row_is_one_line_that_lists_it():
 
 
 def test_no_patch_is_drawn_under_an_ignored_code_nor_over_the_edge():
-    codes = torch.full((12, 15), IGNORE)
+    codes = torch.full((12, 15), NO_CODE)
     codes[:6] = 11
     centres = draw_centres(codes, [11], 500, 7, torch.Generator().manual_seed(0))
     assert centres[:, 0].unique().tolist() == [3, 4, 5] and centres[:, 1].unique().tolist() == list(range(3, 12))
 
 
-@pytest.mark.parametrize("ignored", [IGNORE, 0])
+@pytest.mark.parametrize("ignored", [NO_CODE, 0])
 def test_ignored_codes_do_not_stop_the_colours_from_being_found(ignored):
     image, codes, field = two_colours()
-    codes[8:16] = ignored  # 255 needs no row; 0 has a row of zeros
+    codes[8:16] = ignored  # NO_CODE needs no row; 0 has a row of zeros
     labels, _ = super_resolve(image, codes, WATER_OR_FIELD | {0: [0.0] * 4}, patches=400)
     assert ((labels == 2) == field).float().mean() > 0.95
 
 
 def test_a_tile_without_any_known_code_has_finite_probabilities():
-    codes = torch.full((20, 24), IGNORE, dtype=torch.uint8)
+    codes = torch.full((20, 24), NO_CODE)
     _, probs = super_resolve(random_image(3, 20, 24), codes, load_table(NLCD_TABLE))
     torch.testing.assert_close(probs.sum(0), torch.ones(20, 24))
 
@@ -136,10 +136,10 @@ def test_counting_tile_by_tile_equals_a_slow_loop_and_leaves_ignored_pixels_out(
     for _ in range(2):
         high = torch.randint(5, (6, 7), generator=generator).to(torch.uint8)
         high[high == 4] = IGNORE
-        codes = torch.tensor([11, 81, 300, IGNORE])[torch.randint(4, (6, 7), generator=generator)]
+        codes = torch.tensor([11, 81, 300, NO_CODE])[torch.randint(4, (6, 7), generator=generator)]
         add_counts(counts, high, codes, 4)
         for label, code in zip(high.flatten().tolist(), codes.flatten().tolist(), strict=True):
-            if label != IGNORE and code != IGNORE:
+            if label != IGNORE and code != NO_CODE:
                 expected.setdefault(code, [0] * 4)[label] += 1
     assert {code: row.tolist() for code, row in counts.items()} == expected
 
@@ -173,10 +173,8 @@ def test_a_gpu_gives_the_labels_of_the_cpu():
 
 
 def test_a_real_patch_of_forest_and_field_comes_near_its_high_label(real):
-    image, high, codes = (
-        torch.from_numpy(tifffile.imread(real / "chesapeake" / f"m_3708020_sw_17_1_3_{kind}.tif"))
-        for kind in ("naip-new", "lc", "nlcd")
-    )
+    files = [real / "chesapeake" / f"m_3708020_sw_17_1_3_{kind}.tif" for kind in ("naip-new", "lc", "nlcd")]
+    image, high, codes = (torch.from_numpy(tifffile.imread(file)) for file in files)
     labels, probs = super_resolve(image.permute(2, 0, 1) / 255, codes, load_table(NLCD_TABLE), patches=1000)
     truth = torch.where(high == 2, 1, 2)  # this patch has tree canopy and low vegetation only, 48 to 52
     assert torch.isfinite(probs).all()

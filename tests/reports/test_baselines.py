@@ -1,12 +1,15 @@
 import json
+import shutil
 
 import torch
 from commands import error_of, run_script
 from made_runs import relisted
 
+from data import tile_io
 from data.tiles import TileSet
+from models.epitomes import NO_CODE
 from models.resnet import ResNet18
-from reports.baselines import linear, open_encoder
+from reports.baselines import linear, low_codes, open_encoder
 
 
 def test_linear_is_scored_beside_the_oracle_by_the_same_scores(tile_set, tmp_path):
@@ -33,13 +36,24 @@ def test_regions_limit_what_linear_learns_from(tile_set):
     assert not torch.equal(whole.mean, part.mean)
 
 
-def test_an_encoder_is_a_seed_or_a_file_or_none(tmp_path, tile_set):
+def test_255_is_a_low_code_where_the_merge_gives_it_a_class(tile_set, tmp_path):
+    tiles = TileSet(shutil.copytree(tile_set, tmp_path / "set"), "test")
+    stored = tile_io.read(path := tiles.root / tiles.rows[0]["low"])
+    stored.pixels[0, 0] = 255
+    tile_io.write(path, stored.pixels, affine=stored.affine, system=stored.system)
+    assert low_codes(tiles, 0).min() == NO_CODE
+    tiles.description.taxonomy.low[255] = 0
+    assert low_codes(tiles, 0).max() == 255
+
+
+def test_an_encoder_is_a_seed_or_a_file_or_none(tmp_path, tile_set, capsys):
     assert open_encoder("none", 3) is None
     first, again, other = (open_encoder(seed, 3).conv1.weight for seed in ("0", "0", "1"))
     assert torch.equal(first, again) and not torch.equal(first, other)
     torch.save(ResNet18(4, 6).state_dict(), tmp_path / "resnet18.pt")
     encoder = open_encoder(str(tmp_path / "resnet18.pt"), 4)
     kept = torch.load(tmp_path / "resnet18.pt", weights_only=True)
+    assert "0 missing [], 0 unexpected []" in capsys.readouterr().out
     assert encoder.channels[0] == 6 and torch.equal(encoder.conv1.weight, kept["conv1.weight"])
     words = "evaluate.py", "--linear", "--data", tile_set, "--linear-encoder"
     assert "x.pt: no such file; name a resnet18.pt" in error_of(*words, "x.pt")

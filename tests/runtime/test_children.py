@@ -13,11 +13,8 @@ from runtime.errors import Refused
 
 def noting(folder, key, seconds=0.0, status=0):
     """Words of a command that notes its beginning and its end."""
-    lines = (
-        f"import sys, time; note = lambda word: open({str(folder / 'log')!r}, 'a').write('{key} ' + word + chr(10))",
-        f"note('begins'); print('I am {key}'); time.sleep({seconds}); note('ends'); sys.exit({status})",
-    )
-    return "-c", "; ".join(lines)
+    note = f"import sys, time; note = lambda word: open({str(folder / 'log')!r}, 'a').write('{key} ' + word + chr(10))"
+    return "-c", f"{note}; note('begins'); print('I am {key}'); time.sleep({seconds}); note('ends'); sys.exit({status})"
 
 
 def log(folder):

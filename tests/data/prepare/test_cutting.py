@@ -16,6 +16,7 @@ from data.check import check
 from data.coarse import low_label
 from data.manifest import read_manifest
 from data.prepare import cutting, sources
+from data.prepare.tile_set import DERIVED
 from data.taxonomy import merge
 from data.tiles import low_cells
 
@@ -246,16 +247,18 @@ def test_whether_an_alpha_band_is_one_of_the_bands_or_hides_pixels_is_not_guesse
     assert check(tmp_path / "out", decode=True) == (5, [], [])
 
 
-def test_black_ground_measured_alpha_and_small_scenes_are_told(tmp_path, capsys):
+def test_what_a_user_must_know_of_some_scenes_is_told(tmp_path, capsys):
     raw, image = tmp_path / "raw", np.random.default_rng(0).integers(1, 255, (64, 96, 3), np.uint8)
     labels = busy(64, 96, [1, 2, 3, 5]), busy(64, 96, [11, 41, 81, 22], block=8)
     rows = [write_scene(raw, "alpha", image), write_scene(raw, "small", image[:30], *(label[:30] for label in labels))]
     geotiffs.hide(raw / "alpha_image.tif", image[..., 0], "alpha")
     image[:4] = 0
     rows += [write_scene(raw, "black", image), write_scene(raw, "nodata", image, nodata=0)]
+    rows += [write_scene(raw, "bare", high_crs=None, high_transform=None), {**write_scene(raw, "fine"), "low": ""}]
     assert run(tmp_path / "out", *words_for(write_list(raw, rows), "--bands", 3)) == 0
     told = capsys.readouterr().out
-    for note, name in ((cutting.SMALL, "small"), (cutting.MEASURED, "alpha"), (cutting.BLACK, "black")):
+    notes = cutting.SMALL, cutting.MEASURED, cutting.BLACK, cutting.BY_PIXELS, DERIVED
+    for note, name in zip(notes, ("small", "alpha", "black", "bare", "fine"), strict=True):
         assert f"note: {note}: 1, first {raw / name}_image.tif\n" in told
 
 
@@ -281,9 +284,3 @@ def test_who_knows_better_says_that_two_systems_are_one(tmp_path, shift):
     status, root = build_scene(tmp_path, "--same-crs", high_crs=26717, high_transform=(1, 0, 5e5 + shift, 0, -1, 4.3e6))
     pixels, expected = read(root / "high/s_000_000.tif")[0][..., 0], busy(64, 96, [1, 2, 3, 5])
     assert status == 0 and np.array_equal(pixels[:, shift:], expected[:PX, : PX - shift])
-
-
-def test_labels_without_any_georeference_lie_by_their_pixels_and_are_counted(tmp_path, capsys):
-    assert build_scene(tmp_path, high_crs=None, high_transform=None)[0] == 0
-    said = "note: labels without a georeference, which lie by pixels on images that have one: 1, first "
-    assert f"{said}{tmp_path / 'raw' / 's_image.tif'}\n" in capsys.readouterr().out

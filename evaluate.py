@@ -129,7 +129,7 @@ def score(segmenter, tiles, ranks, coarse=False):
 
 def report(tally):
     """What the JSON says of a row: its scores, and the counts that they came from."""
-    require(tally.counts["confusion"].any(), "no pixel here has a fine label, so there is nothing to score")
+    require(tally.counts["confusion"].any(), "no pixel of this split has a fine label: there is nothing to score")
     return {**tally.scores(), **{name: counts.tolist() for name, counts in tally.counts.items()}}
 
 

@@ -147,6 +147,10 @@ def figure5(arguments):
 
 def planned(arguments, roots, runs_of):
     """Train what is not complete -> {(tile set, seed): runs_of(tile set, seed)}: lists of runs, the segmenter last."""
+    # Counts of several sets are added up, class by class.
+    others = [arguments.other] if arguments.other else []
+    orders = {read_description(root).taxonomy.names: root for root in (*roots, *others)}
+    require(len(orders) < 2, f"{' and '.join(map(str, orders.values()))}: differ in their classes or in their order")
     runs = {(root, seed): list(runs_of(root, seed)) for root in roots for seed in range(arguments.seeds)}
     train(arguments, [run for rows in runs.values() for row in rows for run in row])
     return runs
@@ -172,6 +176,8 @@ def numbers(text):
     return [0 if word == "all" else int(word) for word in text.split(",")]
 
 
+# Settings that tell the rows of one table apart, beside those of every table.
+OWN = {"table3": ("data.exclude_regions", "model.init"), "figure5": ("adversarial.exemplars",)}
 COMMANDS = {f.__name__: f for f in (demo, table1, table2, table3, beyond, figure2, figure5, figure6)}
 
 
@@ -214,13 +220,11 @@ def main(arguments):
     roots = arguments.data or []
     if len({root.name for root in roots}) < len(roots):
         raise Refused("--data: two tile sets have the same name, which also names their run folders; rename one")
-    others = [arguments.other] if arguments.other else []
-    # Before anything is trained. Counts of several sets are added up, class by class.
-    orders = {read_description(root).taxonomy.names: root for root in (*roots, *others)}
-    require(len(orders) < 2, f"{' and '.join(map(str, orders.values()))}: differ in their classes or the order of them")
+    for root in roots:  # before anything is trained
+        read_description(root)
+    own = {"data.root", "run.dir", "run.name", "run.seed", *OWN.get(arguments.what, ())}
     for word in arguments.overrides:
-        own = word.split("=")[0] in ("data.root", "run.dir", "run.name", "run.seed")
-        require(not own, f"{word}: each row has its own; use --data, --out and --seeds")
+        require(word.split("=")[0] not in own, f"{word}: reproduce.py sets this itself, for each row; see its options")
     COMMANDS[arguments.what](arguments)
 
 

@@ -37,8 +37,8 @@ class Supervision:
         )  # fmt: skip
         self.validation = ScoringTiles(validation, kind, min_coverage)
         self.watched = ScoringTiles(validation, kind, min_coverage, exemplars)
-        # Told before the first step: without a label nothing is learned, or no step is the best. The first tile mostly
-        # has some.
+        # Before the first step: without training labels nothing is learned, without validation labels no step is best.
+        # The first tile mostly settles it.
         for split, samples in (("train", ScoringTiles(training, kind, min_coverage)), ("validation", self.validation)):
             if not any((samples[i]["labels"] != IGNORE).any() for i in range(len(samples))):
                 raise Refused(

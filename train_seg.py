@@ -53,8 +53,8 @@ def main(config):
     task = Task(config, ranks, description, data.observed)
     game = config.adversarial if config.adversarial.weight else None
     init = config.model.init if run.saved is None else "none"  # weights that last.pt holds need no other start
-    segmenter, start = build_segmenter(config, description.bands, task.classes, description.scale, init)
-    start = start if run.saved is None else "all from last.pt"
+    segmenter, encoder_start = build_segmenter(config, description.bands, task.classes, description.scale, init)
+    start = encoder_start if run.saved is None else "all from last.pt"
     segmenter = segmenter.to(device, memory_format=task.memory_format)
     averaged = AveragedModel(segmenter) if config.train.average else None
     scored = averaged.module if averaged else segmenter  # what is validated and kept as best.pt

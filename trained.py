@@ -1,5 +1,6 @@
 """A trained segmenter from its checkpoint: what evaluate.py scores and predict.py maps with."""
 
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -56,5 +57,5 @@ def load_trained(path, device):
         segmenter, _ = build_segmenter(config, bands, classes, facts["scale"], init="none")
         segmenter.load_state_dict(weights)
         mean, std = (torch.tensor(facts[key], dtype=torch.float32, device=device) for key in ("band_mean", "band_std"))
-    name = config.run.name or Path(path).resolve().parent.name
+    name = config.run.name or Path(os.path.abspath(path)).parent.name
     return Trained(name, facts, segmenter.to(device).eval(), mean, std)

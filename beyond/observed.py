@@ -13,7 +13,7 @@ from data.cells import region_index, region_labels
 from data.laying import same_scale
 from models.regions import compositions
 from runtime.command import warn
-from runtime.errors import require
+from runtime.errors import naming, require
 from runtime.files import read_yaml
 from runtime.labels import IGNORE
 
@@ -57,10 +57,14 @@ def observe(config, tile_sets, open_exemplars, saved):
     table = saved and saved.get("observation")
     if how == "observation" and (table or given):
         where = Path(config.run.dir) / "last.pt" if table else given
-        table = table or to_plain(from_yaml(given, names), names)  # rounded, as a run that goes on finds it
-        fitted_at = read_yaml(given).get("scale", n) if given else n
-        if not same_scale(fitted_at, n):
-            warn(f"{given}: fitted at n = {fitted_at:g}, but here n = {n:g}; a code's meaning depends on n")
+        if not table:
+            table = to_plain(from_yaml(given, names), names)  # rounded, as a run that goes on finds it
+            if "scale" in (plain := read_yaml(given)):
+                with naming(given, "scale should be the n of the cells that it was fitted on: "):
+                    table["scale"] = float(plain["scale"])
+                if not same_scale(table["scale"], n):
+                    where_from = f"{given}: fitted at n = {table['scale']:g}, but here n = {n:g}"
+                    warn(f"{where_from}; a code's meaning depends on n")
         return Observed(from_plain(table, names, where), f"p(label | composition), as in {where}", table)
     if how in MISFITS:  # labels are rows of its table: native codes where all tiles have these
         native = native and all(row["low"] for tiles in tile_sets for row in tiles.rows)
@@ -110,5 +114,5 @@ def exemplar_cells(tiles, chosen, scale, min_coverage=1.0, native=True):
         kept = (labels != IGNORE) & (counts[:, IGNORE] == 0) & (counts.sum(axis=1) > 0)
         found.append((counts[kept, :classes], codes[labels[kept]]))
     counts, codes = (np.concatenate(parts) for parts in zip(*found, strict=True))
-    require(len(codes), f"{tiles.root}: fine labels cover no cell of the exemplar places whole")
+    require(len(codes), f"{tiles.root}: no cell of the exemplar places has a coarse label and a fine one at each pixel")
     return counts / counts.sum(axis=1, keepdims=True), codes, native

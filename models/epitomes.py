@@ -15,7 +15,7 @@ from runtime.files import read_yaml
 from runtime.labels import IGNORE
 
 INVERSE_VARIANCE, EPS, ITERATIONS = 100.0, 1e-11, 20  # of ref. 20
-NO_CODE = -1  # of a pixel without a low code
+NO_CODE = -(2**63)  # of a pixel without a low code: below any code of a label
 # Positions times patches at once: 16 MB stay in a CPU's cache. 64 patches at once take 1.4 times as long at 512 px.
 BATCH_VALUES = 2**22
 

@@ -17,7 +17,7 @@ def load_resnet18(encoder, state, source):
     state = {key: value for key, value in state.items() if not key.startswith("fc.")}
     found, adapted = encoder.state_dict().keys() & state.keys(), []
     require(found, f"{source}: holds no weight of a ResNet-18 (torchvision's names, as conv1.weight)")
-    with naming(source, "is no ResNet-18 of this model.width: "):
+    with naming(source, "does not fit (is it a ResNet-18, and model.width the width it was trained with?): "):
         if "conv1.weight" in state and state["conv1.weight"].shape[1] != encoder.conv1.in_channels:
             state["conv1.weight"] = adapt_bands(state["conv1.weight"], encoder.conv1.in_channels)
             adapted = ["conv1.weight"]

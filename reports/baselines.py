@@ -1,7 +1,5 @@
 """Rows that no training script makes: Oracle and Self-Epitomic label super-resolution (Table 1), and Linear [ours]."""
 
-import re
-
 import numpy as np
 import torch
 from tqdm import tqdm
@@ -18,7 +16,7 @@ from models.epitomes import NO_CODE, add_counts, load_table, super_resolve
 from models.linear import Linear, Moments, feature_maps, mean_features, settle
 from models.pretrained import load_resnet18, resnet18_file
 from models.resnet import ResNet18
-from runtime.command import say
+from runtime.command import warn
 from runtime.errors import Refused
 from runtime.labels import IGNORE
 from trained import Trained
@@ -84,12 +82,14 @@ def open_encoder(what, bands, width=16):
     if what == "none":
         return None
     others = "name a resnet18.pt, the seed of a random encoder, as 0, or none"
-    seed, state = (int(what), {}) if re.fullmatch("[0-9]{1,18}", what) else (0, resnet18_file(what, what, others))
+    seed, state = (int(what), {}) if what.isdecimal() else (0, resnet18_file(what, what, others))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         encoder = ResNet18(bands, len(state.get("conv1.weight", range(width))))
     if state:
-        say(load_resnet18(encoder, state, what))
+        told = load_resnet18(encoder, state, what)
+        if state.keys() - {"fc.weight", "fc.bias"} != encoder.state_dict().keys():
+            warn(told)
     return encoder
 
 
@@ -138,7 +138,8 @@ def low_codes(tiles, i):
     """Tile i's low-resolution codes over each pixel, (H, W) int64: native where the set has a low label, merged classes
     where it is derived from the high one; NO_CODE for 255, unless the merge gives it a class."""
     row, description = tiles.rows[i], tiles.description
-    size, known = (description.tile_px,) * 2, row["low"] and description.taxonomy.low.get(255, IGNORE) != IGNORE
+    size = (description.tile_px,) * 2
+    has_class = bool(row["low"]) and description.taxonomy.low.get(255, IGNORE) != IGNORE
     if not row["low"]:
         codes = upsampled(tiles.load_cells(i), *size).astype(np.int64)
     else:
@@ -146,4 +147,4 @@ def low_codes(tiles, i):
         codes = low.pixels[..., 0].astype(np.int64)
         if tile_grid(image, low, description.scale) is not None:
             codes = upsampled(low_cells(codes, low, image, description), *size)
-    return codes if known else np.where(codes == 255, NO_CODE, codes)
+    return codes if has_class else np.where(codes == 255, NO_CODE, codes)

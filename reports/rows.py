@@ -48,8 +48,8 @@ class PlannedRun:
         kept = load_config(kind, self.dir / "config.yaml")
         check_resumable(flatten(kept), asked, self.dir)
         if self.after:
-            gone = f"{self.dir}: {self.after.dir}, which it started from, is gone; delete both, or choose another --out"
-            require(self.after.state() != "new", gone)
+            lacks = f"{self.dir}: the run that it started from, {self.after.dir}, has no last.pt"
+            require(self.after.state() != "new", f"{lacks}; bring it back, or delete {self.dir} to train both anew")
         same = kept.data.root == asked.data.root and kept.train.epochs == asked.train.epochs
         return "complete" if same and is_of(asked.data.root, self.dir / "metrics.json") else "resumes"
 

@@ -101,12 +101,17 @@ def check_resumable(saved, config, where):
     for key, value in settings.items():
         before = saved.get(key, defaults[key])  # a setting that is newer than the checkpoint had its default value
         more = key == "train.epochs" and value > before
-        # A file of weights may have moved with its run's folder, as runs/mae-0/resnet18.pt.
-        same = before == value or key == "model.init" and Path(before).parts[-2:] == Path(value).parts[-2:]
+        same = before == value or key == "model.init" and same_file(before, value)
         if key in config.FREE_ON_RESUME or same or more and not whole:
             continue
         why = f" with {whole}, so a longer run is a different run;" if more else ""
         raise Refused(f"{where} holds a run with {key}={before}, not {value};{why} choose another run.dir")
+
+
+def same_file(before, now):
+    """Whether two paths name one file, which may have moved with the folder of its run, as runs/mae-0/resnet18.pt."""
+    before, now = Path(before), Path(now)
+    return before.parts[-2:] == now.parts[-2:] or before.absolute() == now.absolute()
 
 
 def check_same_data(saved, facts, root, where):

@@ -110,7 +110,7 @@ def test_a_run_that_started_elsewhere_is_another_and_one_that_was_moved_is_not(t
         assert first.state() == state
     os.utime(first.dir / "metrics.json", (0, 0))  # of a time before the tile set was made anew
     assert first.state() == "resumes"
-    with pytest.raises(Refused, match="ours-0: .*first/runs/mae-0, which it started from, is gone; delete both"):
+    with pytest.raises(Refused, match="ours-0: the run that it started from, .*mae-0, has no last.pt; bring it"):
         replace(first, after=replace(first, dir=first.dir.with_name("mae-0"))).state()
     shutil.move(tmp_path / "first", tmp_path / "second")
     assert first.state() == "new" and run_of(tmp_path / "second").state() == "resumes"
@@ -347,14 +347,13 @@ def test_beyond_scores_its_rows_twice_and_says_the_share(tile_set, tmp_path, wit
 def test_what_cannot_be_made_is_one_line(tile_set, tmp_path):
     printed = run_script("reproduce.py", "demo", "--data", tile_set, "--out", tmp_path, "train.epochs=0", status=2)
     assert "train.epochs=0" in printed and "Traceback" not in printed
-    other = part_of(tile_set, tmp_path / "elsewhere" / tile_set.name, lambda i: True)
-    text = (other / "dataset.yaml").read_text().replace("water", "pond")
-    (other / "dataset.yaml").unlink()  # a link
-    (other / "dataset.yaml").write_text(text)
+    other = shutil.copytree(tile_set, tmp_path / "elsewhere" / tile_set.name)
+    (other / "dataset.yaml").write_text((tile_set / "dataset.yaml").read_text().replace("water", "pond"))
     for said, what, more in (
         ("two tile sets have the same name", "table2", {"data": [tile_set, other]}),
-        ("run.seed=7: each row has its own; use --data, --out and --seeds", "table2", {"overrides": ["run.seed=7"]}),
-        (f"{tile_set} and {other}: differ in their classes or the order of them", "table3", {"other": other}),
+        ("run.seed=7: reproduce.py sets this itself, for each row", "table2", {"overrides": ["run.seed=7"]}),
+        (f"{tile_set} and {other}: differ in their classes or in their order", "table2", {"other": other}),
+        ("model.init=none: reproduce.py sets this", "table3", {"overrides": ["model.init=none"]}),
         ("each region has test tiles; give --leave-out", "table3", {"leave_out": None, "left_out_split": "test"}),
         ("figure5 needs --data ROOT", "figure5", {"data": None}),
     ):

@@ -19,7 +19,7 @@ from runtime.files import write_text
 from runtime.labels import IGNORE
 from runtime.workers import map_unordered
 
-DERIVED = "images that may train and lack a coarse label, which is then derived from their fine one"
+DERIVED = "training or validation images without a coarse label, which is derived from their fine one"
 DEFAULT_SCALE = 30  # of coarse labels that are made from fine ones: NLCD's, on 1 m imagery [paper, Sec. 4.3]
 
 

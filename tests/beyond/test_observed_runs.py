@@ -78,6 +78,8 @@ def test_a_table_given_by_hand_is_the_table_and_its_n_is_compared(tile_set, obs_
     assert "n.yaml: fitted at n = 30, but here n = 16; a code's meaning depends on n" in capfd.readouterr().out
     fitted = checkpoint.load(obs_run / "last.pt")
     same({**fitted, "observation": None}, {**again, "observation": None})
+    (tmp_path / "n.yaml").unlink()  # a run that goes on has its own
+    same(again, train(tile_set, tmp_path / "run", f"supervision.observation={tmp_path / 'n.yaml'}"))
 
 
 def test_fine_labels_are_seen_of_exemplar_places_alone(tile_set, obs_run, tmp_path):

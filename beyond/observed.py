@@ -57,14 +57,7 @@ def observe(config, tile_sets, open_exemplars, saved):
     table = saved and saved.get("observation")
     if how == "observation" and (table or given):
         where = Path(config.run.dir) / "last.pt" if table else given
-        if not table:
-            table = to_plain(from_yaml(given, names), names)  # rounded, as a run that goes on finds it
-            if "scale" in (plain := read_yaml(given)):
-                with naming(given, "scale should be the n of the cells that it was fitted on: "):
-                    table["scale"] = float(plain["scale"])
-                if not same_scale(table["scale"], n):
-                    where_from = f"{given}: fitted at n = {table['scale']:g}, but here n = {n:g}"
-                    warn(f"{where_from}; a code's meaning depends on n")
+        table = table or table_of_file(given, names, n)
         return Observed(from_plain(table, names, where), f"p(label | composition), as in {where}", table)
     if how in MISFITS:  # labels are rows of its table: native codes where all tiles have these
         native = native and all(row["low"] for tiles in tile_sets for row in tiles.rows)
@@ -85,6 +78,18 @@ def observe(config, tile_sets, open_exemplars, saved):
         listed = ", ".join(f"{code} ({count})" for code, count in rare.items())
         origin += f"; codes with too few cells, used as their merged class: {listed}"
     return Observed(model, origin, {"scale": n, **to_plain(model, names, cells)})
+
+
+def table_of_file(path, names, n):
+    """A given table in plain values, rounded, as a run that goes on finds it. One line warns where it is of another n."""
+    table, fitted_at = to_plain(from_yaml(path, names), names), read_yaml(path).get("scale")
+    if fitted_at is None:
+        return table
+    with naming(path, "scale should be the n of the cells that it was fitted to: "):
+        fitted_at = float(fitted_at)
+    if not same_scale(fitted_at, n):
+        warn(f"{path}: fitted at n = {fitted_at:g}, but here n = {n:g}; a code's meaning depends on n")
+    return {"scale": fitted_at, **table}
 
 
 def exemplar_cells(tiles, chosen, scale, min_coverage=1.0, native=True):

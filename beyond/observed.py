@@ -81,7 +81,7 @@ def observe(config, tile_sets, open_exemplars, saved):
 
 
 def table_of_file(path, names, n):
-    """A given table in plain values, rounded, as a run that goes on finds it. One line warns where it is of another n."""
+    """A given table in plain values, rounded, as a run that goes on finds it; a warning where it is of another n."""
     table, fitted_at = to_plain(from_yaml(path, names), names), read_yaml(path).get("scale")
     if fitted_at is None:
         return table

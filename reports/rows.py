@@ -49,7 +49,8 @@ class PlannedRun:
         check_resumable(flatten(kept), asked, self.dir)
         if self.after:
             lacks = f"{self.dir}: the run that it started from, {self.after.dir}, has no last.pt"
-            require(self.after.state() != "new", f"{lacks}; bring it back, or delete {self.dir} to train both anew")
+            mend = f"bring it back, or delete {self.dir} to train both anew"
+            require((self.after.dir / "last.pt").exists(), f"{lacks}; {mend}")
         same = kept.data.root == asked.data.root and kept.train.epochs == asked.train.epochs
         return "complete" if same and is_of(asked.data.root, self.dir / "metrics.json") else "resumes"
 

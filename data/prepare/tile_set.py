@@ -49,13 +49,13 @@ def build(root, scenes, options, workers=1):
             table = {**dict.fromkeys(codes, IGNORE), **getattr(taxonomy, kind)}
             taxonomy = replace(taxonomy, **{kind: table})
     records = [record for result in results for record in result["records"]]
-    for what, count in notes.items():  # what a user must know of how the scenes' files were read
-        if count:
-            print(f"note: {what}: {count}, first {first[what]}")
     learned = (scene for scene in scenes if scene.split not in ("heldout", "test"))
     derived = [scene.image for scene in learned if scene.high and not scene.low]
     if derived and any(scene.low for scene in scenes):
-        print(f"note: {DERIVED}: {len(derived)}, first {derived[0]}")
+        notes[DERIVED], first[DERIVED] = len(derived), derived[0]
+    for what, count in notes.items():  # what a user must know of how the scenes' files were read
+        if count:
+            print(f"note: {what}: {count}, first {first[what]}")
     if held := sum(result.get("held", 0) for result in results):
         share = held / sum(record["area"] for record in records)
         print(f"note: {share:.1%} of the pixels lie outside --range in some band and are clipped to it")

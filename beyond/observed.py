@@ -8,7 +8,7 @@ import numpy as np
 
 from beyond.observation import Observation
 from beyond.region_losses import MISFITS, Matching, published, tabulate
-from beyond.table import fit_codes, from_plain, from_yaml, table_to_yaml, to_plain
+from beyond.table import fit_codes, from_plain, table_to_yaml, to_plain
 from data.cells import region_index, region_labels
 from data.laying import same_scale
 from models.regions import compositions
@@ -82,8 +82,9 @@ def observe(config, tile_sets, open_exemplars, saved):
 
 def table_of_file(path, names, n):
     """A given table in plain values, rounded, as a run that goes on finds it; a warning where it is of another n."""
-    table, fitted_at = to_plain(from_yaml(path, names), names), read_yaml(path).get("scale")
-    if fitted_at is None:
+    given = read_yaml(path)
+    table = to_plain(from_plain(given, names, path), names)
+    if (fitted_at := given.get("scale")) is None:
         return table
     with naming(path, "scale should be the n of the cells that it was fitted to: "):
         fitted_at = float(fitted_at)

@@ -19,7 +19,7 @@ from matplotlib.patches import FancyBboxPatch, Rectangle  # noqa: E402
 from matplotlib.transforms import Bbox  # noqa: E402
 
 from data import tile_io  # noqa: E402
-from data.cells import invert, region_index  # noqa: E402
+from data.cells import invert, move, region_index  # noqa: E402
 from data.tiles import TileSet  # noqa: E402
 from docs.plots import INK, REAL, REAL_ROWS, REAL_TILE, legend, logits_of, named, save, show_signed  # noqa: E402
 from docs.real_nlcd import find_lattice  # noqa: E402
@@ -199,11 +199,10 @@ def tilted_cells():
         strict=True,
     ):
         ax.imshow(picture, interpolation="nearest", extent=(0, size, size, 0))
-        a, b, c, d, e, f = to_px
         ends = np.array([-20, 40])
         for k in range(-20, 40):
             for x, y in ((ends, np.full(2, k)), (np.full(2, k), ends)):
-                ax.plot(a * x + b * y + c, d * x + e * y + f, color=color, linewidth=0.8 + shift)
+                ax.plot(*move(to_px, x, y), color=color, linewidth=0.8 + shift)
         ax.set(xlim=(0, size), ylim=(size, 0))
         ax.set_title(title, fontsize=11, color=INK)
         ax.axis("off")
